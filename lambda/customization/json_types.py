@@ -2,7 +2,7 @@
 
 from typing import TypeAlias, Union
 
-Json: TypeAlias = Union[None, bool, int, float, str, "list[Json]", "JsonObject"]
+Json: TypeAlias = Union[bool, int, float, str, "list[Json]", "JsonObject", None]
 JsonObject: TypeAlias = dict[str, Json]
 
 

@@ -1,0 +1,112 @@
+"""The one place that calls AWS; what it raises are the names of `errors`."""
+
+from datetime import datetime
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+import boto3
+
+from customization import errors
+from customization.gateway.bedrock import Bedrock, BedrockRuntime
+from customization.gateway.calls import CLIENT_CONFIG, named_errors
+from customization.gateway.objects import Objects
+from customization.gateway.tables import Items
+from customization.settings import Settings, current_settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_sns import SNSClient
+    from mypy_boto3_ssm import SSMClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+class Gateway:
+    """AWS as this deployment sees it. Clients are made when first used: a handler pays for what it needs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._session = boto3.Session(region_name=settings.region)
+
+    @cached_property
+    def data(self) -> Objects:
+        """Return the bucket that people write to."""
+        return Objects(self._session.client("s3", config=CLIENT_CONFIG), self.settings.data_bucket)
+
+    @cached_property
+    def artifacts(self) -> Objects:
+        """Return the bucket that runs write to."""
+        return Objects(self._session.client("s3", config=CLIENT_CONFIG), self.settings.artifact_bucket)
+
+    @cached_property
+    def runs(self) -> Items:
+        """Return the table of runs."""
+        table = self._session.resource("dynamodb", config=CLIENT_CONFIG).Table(self.settings.runs_table)
+        return Items(table, "runId")
+
+    @cached_property
+    def leases(self) -> Items:
+        """Return the table of leases."""
+        table = self._session.resource("dynamodb", config=CLIENT_CONFIG).Table(self.settings.leases_table)
+        return Items(table, "resourceName")
+
+    @cached_property
+    def bedrock(self) -> Bedrock:
+        """Return Bedrock's control plane."""
+        return Bedrock(self._session.client("bedrock", config=CLIENT_CONFIG))
+
+    @cached_property
+    def runtime(self) -> BedrockRuntime:
+        """Return Bedrock's runtime."""
+        return BedrockRuntime(self._session.client("bedrock-runtime", config=CLIENT_CONFIG))
+
+    @cached_property
+    def _sns(self) -> "SNSClient":
+        return self._session.client("sns", config=CLIENT_CONFIG)
+
+    @cached_property
+    def _ssm(self) -> "SSMClient":
+        return self._session.client("ssm", config=CLIENT_CONFIG)
+
+    @cached_property
+    def _states(self) -> "SFNClient":
+        return self._session.client("stepfunctions", config=CLIENT_CONFIG)
+
+    def publish(self, subject: str, message: str) -> None:
+        """Send a notification; `subject` is ASCII of at most 99 characters (Amazon SNS API, Publish)."""
+        with named_errors():
+            self._sns.publish(TopicArn=self.settings.topic_arn, Subject=subject, Message=message)
+
+    def execution_status(self, arn: str) -> tuple[str, datetime | None]:
+        """Return the status of a Step Functions execution and when it stopped; ("GONE", None) where none is known."""
+        try:
+            with named_errors():
+                answer = self._states.describe_execution(executionArn=arn)
+        except errors.ResourceNotFound:
+            return "GONE", None
+        return answer["status"], answer.get("stopDate")
+
+    def put_parameter(self, name: str, value: str) -> None:
+        """Write a parameter, new or not."""
+        with named_errors():
+            self._ssm.put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
+
+    def parameter(self, name: str) -> str | None:
+        """Return a parameter's value, or None."""
+        try:
+            with named_errors():
+                return self._ssm.get_parameter(Name=name)["Parameter"]["Value"]
+        except errors.ResourceNotFound:
+            return None
+
+    def delete_parameter(self, name: str) -> None:
+        """Remove a parameter; one that is gone is fine."""
+        try:
+            with named_errors():
+                self._ssm.delete_parameter(Name=name)
+        except errors.ResourceNotFound:
+            return
+
+
+@cache
+def connect() -> Gateway:
+    """Return the gateway of this process, made from its environment."""
+    return Gateway(current_settings())

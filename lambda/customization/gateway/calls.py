@@ -1,0 +1,76 @@
+"""Clients, and the names under which their errors reach Retry and Catch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as ConnectionFailed
+
+from customization import errors
+
+CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=120)
+
+_THROTTLED = {
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+_UNAVAILABLE = {
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "InternalServerException",
+    "ModelErrorException",
+    "ModelTimeoutException",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+}
+_NAMED: dict[str, type[Exception]] = {
+    "404": errors.ResourceNotFound,
+    "403": errors.AccessDenied,
+    "AccessDenied": errors.AccessDenied,
+    "AccessDeniedException": errors.AccessDenied,
+    "AuthorizationError": errors.AccessDenied,
+    "ConflictException": errors.Conflict,
+    "ExecutionDoesNotExist": errors.ResourceNotFound,
+    "ModelNotReadyException": errors.ModelNotReady,
+    "NoSuchKey": errors.ResourceNotFound,
+    "NoSuchVersion": errors.ResourceNotFound,
+    "ParameterNotFound": errors.ResourceNotFound,
+    "ResourceInUseException": errors.Conflict,
+    "ResourceNotFoundException": errors.ResourceNotFound,
+    "ServiceQuotaExceededException": errors.QuotaUnavailable,
+    "UnauthorizedOperation": errors.AccessDenied,
+}
+
+
+def named_error(error: ClientError) -> Exception:
+    """Return `error` under its name in `errors`: what AWS refused without a better name is RequestRejected."""
+    code = error.response.get("Error", {}).get("Code", "")
+    text = f"{error.operation_name}: {error.response.get('Error', {}).get('Message') or code}"
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _THROTTLED:
+        return errors.Throttled(text)
+    if code in _NAMED:
+        return _NAMED[code](text)
+    if code in _UNAVAILABLE or status >= 500:  # noqa: PLR2004 - HTTP server errors
+        return errors.ServiceUnavailable(text)
+    return errors.RequestRejected(f"{text} ({code})")
+
+
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """Raise what boto3 raises inside under the names of `errors`."""
+    try:
+        yield
+    except ClientError as error:
+        raise named_error(error) from error
+    except (ConnectionFailed, HTTPClientError) as error:
+        raise errors.ServiceUnavailable(str(error)) from error
+    except BotoCoreError as error:
+        raise errors.RequestRejected(str(error)) from error

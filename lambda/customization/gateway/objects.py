@@ -1,0 +1,176 @@
+"""Objects in S3."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from customization import errors
+from customization.gateway.calls import named_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+# S3 refuses parts below 5 MiB, except the last (Amazon S3 User Guide, multipart upload limits).
+PART_BYTES = 8 * 1024 * 1024
+READ_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    key: str
+    size: int
+    last_modified: datetime
+    version_id: str = ""
+
+
+class ObjectWriter:
+    """Collects bytes and sends them in parts, so that memory does not grow with the object."""
+
+    def __init__(self, client: "S3Client", bucket: str, key: str, content_type: str) -> None:
+        self._client = client
+        self._bucket, self._key, self._content_type = bucket, key, content_type
+        self._buffer = bytearray()
+        self._upload_id = ""
+        self._parts: list[CompletedPartTypeDef] = []
+
+    def write(self, data: bytes) -> None:
+        """Take `data`; sends a part when enough has been collected."""
+        self._buffer += data
+        if len(self._buffer) >= PART_BYTES:
+            self._send_part()
+
+    def _send_part(self) -> None:
+        if not self._upload_id:
+            created = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=self._key, ContentType=self._content_type
+            )
+            self._upload_id = created["UploadId"]
+        number = len(self._parts) + 1
+        part = self._client.upload_part(
+            Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, PartNumber=number, Body=bytes(self._buffer)
+        )
+        self._parts.append({"PartNumber": number, "ETag": part["ETag"]})
+        self._buffer.clear()
+
+    def close(self) -> None:
+        """Make the object visible; nothing is visible before."""
+        if not self._upload_id:
+            self._client.put_object(
+                Bucket=self._bucket, Key=self._key, Body=bytes(self._buffer), ContentType=self._content_type
+            )
+            return
+        if self._buffer:
+            self._send_part()
+        self._client.complete_multipart_upload(
+            Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+        )
+
+    def abort(self) -> None:
+        """Drop what was sent; parts of an open upload would be billed."""
+        if self._upload_id:
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
+
+
+class Objects:
+    """One bucket."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._client = client
+        self.bucket = bucket
+
+    def uri(self, key: str) -> str:
+        """Return the S3 URI of `key`."""
+        return f"s3://{self.bucket}/{key}"
+
+    def listed(self, prefix: str) -> list[StoredObject]:
+        """Return the newest version of every object under `prefix`, by key."""
+        with named_errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return [
+                StoredObject(key=item["Key"], size=item["Size"], last_modified=item["LastModified"])
+                for page in pages
+                for item in page.get("Contents", [])
+            ]
+
+    def open_uploads(self, prefix: str) -> list[str]:
+        """Return the keys under `prefix` whose multipart upload is in progress."""
+        with named_errors():
+            page = self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix)
+            return [upload["Key"] for upload in page.get("Uploads", [])]
+
+    def newest(self, key: str) -> StoredObject | None:
+        """Return the newest version of `key`, or None where there is none."""
+        try:
+            with named_errors():
+                head = self._client.head_object(Bucket=self.bucket, Key=key)
+        except errors.ResourceNotFound:
+            return None
+        return StoredObject(
+            key=key,
+            size=head["ContentLength"],
+            last_modified=head["LastModified"],
+            version_id=head.get("VersionId", ""),
+        )
+
+    def read(self, key: str, version_id: str = "") -> bytes:
+        """Return the bytes of `key`; raises ResourceNotFound."""
+        with named_errors():
+            if version_id:
+                return self._client.get_object(Bucket=self.bucket, Key=key, VersionId=version_id)["Body"].read()
+            return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def read_if_there(self, key: str) -> bytes | None:
+        """Return the bytes of `key`, or None where there is no such object."""
+        try:
+            return self.read(key)
+        except errors.ResourceNotFound:
+            return None
+
+    def chunks(self, key: str, version_id: str = "") -> Iterator[bytes]:
+        """Yield the bytes of `key` piece by piece; raises ResourceNotFound."""
+        with named_errors():
+            body = (
+                self._client.get_object(Bucket=self.bucket, Key=key, VersionId=version_id)
+                if version_id
+                else self._client.get_object(Bucket=self.bucket, Key=key)
+            )["Body"]
+            yield from body.iter_chunks(READ_BYTES)
+
+    def lines(self, key: str, version_id: str = "") -> Iterator[bytes]:
+        """Yield the lines of `key` with their line feed; memory holds one piece and one line."""
+        rest = b""
+        for chunk in self.chunks(key, version_id):
+            pieces = (rest + chunk).split(b"\n")
+            rest = pieces.pop()
+            for piece in pieces:
+                yield piece + b"\n"
+        if rest:
+            yield rest
+
+    def sha256(self, key: str, version_id: str = "") -> str:
+        """Return the SHA-256 of the content in hex; the same bytes give the same whatever way they were uploaded."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks(key, version_id):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def put(self, key: str, body: bytes, content_type: str = "application/json") -> None:
+        """Store `body` under `key`."""
+        with named_errors():
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+
+    @contextmanager
+    def writer(self, key: str, content_type: str = "application/x-ndjson") -> Iterator[ObjectWriter]:
+        """Yield a writer; the object appears only when the block ends without an error."""
+        with named_errors():
+            writer = ObjectWriter(self._client, self.bucket, key, content_type)
+            try:
+                yield writer
+            except BaseException:
+                writer.abort()
+                raise
+            writer.close()
