@@ -33,7 +33,7 @@ class HyperParameter(msgspec.Struct, frozen=True, rename="camel", forbid_unknown
 
 
 class Lifecycle(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """`offered_as_of` is the last day for which a source shows AWS taking jobs for the model; `state` held at `as_of`."""
+    """`offered_as_of`: the last day for which a source shows the model offered; `state`: what it was at `as_of`."""
 
     state: Literal["ACTIVE", "LEGACY", "ENDED"]
     as_of: str

@@ -25,3 +25,10 @@ def as_text(value: Json, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what}: expected a string, found {type(value).__name__}")
     return value
+
+
+def as_int(value: Json, what: str) -> int:
+    """Return `value` when it is a whole number; raises TypeError naming `what` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise TypeError(f"{what}: expected a whole number, found {value!r}")
+    return int(value)

@@ -33,6 +33,7 @@ class Job:
     hyper_parameters: Mapping[str, str]
     created: datetime
     ended: datetime | None
+    output_uri: str
     output_model_arn: str
     failure_message: str
     training_loss: float | None
@@ -50,6 +51,12 @@ class Job:
             if status not in {"NotStarted", ""}:
                 return f"{name}: {status}"
         return self.status
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSummary:
+    name: str
+    created: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +123,7 @@ def _job(answer: "GetModelCustomizationJobResponseTypeDef") -> Job:
         hyper_parameters=answer.get("hyperParameters", {}),
         created=answer["creationTime"],
         ended=answer.get("endTime"),
+        output_uri=answer["outputDataConfig"]["s3Uri"],
         output_model_arn=answer.get("outputModelArn", ""),
         failure_message=answer.get("failureMessage", ""),
         training_loss=answer.get("trainingMetrics", {}).get("trainingLoss"),
@@ -185,15 +193,15 @@ class Bedrock:
         except (errors.Conflict, errors.ResourceNotFound):
             return
 
-    def jobs_in_progress(self) -> list[str]:
-        """Return the names of the jobs that are in progress in the account and Region."""
+    def jobs_in_progress(self) -> list[JobSummary]:
+        """Return the jobs that are in progress in the account and Region."""
         with named_errors():
             pages = self._client.get_paginator("list_model_customization_jobs").paginate(statusEquals="InProgress")
-            return [job["jobName"] for page in pages for job in page.get("modelCustomizationJobSummaries", [])]
-
-    def jobs_named(self, prefix: str) -> list[str]:
-        """Return the names of the jobs in progress whose name begins with `prefix`."""
-        return [name for name in self.jobs_in_progress() if name.startswith(prefix)]
+            return [
+                JobSummary(name=job["jobName"], created=job["creationTime"])
+                for page in pages
+                for job in page.get("modelCustomizationJobSummaries", [])
+            ]
 
     def model_is_there(self, identifier: str) -> bool:
         """Return whether a custom model of that name or ARN exists."""
@@ -315,19 +323,21 @@ class BedrockRuntime:
         self._client = client
 
     def ask(self, operation: str, parameters: JsonObject) -> JsonObject:
-        """Return a model's answer to `converse` or `invoke_model`, whose body is sent and returned as JSON."""
+        """Return a model's answer to `converse` or `invoke_model`, whose body is JSON both ways, with the headers."""
         with named_errors():
             if operation == "converse":
-                answer = self._client.converse(**parameters)  # type: ignore[arg-type]  # built and tested by `inference`
+                said = self._client.converse(**parameters)  # type: ignore[arg-type]  # built and tested by `inference`
                 return {
-                    "output": cast("JsonObject", answer["output"]),
-                    "stopReason": answer["stopReason"],
-                    "usage": cast("JsonObject", answer["usage"]),
+                    "output": cast("JsonObject", said["output"]),
+                    "stopReason": said["stopReason"],
+                    "usage": cast("JsonObject", said["usage"]),
                 }
-            body = self._client.invoke_model(
+            answer = self._client.invoke_model(
                 modelId=str(parameters["modelId"]),
                 body=json.dumps(parameters["body"], ensure_ascii=False).encode(),
                 accept="application/json",
                 contentType="application/json",
-            )["body"].read()
-        return cast("JsonObject", json.loads(body))
+            )
+            body = cast("JsonObject", json.loads(answer["body"].read()))
+        headers: JsonObject = {**answer["ResponseMetadata"]["HTTPHeaders"]}
+        return {**body, "ResponseMetadata": {"HTTPHeaders": headers}}

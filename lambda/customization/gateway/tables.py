@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 Stored: TypeAlias = "bool | str | Decimal | list[Stored] | dict[str, Stored] | None"
 
 
+def number(value: float) -> Decimal:
+    """Return `value` as conditions need it; a float goes through its shortest text."""
+    return Decimal(str(value))
+
+
 def _to_stored(value: Json) -> "Stored":
-    """DynamoDB keeps decimal numbers: a float goes through its shortest text."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float):
-        return Decimal(str(value))
+        return number(value)
     if isinstance(value, list):
         return [_to_stored(item) for item in value]
     return {name: _to_stored(item) for name, item in value.items()}

@@ -1,0 +1,54 @@
+# `make` alone lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+DATA ?= samples/support-ja
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# uv is installed at the locked version, then installs everything else from the lock, by hash.
+.venv/installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"
+	$(BIN)/uv pip sync --quiet --require-hashes requirements.txt
+	@touch $@
+
+install: .venv/installed ## install what everything below needs into .venv
+
+lock: .venv/installed ## renew requirements.txt and the locks of the layers
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(UPGRADE) requirements.in -o requirements.txt
+	$(BIN)/python -m stacks.layers
+
+format: install ## format the code
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: install ## check style
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: install ## check types
+	$(BIN)/mypy
+
+unit: install ## test the domain, the stand-in and the embedded AWS
+	$(BIN)/pytest -q tests/unit -n 2
+
+infra: install ## test the templates
+	$(BIN)/pytest -q tests/infra
+
+workflow: install ## test whole runs through the rehearsal
+	$(BIN)/pytest -q tests/workflow -n 2
+
+test: lint types ## lint, types and every test that needs no AWS account
+	$(BIN)/pytest -q -n 2 --dist loadfile tests
+
+run: install ## rehearse a run on this machine: make run DATA=folder
+	$(BIN)/python -m rehearsal $(DATA)
+
+deploy: install ## deploy into the AWS account of your credentials
+	npm ci --silent && npx cdk deploy --all
+
+clean: ## remove what was generated
+	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
+
+.PHONY: help install lock format lint types unit infra workflow test run deploy clean

@@ -1,0 +1,82 @@
+"""Answers: kept under what they depend on, so that no answer is paid for twice, whichever run or attempt asks."""
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from customization.catalogue import BaseModel, load_catalogue
+from customization.evaluation import BASE, Prediction, answer_records, asker, decode_predictions, encode_predictions
+from customization.formats import TestRecord
+from customization.identity import answers_id
+from customization.json_types import JsonObject
+from customization.preparation import read_profile, test_key
+from customization.runs import Plan
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+SHARD_RECORDS = 50
+CONCURRENCY = 8
+
+
+def shard_count(records: int) -> int:
+    """Return into how many shards that many test records are cut."""
+    return -(-records // SHARD_RECORDS)
+
+
+def read_test_records(gateway: "Gateway", plan: Plan) -> list[TestRecord]:
+    """Return the test records of a run, in their order."""
+    return msgspec.json.Decoder(TestRecord).decode_lines(gateway.artifacts.read(test_key(plan)))
+
+
+def answers_key(gateway: "Gateway", plan: Plan, side: str, shard: int) -> str:
+    """Return where the answers of one shard are kept: by model, inference settings and test records."""
+    base = load_catalogue().find(plan.base_model_identifier)
+    kept_under = answers_id(
+        model=base.inference_model_id if side == BASE else plan.training_id,
+        inference=msgspec.to_builtins(plan.inference),
+        test_records=read_profile(gateway, plan).test_digest,
+    )
+    return f"answers/{kept_under}/{shard:04d}.jsonl"
+
+
+def answer_shard(gateway: "Gateway", plan: Plan, *, side: str, shard: int, serving_arn: str) -> JsonObject:
+    """Ask a model one shard, unless its answers are kept already, and return {answered, failed} records.
+
+    Raises:
+        Throttled, ModelNotReady, AccessDenied, ResourceNotFound: what concerns every record of the shard.
+    """
+    key = answers_key(gateway, plan, side, shard)
+    kept = gateway.artifacts.read_if_there(key)
+    if kept is None:
+        base = load_catalogue().find(plan.base_model_identifier)
+        model_id = base.inference_model_id if side == BASE else serving_arn
+        predictions = _ask(gateway, plan, base, model_id, side, shard)
+        gateway.artifacts.put(key, encode_predictions(predictions), "application/x-ndjson")
+    else:
+        predictions = decode_predictions(kept)
+    failed = sum(1 for prediction in predictions if prediction.error)
+    return {"answered": len(predictions) - failed, "failed": failed}
+
+
+def _ask(gateway: "Gateway", plan: Plan, base: BaseModel, model_id: str, side: str, shard: int) -> list[Prediction]:
+    records = read_test_records(gateway, plan)[shard * SHARD_RECORDS : (shard + 1) * SHARD_RECORDS]
+    ask = asker(
+        model=base,
+        model_id=model_id,
+        side=side,
+        inference=plan.inference,
+        send=lambda call: gateway.runtime.ask(call.operation, call.parameters),
+        timer=time.perf_counter,
+    )
+    return answer_records(records, ask, CONCURRENCY, time.sleep)
+
+
+def read_answers(gateway: "Gateway", plan: Plan, side: str, records: int) -> list[Prediction]:
+    """Return the kept answers of one side, in the records' order; empty where the side was not asked."""
+    answers: list[Prediction] = []
+    for shard in range(shard_count(records)):
+        kept = gateway.artifacts.read_if_there(answers_key(gateway, plan, side, shard))
+        answers += decode_predictions(kept) if kept else []
+    return answers

@@ -1,0 +1,13 @@
+"""RecordFailure: the run's row says how it ended, with cause and fix."""
+
+from customization.failures import record_failure
+from customization.gateway import Gateway
+from customization.handlers import task
+from customization.json_types import JsonObject, as_text
+from customization.runs import read_call
+
+
+@task
+def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
+    error, cause, state = (as_text(event.get(name) or "", name) for name in ("error", "cause", "failedState"))
+    return record_failure(gateway, read_call(event), error, cause, state)

@@ -1,0 +1,13 @@
+"""ReleaseModel: a custom model that is not worth its storage goes."""
+
+from customization.gateway import Gateway
+from customization.handlers import task
+from customization.json_types import JsonObject
+from customization.runs import owned_plan, read_call
+from customization.promotion import release_model
+
+
+@task
+def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
+    call = read_call(event)
+    return release_model(gateway, owned_plan(gateway, call), call)

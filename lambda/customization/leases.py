@@ -1,0 +1,163 @@
+"""Leases: what is billed while it exists, who needs it, and who takes it away.
+
+A lease is written before its resource is created, so that a creator that dies leaves a trace. The sweeper does not trust
+anything else: it asks Step Functions whether the execution still runs and Bedrock whether the resource is still there.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from customization.errors import Conflict, RequestRejected
+from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
+from customization.gateway.tables import Attr
+from customization.runs import RUNNING, Call
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+JOB = "job"
+MODEL = "model"
+MODEL_SUFFIX = "/model"
+
+# A creating function is stopped by then (AWS Lambda quotas: 900 s), so what is absent later was never created.
+CREATOR_TIMEOUT = timedelta(minutes=15)
+# Models are kept this long for a later attempt to adopt, unless somebody keeps or promotes them.
+MODEL_RETENTION = timedelta(days=14)
+
+
+class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One billable resource. `keep_until` is when it stops being needed though no execution runs, `hard_end` the last
+    moment the budget pays for; `hourly_usd` is None where no source gives a price."""
+
+    resource_name: str
+    kind: str
+    run_id: str
+    dataset: str
+    execution_arn: str
+    opened_at: datetime
+    hard_end: datetime
+    keep_until: datetime | None = None
+    hourly_usd: float | None = None
+    state: str = "OPEN"
+    closed_at: datetime | None = None
+    closed_because: str = ""
+
+    @property
+    def bedrock_name(self) -> str:
+        """Return the name that Bedrock knows: a job and its model share theirs."""
+        return self.resource_name.removesuffix(MODEL_SUFFIX)
+
+
+class Release(msgspec.Struct, frozen=True, rename="camel"):
+    """What became of one lease: released, stopping (gone soon) or absent."""
+
+    resource_name: str
+    kind: str
+    outcome: str
+
+
+def open_lease(gateway: "Gateway", lease: Lease) -> None:
+    """Write the lease; one that this or an earlier attempt left open is taken over."""
+    gateway.leases.put(msgspec.to_builtins(lease))
+
+
+def open_leases(gateway: "Gateway") -> list[Lease]:
+    """Return every lease that is not closed."""
+    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("state").eq("OPEN"))]
+
+
+def keep(gateway: "Gateway", resource_name: str, until: datetime, hard_end: datetime) -> None:
+    """Let a resource outlive its execution until then."""
+    gateway.leases.update(resource_name, {"keepUntil": until.isoformat(), "hardEnd": hard_end.isoformat()})
+
+
+def close(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> None:
+    """Close a lease whose resource is gone."""
+    gateway.leases.update(
+        lease.resource_name,
+        {"state": "CLOSED", "closedAt": now.isoformat(), "closedBecause": because},
+        condition=Attr("openedAt").eq(msgspec.to_builtins(lease.opened_at)),
+    )
+
+
+def release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Release:
+    """Take the resource of a lease away and close the lease once it is proven gone.
+
+    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep.
+    """
+    outcome = _RELEASERS[lease.kind](gateway, lease)
+    if outcome == "released" or (outcome == "absent" and now >= lease.opened_at + CREATOR_TIMEOUT):
+        close(gateway, lease, now, because)
+    return Release(lease.resource_name, lease.kind, outcome)
+
+
+def _release_job(gateway: "Gateway", lease: Lease) -> str:
+    job = gateway.bedrock.job(lease.bedrock_name)
+    if job is None:
+        return "absent"
+    if job.status == "InProgress":
+        gateway.bedrock.stop_job(job.arn)
+        return "stopping"
+    return "stopping" if job.status == "Stopping" else "released"
+
+
+def _release_served(gateway: "Gateway", lease: Lease) -> str:
+    served = gateway.bedrock.served(lease.kind, lease.bedrock_name)
+    if served is None:
+        return "absent"
+    if gateway.bedrock.tags(served.arn).get("deployment") != gateway.settings.deployment_id:
+        return "absent"
+    try:
+        gateway.bedrock.stop_serving(lease.kind, served.arn)
+    except (Conflict, RequestRejected):
+        return "stopping"
+    return "released" if gateway.bedrock.served(lease.kind, served.arn) is None else "stopping"
+
+
+def _release_model(gateway: "Gateway", lease: Lease) -> str:
+    if not gateway.bedrock.model_is_there(lease.bedrock_name):
+        return "absent"
+    try:
+        gateway.bedrock.delete_model(lease.bedrock_name)
+    except Conflict:
+        return "stopping"
+    return "released"
+
+
+_RELEASERS: dict[str, Callable[["Gateway", Lease], str]] = {
+    JOB: _release_job,
+    MODEL: _release_model,
+    ON_DEMAND: _release_served,
+    PROVISIONED: _release_served,
+}
+
+
+def release_run(gateway: "Gateway", call: Call, kinds: tuple[str, ...], because: str) -> list[Release]:
+    """Release what the run of this execution still holds of `kinds`; another attempt's is not touched."""
+    held = [
+        lease
+        for lease in open_leases(gateway)
+        if lease.run_id == call.run_id and lease.execution_arn == call.execution_arn and lease.kind in kinds
+    ]
+    return [release(gateway, lease, call.now, because) for lease in in_release_order(held)]
+
+
+def in_release_order(leases: list[Lease]) -> list[Lease]:
+    """Return `leases` with whatever serves a model before the model: Bedrock refuses the other way round."""
+    order = (ON_DEMAND, PROVISIONED, JOB, MODEL)
+    return sorted(leases, key=lambda lease: order.index(lease.kind))
+
+
+def overdue(gateway: "Gateway", now: datetime) -> Iterator[tuple[Lease, str]]:
+    """Yield every open lease that nobody needs or that the budget no longer pays, with the reason."""
+    statuses: dict[str, str] = {}
+    for lease in in_release_order(open_leases(gateway)):
+        if lease.execution_arn not in statuses:
+            statuses[lease.execution_arn] = gateway.execution_status(lease.execution_arn)[0]
+        if now >= lease.hard_end:
+            yield lease, f"the budget paid for it until {lease.hard_end:%Y-%m-%d %H:%M} UTC"
+        elif statuses[lease.execution_arn] != RUNNING and (lease.keep_until is None or now >= lease.keep_until):
+            yield lease, f"its execution is {statuses[lease.execution_arn]}"

@@ -1,0 +1,312 @@
+"""What a run costs: estimated before it spends, settled afterwards with the same items.
+
+An item without a price row is unknown: it is never counted as zero and never guessed.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from customization.errors import BudgetExceeded
+
+PriceItem = Literal[
+    "trainingTokens",
+    "inputTokens",
+    "outputTokens",
+    "customInputTokens",
+    "customOutputTokens",
+    "provisionedThroughput",
+    "storage",
+]
+TRAINING = "training"
+BASELINE_ANSWERS = "baselineAnswers"
+CUSTOM_ANSWERS = "customAnswers"
+PROVISIONED_THROUGHPUT = "provisionedThroughput"
+CUSTOM_MODEL_STORAGE = "customModelStorage"
+ITEM_NAMES = (TRAINING, BASELINE_ANSWERS, CUSTOM_ANSWERS, PROVISIONED_THROUGHPUT, CUSTOM_MODEL_STORAGE)
+
+STALE_AFTER_DAYS = 90
+_SPEND_LESS = {
+    TRAINING: "fewer records (subset) or a lower epochCount",
+    BASELINE_ANSWERS: "a lower evaluation.maxRecords or inference.maxTokens",
+    CUSTOM_ANSWERS: "a lower evaluation.maxRecords or inference.maxTokens",
+    PROVISIONED_THROUGHPUT: "fewer serving.modelUnits, fewer hours in serving.keep, or serving.mode on-demand or none",
+    CUSTOM_MODEL_STORAGE: "keepModel never",
+}
+
+
+class Price(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A price row; `model` and `region` may be `*`, `dated` is as precise as its source: a day, a month or a year."""
+
+    model: str
+    item: PriceItem
+    usd: float
+    unit: str
+    region: str
+    dated: str = msgspec.field(name="date")
+    source: str
+    confidence: str = "published"
+
+    @property
+    def day(self) -> date:
+        """The first day that `dated` can mean."""
+        return date.fromisoformat((self.dated + "-01-01")[:10])
+
+
+class PriceBook(msgspec.Struct, frozen=True):
+    rows: tuple[Price, ...]
+
+    def with_rows(self, extra: Iterable[Price]) -> "PriceBook":
+        """Return a book that also holds `extra`, such as rows of the AWS Price List API."""
+        return PriceBook((*self.rows, *extra))
+
+    def find(self, model: str, item: PriceItem, region: str, day: date) -> Price | None:
+        """Return the row that holds on `day`, or None when no source gives one for that model, item and Region.
+
+        A row for the very model comes before one for all, then the latest that was known on `day`, else the earliest
+        after it. A price of another Region is never taken.
+        """
+
+        def rank(row: Price) -> tuple[bool, bool, int]:
+            known = row.day <= day
+            return row.model == model, known, row.day.toordinal() * (1 if known else -1)
+
+        rows = [
+            row for row in self.rows if row.item == item and row.model in (model, "*") and row.region in (region, "*")
+        ]
+        return max(rows, key=rank, default=None)
+
+
+@lru_cache(maxsize=1)
+def load_prices() -> PriceBook:
+    """Return the bundled rows, each with date and source; they are read once a process."""
+    document = msgspec.json.decode((Path(__file__).parent / "data" / "prices.json").read_bytes(), type=_Document)
+    return PriceBook(document.rows)
+
+
+class _Document(msgspec.Struct, frozen=True):
+    rows: tuple[Price, ...]
+
+
+class TrainingUsage(msgspec.Struct, frozen=True, rename="camel"):
+    """One stage; None where it is not known, such as an epochCount that AWS chooses."""
+
+    customization_type: str
+    tokens: float | None
+    epochs: float | None
+
+
+class AnswersUsage(msgspec.Struct, frozen=True, rename="camel"):
+    input_tokens: float = 0
+    output_tokens: float = 0
+
+
+class Usage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """How much a run uses, expected or measured; `model` is a baseModelIdentifier."""
+
+    model: str
+    region: str
+    training: tuple[TrainingUsage, ...] = ()
+    baseline: AnswersUsage = AnswersUsage()
+    custom: AnswersUsage = AnswersUsage()
+    serving_mode: str = "none"
+    model_units: int = 1
+    serving_hours: float = 0
+    stored_models: int = 0
+    stored_months: float = 1
+
+
+class Item(msgspec.Struct, frozen=True, rename="camel"):
+    """One line: `part` tells the lines of one name apart; `usd` is None where price or quantity is unknown."""
+
+    name: str
+    part: str
+    quantity: float | None
+    unit: str
+    usd_per_unit: float | None
+    usd: float | None
+    price_date: str = ""
+    source: str = ""
+
+
+class Estimate(msgspec.Struct, frozen=True, rename="camel"):
+    """The lines, the sum of those whose price is known, in USD, and the names of the others."""
+
+    items: tuple[Item, ...]
+    total_usd: float
+    unknown: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def training_usd(self) -> float:
+        """The known part of the training, in USD: a job bills it even when it is stopped half way."""
+        return sum(item.usd or 0 for item in self.items if item.name == TRAINING)
+
+    def as_text(self) -> str:
+        """Return a line for each item, the total and the warnings, for people."""
+        total = f"total {self.total_usd:.2f} USD" + (f", without {', '.join(self.unknown)}" if self.unknown else "")
+        return "\n".join((*map(_item_as_text, self.items), total, *self.warnings))
+
+
+class SettledItem(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    part: str
+    unit: str
+    estimated_quantity: float | None
+    actual_quantity: float | None
+    estimated_usd: float | None
+    actual_usd: float | None
+
+
+class Settlement(msgspec.Struct, frozen=True, rename="camel"):
+    """The estimate beside what was used; `unknown` names the items whose cost stays unknown."""
+
+    items: tuple[SettledItem, ...]
+    estimated_usd: float
+    actual_usd: float
+    unknown: tuple[str, ...]
+
+
+def estimate(usage: Usage, prices: PriceBook, now: datetime) -> Estimate:
+    """Return what `usage` costs at the prices of `now`, in USD, with a warning for each price older than 90 days."""
+    lines = list(_lines(usage))
+    rows = [prices.find(usage.model, item, usage.region, now.date()) for _, _, item, _, _ in lines]
+    items = tuple(_item(line, row) for line, row in zip(lines, rows, strict=True))
+    stale = [row for row in rows if row and (now.date() - row.day).days > STALE_AFTER_DAYS]
+    return Estimate(
+        items=items,
+        total_usd=round(sum(item.usd for item in items if item.usd is not None), 6),
+        unknown=tuple(dict.fromkeys(item.name for item in items if item.usd is None)),
+        warnings=tuple(
+            dict.fromkeys(
+                f"the price of {row.item} is from {row.dated}, more than {STALE_AFTER_DAYS} days old: "
+                f"{_plain(row.usd)} USD a {row.unit} ({row.source})"
+                for row in stale
+            )
+        ),
+    )
+
+
+def _plain(usd: float) -> str:
+    return f"{usd:.8f}".rstrip("0").rstrip(".")
+
+
+_Line = tuple[str, str, PriceItem, float | None, str]
+
+
+def _lines(usage: Usage) -> Iterator[_Line]:
+    """Yield name, part, price item, quantity and unit of everything that the usage bills."""
+    for stage in usage.training:
+        known = stage.tokens is not None and stage.epochs is not None
+        quantity = (stage.tokens or 0) * (stage.epochs or 0) / 1000 if known else None
+        yield TRAINING, stage.customization_type, "trainingTokens", quantity, "1K tokens"
+    if usage.baseline.input_tokens or usage.baseline.output_tokens:
+        yield BASELINE_ANSWERS, "input", "inputTokens", usage.baseline.input_tokens / 1000, "1K tokens"
+        yield BASELINE_ANSWERS, "output", "outputTokens", usage.baseline.output_tokens / 1000, "1K tokens"
+    # A provisioned throughput bills hours whatever it answers, an on-demand deployment bills tokens only.
+    if usage.serving_mode == "on-demand" and (usage.custom.input_tokens or usage.custom.output_tokens):
+        yield CUSTOM_ANSWERS, "input", "customInputTokens", usage.custom.input_tokens / 1000, "1K tokens"
+        yield CUSTOM_ANSWERS, "output", "customOutputTokens", usage.custom.output_tokens / 1000, "1K tokens"
+    if usage.serving_mode == "provisioned" and usage.serving_hours:
+        hours = usage.serving_hours * usage.model_units
+        yield PROVISIONED_THROUGHPUT, "no commitment", "provisionedThroughput", hours, "model unit hour"
+    if usage.stored_models and usage.stored_months:
+        months = usage.stored_models * usage.stored_months
+        yield CUSTOM_MODEL_STORAGE, "", "storage", months, "custom model month"
+
+
+def _item(line: _Line, row: Price | None) -> Item:
+    name, part, _, quantity, unit = line
+    if row is None:
+        return Item(name, part, quantity, unit, None, None)
+    usd = None if quantity is None else round(quantity * row.usd, 6)
+    return Item(name, part, quantity, unit, row.usd, usd, row.dated, row.source)
+
+
+def hourly_serving_usd(model: str, serving_mode: str, model_units: int, region: str, now: datetime) -> float | None:
+    """Return USD an hour while a model is served: 0 without an hourly price, None where no source gives one."""
+    if serving_mode != "provisioned":
+        return 0.0
+    row = load_prices().find(model, "provisionedThroughput", region, now.date())
+    return row.usd * model_units if row else None
+
+
+def check_budget(estimated: Estimate, budget_usd: float, accepted: Sequence[str]) -> None:
+    """Pass when the known items fit the budget and every unknown one is named in `accepted`.
+
+    Raises:
+        BudgetExceeded: naming each item, its amount and what to change; all reasons at once.
+    """
+    problems = [
+        f"acceptUnknownPrices: no price is known for {_describe_unknown(estimated, name)}; "
+        f"add {name!r} to it to spend that all the same"
+        for name in estimated.unknown
+        if name not in accepted
+    ]
+    if estimated.total_usd > budget_usd:
+        by_name = {name: sum(item.usd or 0 for item in estimated.items if item.name == name) for name in ITEM_NAMES}
+        largest = sorted((name for name in ITEM_NAMES if by_name[name] > 0), key=lambda name: -by_name[name])
+        amounts = ", ".join(f"{name} {by_name[name]:.2f}" for name in largest)
+        problems.append(
+            f"budgetUsd: found {budget_usd:.2f}, the estimate is {estimated.total_usd:.2f} USD ({amounts}); "
+            f"raise budgetUsd, or choose {_SPEND_LESS[largest[0]]}"
+        )
+    if problems:
+        raise BudgetExceeded("The estimate does not fit the budget:\n" + "\n".join(f"- {text}" for text in problems))
+
+
+def _item_as_text(item: Item) -> str:
+    label = f"{item.name} {item.part}".strip()
+    quantity = "unknown quantity" if item.quantity is None else f"{item.quantity:,.6g}"
+    price = "unknown price" if item.usd_per_unit is None else f"{_plain(item.usd_per_unit)} USD"
+    return f"{label}: {quantity} x {item.unit} x {price} = " + (
+        "unknown" if item.usd is None else f"{item.usd:.4f} USD"
+    )
+
+
+def _describe_unknown(estimated: Estimate, name: str) -> str:
+    lines = [item for item in estimated.items if item.name == name and item.usd is None]
+    amounts = [f"{item.quantity:,.6g} x {item.unit}" if item.quantity is not None else "?" for item in lines]
+    return f"{name} ({', '.join(amounts)})"
+
+
+def settle(estimated: Estimate, actual: Estimate) -> Settlement:
+    """Return both side by side, line by line; `actual` is `estimate` of the measured usage.
+
+    A line that only one side has was estimated, or came out, as nothing.
+    """
+    before = {(item.name, item.part): item for item in estimated.items}
+    after = {(item.name, item.part): item for item in actual.items}
+    lines = before | after
+    nothing = Item("", "", 0, "", None, 0)
+    return Settlement(
+        items=tuple(
+            SettledItem(
+                name=line.name,
+                part=line.part,
+                unit=line.unit,
+                estimated_quantity=before.get(key, nothing).quantity,
+                actual_quantity=after.get(key, nothing).quantity,
+                estimated_usd=before.get(key, nothing).usd,
+                actual_usd=after.get(key, nothing).usd,
+            )
+            for key, line in lines.items()
+        ),
+        estimated_usd=estimated.total_usd,
+        actual_usd=actual.total_usd,
+        unknown=actual.unknown,
+    )
+
+
+def describe(estimated: Estimate) -> str:
+    """Return the estimate as lines for people: every item, what is unknown said so, and the sum of what is known."""
+    lines = [
+        f"- {item.name}{f' ({item.part})' if item.part else ''}: "
+        + (f"{item.usd:.4f} USD" if item.usd is not None else f"unknown, no source gives a price a {item.unit}")
+        for item in estimated.items
+    ]
+    return "\n".join(["Estimated cost:", *lines, f"Known: {estimated.known_usd:.2f} USD", *estimated.warnings])

@@ -1,0 +1,309 @@
+"""The run request: what a person writes into run.json or the Step Functions console, and how its mistakes are named."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from textwrap import shorten
+from typing import Annotated, Literal, get_args
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from customization.errors import InvalidRunRequest
+from customization.identity import OWN_TAGS
+from customization.json_types import Json, JsonObject
+from customization.settings import Defaults
+
+DATASET = r"[a-z0-9](-?[a-z0-9]){0,29}"
+RUN_ID = rf"{DATASET}-[0-9a-f]{{10}}"
+LONGEST_KEEP_HOURS = 720
+# TooManyTagsException: 50 tags a resource, and four are this project's.
+MOST_TAGS = 46
+
+CustomizationType = Literal["FINE_TUNING", "CONTINUED_PRE_TRAINING"]
+ServingMode = Literal["auto", "on-demand", "provisioned", "none"]
+UnknownPriceItem = Literal[
+    "training", "baselineAnswers", "customAnswers", "provisionedThroughput", "customModelStorage"
+]
+Metric = Literal["exactMatch", "contains", "tokenF1", "rougeL", "labelAccuracy", "jsonValid", "jsonMatch"]
+DataFile = Literal["train.jsonl", "pretrain.jsonl", "validation.jsonl", "test.jsonl"]
+_TYPES = get_args(CustomizationType)
+_NUMBER = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+_TAG_KEY = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{1,128}")
+_TAG_VALUE = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{0,256}")
+_TAG_TEXT = "1 to 128 (keys) or up to 256 (values) letters, digits, spaces or . _ : / = + @ -"
+
+
+def plain_number(value: object) -> str:
+    """Return a hyperparameter's value as Bedrock takes it: a decimal string without exponent, such as "0.00001".
+
+    Raises ValueError where `value` is neither a number nor the text of one.
+    """
+    try:
+        number = Decimal(str(value)) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    except InvalidOperation:
+        number = None
+    if number is None or not number.is_finite():
+        raise ValueError(f'found {json.dumps(value)}; expected a number, or the text of one such as "0.00001"')
+    return format(number.normalize(), "f")
+
+
+def _plain_values(values: Mapping[str, object], path: str = "") -> dict[str, str]:
+    """Return every value as text; raises ValueError with a line for each one that is no number."""
+    plain: dict[str, str] = {}
+    problems = []
+    for name, value in values.items():
+        try:
+            plain[name] = plain_number(value)
+        except ValueError as error:
+            problems.append(f"{path}.{name}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return plain
+
+
+def _read_hyper_parameters(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(f': found {_show(value)}; expected an object such as {{"epochCount": 2}}')  # noqa: TRY004 - pydantic collects ValueError
+    keyed = [name for name in value if name in _TYPES]
+    if not keyed:
+        return _plain_values(value)
+    if len(keyed) < len(value) or not all(isinstance(inner, dict) for inner in value.values()):
+        raise ValueError(f": expected hyperparameters, or an object for each of {', '.join(_TYPES)}; found a mixture")
+    return {kind: _plain_values(inner, f".{kind}") for kind, inner in value.items()}
+
+
+def _read_keep(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, int | float) and 0 < value <= LONGEST_KEEP_HOURS):
+        return value
+    raise ValueError(f": found {_show(value)}; expected false, true, or hours above 0 and up to {LONGEST_KEEP_HOURS}")
+
+
+def _check_tags(tags: dict[str, str]) -> dict[str, str]:
+    problems = [f".{key}: this project's own tag; expected another key" for key in tags if key in OWN_TAGS]
+    problems += [f".{key}: begins with aws:; expected another key" for key in tags if key.lower().startswith("aws:")]
+    problems += [f".{key}: found {_show(key)}; expected {_TAG_TEXT}" for key in tags if not _TAG_KEY.fullmatch(key)]
+    problems += [
+        f".{key}: found {_show(value)}; expected {_TAG_TEXT}"
+        for key, value in tags.items()
+        if not _TAG_VALUE.fullmatch(value)
+    ]
+    if len(tags) > MOST_TAGS:
+        problems.append(f": found {len(tags)}; expected at most {MOST_TAGS}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return tags
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class Subset(_Part):
+    """Which part of the training records to train on: a number of them, or a share."""
+
+    records: int | None = Field(default=None, ge=1, description="so many training records")
+    share: float | None = Field(default=None, gt=0, lt=1, description="this share of the training records")
+
+
+class Serving(_Part):
+    """How the custom model is served while it is evaluated, and for how long afterwards."""
+
+    mode: ServingMode = Field(default="auto", description="auto takes on-demand where model, Region and date allow it")
+    model_units: int = Field(default=1, ge=1, description="model units of a provisioned throughput")
+    keep: Annotated[bool | float, BeforeValidator(_read_keep)] = Field(
+        default=False, description="false, or hours after the evaluation, or true where no hour is billed"
+    )
+
+
+class Inference(_Part):
+    """How every model that is compared is asked."""
+
+    max_tokens: int = Field(default=256, ge=1, description="longest answer in tokens")
+    temperature: float = Field(default=0.0, ge=0, le=1, description="0 gives the most likely answer")
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="nucleus sampling; the model's own default if left out"
+    )
+    stop_sequences: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="texts that end an answer"
+    )
+    system: str = Field(default="", description="system prompt of records that bring none")
+
+
+class Evaluation(_Part):
+    """How the custom model is compared."""
+
+    max_records: int = Field(default=500, ge=1, description="at most so many test records are asked")
+    minimum_gain: float = Field(default=0.0, ge=0, lt=1, description="better means better by more than this")
+    primary_metric: Metric | None = Field(
+        default=None, description="the score that decides; chosen from the data if left out"
+    )
+    compare_with: str | None = Field(
+        default=None, pattern=f"^{RUN_ID}$", description="a runId whose model is compared too"
+    )
+
+
+class RunRequest(_Part):
+    """A run request. Its field names are Amazon Bedrock's own where Bedrock has one."""
+
+    dataset: str = Field(pattern=f"^{DATASET}$", description="name of a folder under incoming/")
+    action: Literal["run", "estimate", "promote", "rollback", "release"] = Field(
+        default="run", description="estimate spends nothing; promote, rollback and release act on earlier runs"
+    )
+    name: str = Field(default="", max_length=200, description="your own words for this run")
+    data: str = Field(
+        default="newest", pattern=f"^(newest|{RUN_ID})$", description="newest, or a runId: its files again"
+    )
+    expect: tuple[DataFile, ...] = Field(default=(), description="files that must be in the folder")
+    base_model_identifier: str = Field(description="a base model of the catalogue")
+    customization_type: CustomizationType | None = Field(
+        default=None, description="from the files: train.jsonl is fine-tuned on, pretrain.jsonl pre-trained on"
+    )
+    hyper_parameters: Annotated[
+        dict[str, str] | dict[str, dict[str, str]],
+        BeforeValidator(_read_hyper_parameters),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "additionalProperties": {
+                    "anyOf": [*_NUMBER["anyOf"], {"type": "object", "additionalProperties": _NUMBER}]
+                },
+            }
+        ),
+    ] = Field(default={}, description="by name, or keyed by customizationType where a run has two stages")
+    subset: Subset | None = Field(
+        default=None, description="part of the training records; such a run is never promoted"
+    )
+    field_mapping: dict[str, str] = Field(default={}, description="keys of your records to those of the format")
+    budget_usd: float = Field(gt=0, description="this run's budget in US dollars")
+    accept_unknown_prices: tuple[UnknownPriceItem, ...] = Field(
+        default=(), description="items that may be spent on though no source gives their price"
+    )
+    serving: Serving = Serving()
+    promote: Literal["never", "if-better"] = Field(default="never", description="make it the data set's model in use")
+    keep_model: Literal["never", "if-better", "always"] = Field(
+        default="if-better", description="keep the custom model"
+    )
+    inference: Inference = Inference()
+    evaluation: Evaluation = Evaluation()
+    language: Literal["en", "ja"] = Field(description="of the report and the notifications")
+    force: bool = Field(default=False, description="train again though this very training has run")
+    tags: Annotated[dict[str, str], AfterValidator(_check_tags)] = Field(
+        default={}, description="put on every Bedrock resource"
+    )
+
+    def hyper_parameters_of(self, customization_type: str) -> dict[str, str]:
+        """Return what the request sets for one stage."""
+        values: dict[str, str] = {}
+        for name, value in self.hyper_parameters.items():
+            if isinstance(value, str):
+                values[name] = value
+            elif name == customization_type:
+                values.update(value)
+        return values
+
+
+def run_request_schema() -> JsonObject:
+    """Return the JSON Schema of a run request; what cdk.json sets a default for is not required."""
+    schema: JsonObject = RunRequest.model_json_schema()
+    return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "required": ["dataset"]}
+
+
+def parse_request(document: Json, defaults: Defaults) -> RunRequest:
+    """Return the run request in `document`, with the defaults of cdk.json where it is silent.
+
+    Raises:
+        InvalidRunRequest: naming every problem with the field's path, what was found and what is expected.
+    """
+    if not isinstance(document, dict):
+        raise InvalidRunRequest(
+            f'The run request is {_show(document)}; expected an object such as {{"dataset": "..."}}'
+        )
+    filled: JsonObject = {
+        "baseModelIdentifier": defaults.base_model_identifier,
+        "budgetUsd": defaults.budget_usd,
+        "language": defaults.language,
+        **document,
+    }
+    try:
+        request = RunRequest.model_validate_json(msgspec.json.encode(filled))
+    except ValidationError as error:
+        raise refusal([text for problem in error.errors() for text in _describe(problem)]) from error
+    problems = _contradictions(request)
+    if problems:
+        raise refusal(problems)
+    return request
+
+
+def refusal(problems: list[str]) -> InvalidRunRequest:
+    """Return the error that lists `problems`, a line each."""
+    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return InvalidRunRequest("\n".join((f"The run request has {count}:", *(f"- {text}" for text in problems))))
+
+
+def _contradictions(request: RunRequest) -> list[str]:
+    """Return what is wrong between fields that are right by themselves."""
+    problems = []
+    if request.subset and (request.subset.records is None) == (request.subset.share is None):
+        problems.append('subset: expected one of records and share, such as {"records": 200} or {"share": 0.1}')
+    if request.action == "promote" and request.data == "newest":
+        problems.append('data: found "newest"; to promote, name the runId whose model is to be in use')
+    if request.data != "newest" and request.data.rpartition("-")[0] != request.dataset:
+        problems.append(f"data: found {_show(request.data)}; expected a run of dataset {request.dataset}")
+    return problems
+
+
+def _describe(problem: ErrorDetails) -> list[str]:
+    """Return a line for each thing that is wrong; a validator of this module words its own, with the path within."""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return [_describe_unknown_field(problem["loc"])]
+    if problem["type"] == "missing":
+        return [f"{path}: missing; expected the {RunRequest.model_fields[path].description}"]
+    if problem["type"] == "value_error":
+        return [path + line for line in problem["msg"].removeprefix("Value error, ").split("\n")]
+    found = problem["input"]
+    expected = re.sub("(Input|Tuple|String) should (be|have) (a valid )?", "", problem["msg"]).replace("'", '"')
+    choices = re.findall(r'"([^"]+)"', expected)
+    near = difflib.get_close_matches(found, choices, n=1, cutoff=0.7) if isinstance(found, str) else []
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return [f"{path}: found {_show(found)}; expected {_PATTERNS.get(path, expected)}{hint}"]
+
+
+_PATTERNS = {
+    "dataset": "up to 30 lower-case letters and digits, single dashes between them, such as support-ja",
+    "data": '"newest" or a runId, such as support-ja-0123456789',
+    "evaluation.compareWith": "a runId, such as support-ja-0123456789",
+}
+
+
+def _describe_unknown_field(location: tuple[int | str, ...]) -> str:
+    *parents, name = map(str, location)
+    path = ".".join((*parents, name))
+    if "commitment" in name.lower():
+        return f"{path}: this pipeline never buys a commitment; leave it out, the throughput is billed by the hour"
+    fields = _FIELDS[".".join(parents)]
+    near = difflib.get_close_matches(name, fields, n=1)
+    return f"{path}: unknown field; " + (f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}")
+
+
+_FIELDS = {
+    path: [to_camel(name) for name in fields]
+    for path, fields in {
+        "": RunRequest.model_fields,
+        "subset": Subset.model_fields,
+        "serving": Serving.model_fields,
+        "inference": Inference.model_fields,
+        "evaluation": Evaluation.model_fields,
+    }.items()
+}
+
+
+def _show(value: object) -> str:
+    return shorten(json.dumps(value, ensure_ascii=False, default=str), width=80, placeholder="...")

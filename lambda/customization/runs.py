@@ -1,0 +1,179 @@
+"""A run: its plan, its row in the table of runs, and which execution owns it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from customization.errors import ResourceNotFound, RunSuperseded
+from customization.gateway.tables import Attr
+from customization.inference import InferenceSettings
+from customization.json_types import Json, JsonObject, as_text
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+RUNNING = "RUNNING"
+SUCCEEDED = "SUCCEEDED"
+FAILED = "FAILED"
+
+
+class PinnedFile(msgspec.Struct, frozen=True, rename="camel"):
+    """One version of a file that somebody dropped; `size` in bytes."""
+
+    key: str
+    version_id: str
+    size: int
+    sha256: str
+
+
+class Stage(msgspec.Struct, frozen=True, rename="camel"):
+    """One model customization job; the base of the second stage is the model of the first."""
+
+    customization_type: str
+    hyper_parameters: dict[str, str]
+    training_id: str
+
+
+class EvaluationPlan(msgspec.Struct, frozen=True, rename="camel"):
+    max_records: int
+    minimum_gain: float
+    primary_metric: str | None
+    compare_with: str | None
+
+
+class Plan(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Everything that a run was asked to do, resolved and pinned: runs/<runId>/manifest.json."""
+
+    run_id: str
+    attempt: int
+    execution_arn: str
+    started_at: datetime
+    action: str
+    dataset: str
+    name: str
+    region: str
+    language: str
+    base_model_identifier: str
+    stages: tuple[Stage, ...]
+    files: dict[str, PinnedFile]
+    serving_mode: str
+    model_units: int
+    keep: bool | float
+    promote: str
+    keep_model: str
+    inference: InferenceSettings
+    evaluation: EvaluationPlan
+    subset: dict[str, float] | None
+    field_mapping: dict[str, str]
+    budget_usd: float
+    accept_unknown_prices: tuple[str, ...]
+    force: bool
+    tags: dict[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def prefix(self) -> str:
+        """Return where the run's artifacts lie."""
+        return f"runs/{self.run_id}/"
+
+    @property
+    def training_id(self) -> str:
+        """Return the trainingId of the model that the run ends with."""
+        return self.stages[-1].training_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What every Task after PlanRun is called with; `now` comes from the execution, so that no handler reads a clock."""
+
+    now: datetime
+    execution_arn: str
+    run_id: str
+    attempt: int
+
+
+def read_call(event: Mapping[str, Json]) -> Call:
+    """Return the common part of a Task's payload; raises TypeError or ValueError where it is none."""
+    return Call(
+        now=datetime.fromisoformat(as_text(event.get("now"), "now")),
+        execution_arn=as_text(event.get("executionArn"), "executionArn"),
+        run_id=str(event.get("runId") or ""),
+        attempt=int(str(event.get("attempt") or 0)),
+    )
+
+
+def manifest_key(run_id: str) -> str:
+    """Return where the plan of a run is kept."""
+    return f"runs/{run_id}/manifest.json"
+
+
+def save_plan(gateway: "Gateway", plan: Plan) -> None:
+    """Keep the plan beside the run's artifacts."""
+    gateway.artifacts.put(manifest_key(plan.run_id), msgspec.json.format(msgspec.json.encode(plan), indent=1))
+
+
+def read_plan(gateway: "Gateway", run_id: str) -> Plan:
+    """Return the plan of a run, whoever owns it; raises ResourceNotFound."""
+    return msgspec.json.decode(gateway.artifacts.read(manifest_key(run_id)), type=Plan)
+
+
+def owned_plan(gateway: "Gateway", call: Call) -> Plan:
+    """Return the plan of the run that `call` works for.
+
+    Raises:
+        RunSuperseded: another execution, or another attempt, owns the run now.
+    """
+    row = gateway.runs.get(call.run_id)
+    if row is None:
+        raise ResourceNotFound(f"run {call.run_id} is not in the table of runs; start it again")
+    if row["executionArn"] != call.execution_arn or row["attempt"] != call.attempt:
+        raise RunSuperseded(
+            f"run {call.run_id}: execution {row['executionArn']} has taken it over as attempt {row['attempt']}; "
+            "this execution stops without touching anything"
+        )
+    return read_plan(gateway, call.run_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """`attempt` is 0 when the run is a duplicate of `duplicate_of`, a row of the table of runs."""
+
+    attempt: int
+    duplicate_of: JsonObject | None
+
+
+def claim_run(gateway: "Gateway", row: JsonObject, execution_arn: str) -> Claim:
+    """Make this execution the owner of the run described by `row`, or report which other run it repeats.
+
+    A run is a duplicate only while another execution works on it or once it has succeeded; anything else is tried again.
+    """
+    run_id = as_text(row["runId"], "runId")
+    if gateway.runs.put_new({**row, "executionArn": execution_arn, "attempt": 1, "state": RUNNING}):
+        return Claim(attempt=1, duplicate_of=None)
+    known = gateway.runs.get(run_id)
+    if known is None:
+        return claim_run(gateway, row, execution_arn)
+    attempt = int(str(known["attempt"]))
+    if known["executionArn"] == execution_arn:
+        return Claim(attempt=attempt, duplicate_of=None)
+    if known["state"] == SUCCEEDED or _is_running(gateway, known):
+        return Claim(attempt=0, duplicate_of=known)
+    renewed: JsonObject = {**row, "executionArn": execution_arn, "attempt": attempt + 1, "state": RUNNING}
+    unchanged = Attr("attempt").eq(attempt) & Attr("executionArn").eq(str(known["executionArn"]))
+    if gateway.runs.put(renewed, unchanged):
+        return Claim(attempt=attempt + 1, duplicate_of=None)
+    return claim_run(gateway, row, execution_arn)
+
+
+def _is_running(gateway: "Gateway", row: JsonObject) -> bool:
+    return row["state"] == RUNNING and gateway.execution_status(str(row["executionArn"]))[0] == RUNNING
+
+
+def note(gateway: "Gateway", call: Call, values: JsonObject) -> None:
+    """Write `values` into the run's row, unless another attempt owns it by now."""
+    gateway.runs.update(
+        call.run_id, {**values, "updatedAt": call.now.isoformat()}, condition=Attr("attempt").eq(call.attempt)
+    )

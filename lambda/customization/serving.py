@@ -1,0 +1,116 @@
+"""Serving a custom model: an on-demand deployment or a provisioned throughput, created once and released whatever happens."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from customization import leases
+from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
+from customization.gateway.bedrock import ON_DEMAND, ServedModel
+from customization.identity import resource_tags, serving_name
+from customization.json_types import JsonObject
+from customization.leases import Lease
+from customization.money import hourly_serving_usd
+from customization.runs import Call, Plan
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+POLL_SECONDS = 30
+# A deployment takes about 8 minutes, a throughput somewhat longer; what is not ready after this never will be.
+READY_WITHIN = timedelta(hours=3)
+# Without an hourly price nothing limits how long a served model may stand: this does.
+LONGEST_EVALUATION = timedelta(hours=24)
+
+
+def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -> JsonObject:
+    """Serve the custom model and return {servingArn, status, waitSeconds}; a repeated call adopts what is there.
+
+    Raises:
+        QuotaUnavailable: the account has no room for another one.
+        ServingFailed: another model is served under this run's name.
+    """
+    name = serving_name(gateway.settings.name_prefix, plan.run_id)
+    leases.open_lease(gateway, _lease(gateway, plan, call, name))
+    served = _existing(gateway, plan, name, model_arn)
+    if served is None:
+        served = _create(gateway, plan, name, model_arn)
+    return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
+
+
+def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str) -> Lease:
+    hourly = hourly_serving_usd(plan.base_model_identifier, plan.serving_mode, plan.model_units, plan.region, call.now)
+    paid_hours = timedelta(hours=plan.budget_usd / hourly) if hourly else LONGEST_EVALUATION
+    return Lease(
+        resource_name=name,
+        kind=plan.serving_mode,
+        run_id=plan.run_id,
+        dataset=plan.dataset,
+        execution_arn=call.execution_arn,
+        opened_at=call.now,
+        hard_end=call.now + min(paid_hours, LONGEST_EVALUATION),
+        hourly_usd=hourly,
+    )
+
+
+def _existing(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> ServedModel | None:
+    """Return what this run already serves; what failed is removed so that it can be made anew."""
+    served = gateway.bedrock.served(plan.serving_mode, name)
+    if served is None:
+        return None
+    if served.model_arn != model_arn:
+        raise ServingFailed(
+            f"{name} serves {served.model_arn}, expected {model_arn}: delete it in the Bedrock console and start again"
+        )
+    if served.status != "Failed":
+        return served
+    gateway.bedrock.stop_serving(plan.serving_mode, served.arn)
+    return None
+
+
+def _create(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> ServedModel:
+    try:
+        gateway.bedrock.serve(
+            mode=plan.serving_mode,
+            name=name,
+            model_arn=model_arn,
+            tags=resource_tags(
+                gateway.settings.stage, gateway.settings.deployment_id, plan.run_id, plan.dataset, plan.tags
+            ),
+            units=plan.model_units,
+            token=f"{name}-{plan.attempt}",
+        )
+    except QuotaUnavailable as error:
+        raise QuotaUnavailable(f"{_what(plan)} for {plan.base_model_identifier}: {error}") from error
+    except (Conflict, RequestRejected) as error:
+        # A throughput has no conflict error of its own: only looking tells whether an earlier call had made it.
+        served = _existing(gateway, plan, name, model_arn)
+        if served is None:
+            raise ServingFailed(f"{_what(plan)} {name} was refused: {error}") from error
+        return served
+    served = gateway.bedrock.served(plan.serving_mode, name)
+    if served is None:
+        raise ServingFailed(f"{_what(plan)} {name} was created and is not there; look at it in the Bedrock console")
+    return served
+
+
+def _what(plan: Plan) -> str:
+    return "on-demand deployment" if plan.serving_mode == ON_DEMAND else "provisioned throughput"
+
+
+def poll_serving(gateway: "Gateway", plan: Plan, call: Call, serving_arn: str) -> JsonObject:
+    """Return {status, waitSeconds} of what is being made ready.
+
+    Raises:
+        ServingFailed: it failed, vanished, or was not ready within three hours.
+    """
+    served = gateway.bedrock.served(plan.serving_mode, serving_arn)
+    if served is None:
+        raise ServingFailed(f"{_what(plan)} {serving_arn} is gone; somebody deleted it: start the run again")
+    if served.status == "Failed":
+        raise ServingFailed(f"{_what(plan)} {served.name}: {served.failure_message or 'Bedrock gives no reason'}")
+    if not served.is_ready and call.now - served.created > READY_WITHIN:
+        raise ServingFailed(
+            f"{_what(plan)} {served.name} is {served.status} since {served.created:%Y-%m-%d %H:%M} UTC, expected to be "
+            f"ready within {READY_WITHIN}; it is released, start the run again"
+        )
+    return {"status": served.status, "waitSeconds": POLL_SECONDS}

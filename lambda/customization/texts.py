@@ -1,0 +1,39 @@
+"""What people read, by code and language: the wording lives in data/texts.json."""
+
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+
+import msgspec
+
+LANGUAGES = ("en", "ja")
+
+
+class Sentence(msgspec.Struct, frozen=True, rename="camel"):
+    """A sentence before it is put into a language: its code in data/texts.json, and what stands in its places.
+
+    `values` are put in as they are, `terms` are codes of their own.
+    """
+
+    code: str
+    values: dict[str, str] = {}
+    terms: dict[str, str] = {}
+
+
+@lru_cache(maxsize=1)
+def load_texts() -> dict[str, dict[str, str]]:
+    """Return code → language → wording; the file is read once a process."""
+    return msgspec.json.decode(
+        (Path(__file__).parent / "data" / "texts.json").read_bytes(), type=dict[str, dict[str, str]]
+    )
+
+
+def wording(code: str, language: str) -> str:
+    """Return the wording of a code; raises KeyError for one that is not translated."""
+    return load_texts()[code][language]
+
+
+def say(sentence: Sentence, language: str) -> str:
+    """Return the sentence in that language; values are data, so HTML must be escaped afterwards."""
+    terms = {name: wording(code, language) for name, code in sentence.terms.items()}
+    return Template(wording(sentence.code, language)).substitute(sentence.values | terms)

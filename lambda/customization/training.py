@@ -1,0 +1,194 @@
+"""Model customization jobs: created once for each trainingId, watched, and read."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from customization import leases
+from customization.errors import (
+    Conflict,
+    CustomizationJobFailed,
+    CustomizationJobStalled,
+    CustomizationJobStopped,
+    QuotaUnavailable,
+    RequestRejected,
+)
+from customization.gateway.bedrock import Job, JobRequest
+from customization.identity import job_name, resource_tags
+from customization.json_types import JsonObject
+from customization.leases import Lease
+from customization.runs import Call, Plan, note
+from customization.training_metrics import TrainingMetrics, find_metrics_files, read_training_metrics
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+FIRST_POLL_SECONDS = 60
+LAST_POLL_SECONDS = 900
+
+
+def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonObject:
+    """Start the job of a stage and return {jobArn, status, waitSeconds}.
+
+    A job of the same trainingId that has completed and whose model lives, or that is under way, is adopted; only `force`
+    trains again, and only a job that failed or was stopped makes the next number.
+
+    Raises:
+        QuotaUnavailable: the account runs as many jobs as it may.
+        CustomizationJobFailed: Bedrock refused the job.
+    """
+    name, job = _choose(gateway, plan, call, stage)
+    leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
+    leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
+    if job is None:
+        job = _create(gateway, plan, name, stage)
+    return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
+
+
+def _choose(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> tuple[str, Job | None]:
+    """Return the name for the stage's job and the job itself where one is adopted."""
+    recorded_under = f"jobName{stage}"
+    row = gateway.runs.get(plan.run_id) or {}
+    if row.get(recorded_under) and row.get("jobAttempt") == plan.attempt:
+        name = str(row[recorded_under])
+        return name, gateway.bedrock.job(name)
+    number = 1
+    while True:
+        name = job_name(gateway.settings.name_prefix, plan.stages[stage].training_id, number)
+        job = gateway.bedrock.job(name)
+        if job is None or (not plan.force and _can_be_adopted(gateway, job)):
+            note(gateway, call, {recorded_under: name, "jobAttempt": plan.attempt})
+            return name, job
+        number += 1
+
+
+def _can_be_adopted(gateway: "Gateway", job: Job) -> bool:
+    if gateway.bedrock.tags(job.arn).get("deployment") != gateway.settings.deployment_id:
+        return False
+    if job.status == "Completed":
+        return gateway.bedrock.model_is_there(job.output_model_arn)
+    return job.status == "InProgress"
+
+
+def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, kind: str) -> Lease:
+    longest = timedelta(hours=gateway.settings.defaults.job_end_hours)
+    return Lease(
+        resource_name=name if kind == leases.JOB else f"{name}{leases.MODEL_SUFFIX}",
+        kind=kind,
+        run_id=plan.run_id,
+        dataset=plan.dataset,
+        execution_arn=call.execution_arn,
+        opened_at=call.now,
+        hard_end=call.now + longest + (timedelta() if kind == leases.JOB else leases.MODEL_RETENTION),
+        keep_until=None if kind == leases.JOB else call.now + longest + leases.MODEL_RETENTION,
+    )
+
+
+def _create(gateway: "Gateway", plan: Plan, name: str, stage: int) -> Job:
+    try:
+        gateway.bedrock.create_job(_request(gateway, plan, name, stage))
+    except QuotaUnavailable as error:
+        raise QuotaUnavailable(f"model customization job for {plan.base_model_identifier}: {error}") from error
+    except (Conflict, RequestRejected) as error:
+        job = gateway.bedrock.job(name)
+        if job is None:
+            raise CustomizationJobFailed(f"Bedrock refused the model customization job {name}: {error}") from error
+        return job
+    job = gateway.bedrock.job(name)
+    if job is None:
+        raise CustomizationJobFailed(f"the model customization job {name} was created and is not there; start again")
+    return job
+
+
+def _request(gateway: "Gateway", plan: Plan, name: str, stage: int) -> JobRequest:
+    planned = plan.stages[stage]
+    files = msgspec.json.decode(gateway.artifacts.read(f"{plan.prefix}data/files.json"), type=list[dict[str, str]])[
+        stage
+    ]
+    return JobRequest(
+        name=name,
+        base_model=plan.base_model_identifier if stage == 0 else _model_of_stage(gateway, plan, stage - 1),
+        customization_type=planned.customization_type,
+        hyper_parameters=planned.hyper_parameters,
+        training_uri=files["training"],
+        validation_uri=files.get("validation", ""),
+        output_uri=gateway.artifacts.uri(f"{plan.prefix}bedrock/{stage + 1}/"),
+        role_arn=gateway.settings.customization_role_arn,
+        key_arn=gateway.settings.key_arn,
+        tags=resource_tags(
+            gateway.settings.stage, gateway.settings.deployment_id, plan.run_id, plan.dataset, plan.tags
+        ),
+        token=name,
+    )
+
+
+def _model_of_stage(gateway: "Gateway", plan: Plan, stage: int) -> str:
+    name = str((gateway.runs.get(plan.run_id) or {}).get(f"jobName{stage}"))
+    job = gateway.bedrock.job(name)
+    if job is None or not job.output_model_arn:
+        raise CustomizationJobFailed(f"stage {stage + 1} needs the model of job {name}, which is gone; start again")
+    return job.output_model_arn
+
+
+def poll_job(gateway: "Gateway", plan: Plan, call: Call, job_arn: str) -> JsonObject:
+    """Return {status, waitSeconds, phase} of a job; the wait grows with its age from 1 to 15 minutes.
+
+    Raises:
+        CustomizationJobFailed: with Bedrock's failure message.
+        CustomizationJobStopped: somebody stopped it.
+        CustomizationJobStalled: it did not start or end in time; it has been stopped.
+    """
+    job = gateway.bedrock.job(job_arn)
+    if job is None:
+        raise CustomizationJobFailed(f"the model customization job {job_arn} is not there any more; start again")
+    note(gateway, call, {"phase": job.phase})
+    if job.status == "Failed":
+        raise CustomizationJobFailed(f"{job.name}: {job.failure_message or 'Bedrock gives no reason'}")
+    if job.status == "Stopped":
+        raise CustomizationJobStopped(f"{job.name} was stopped before it was done; the tokens until then are billed")
+    age = call.now - job.created
+    if job.status == "InProgress":
+        _stop_if_stalled(gateway, job, age)
+    half = int(age.total_seconds() / 2)
+    wait = max(FIRST_POLL_SECONDS, min(LAST_POLL_SECONDS, half))
+    return {"status": job.status, "waitSeconds": wait, "phase": job.phase}
+
+
+def _stop_if_stalled(gateway: "Gateway", job: Job, age: timedelta) -> None:
+    limits = gateway.settings.defaults
+    hours = age / timedelta(hours=1)
+    if hours >= limits.job_end_hours:
+        problem, setting = f"is not done after {hours:.0f} h", "jobEndHours"
+    elif hours >= limits.job_start_hours and not job.has_started:
+        problem, setting = f"has not started after {hours:.0f} h", "jobStartHours"
+    else:
+        return
+    gateway.bedrock.stop_job(job.arn)
+    raise CustomizationJobStalled(
+        f"{job.name} {problem} and has been stopped; start the run again, or raise {setting} in cdk.json"
+    )
+
+
+def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_arn: str) -> JsonObject:
+    """Read what Bedrock wrote about a completed job, keep it beside the run, and return {modelArn}."""
+    job = gateway.bedrock.job(job_arn)
+    if job is None or not job.output_model_arn:
+        raise CustomizationJobFailed(
+            f"the completed job {job_arn} has no output model; look at it in the Bedrock console"
+        )
+    metrics = _metrics(gateway, job)
+    gateway.artifacts.put(f"{plan.prefix}training-metrics-{stage + 1}.json", msgspec.json.encode(metrics))
+    note(gateway, call, {f"jobArn{stage}": job.arn, f"modelArn{stage}": job.output_model_arn})
+    return {"modelArn": job.output_model_arn}
+
+
+def _metrics(gateway: "Gateway", job: Job) -> TrainingMetrics:
+    prefix = job.output_uri.removeprefix(gateway.artifacts.uri(""))
+    folder = f"{prefix.rstrip('/')}/model-customization-job-{job.arn.rsplit('/', 1)[-1]}/"
+    training, validation = find_metrics_files(item.key for item in gateway.artifacts.listed(folder))
+    return read_training_metrics(
+        gateway.artifacts.read(training) if training else None,
+        gateway.artifacts.read(validation) if validation else None,
+        job.hyper_parameters,
+    )

@@ -1,0 +1,260 @@
+"""What Bedrock's metrics files say of the training: losses by step and epoch, and what to change next time.
+
+Bedrock writes `training_artifacts/step_wise_training_metrics.csv` and, with validation data,
+`validation_artifacts/post_fine_tuning_validation/validation_metrics.csv`, with or without a folder `validation` in
+between (user guide, "Analyze the results of a model customization job"; samples show both). Losses are mean nats a
+token; perplexity is exp(loss).
+"""
+
+import csv
+import io
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from customization.texts import Sentence
+
+_TRAINING_FILE = "step_wise_training_metrics.csv"
+_VALIDATION_FILE = "validation_metrics.csv"
+_MAXIMUM_LOGARITHM = 700.0
+_LARGEST_NUMBER = 2.0**53
+
+# Changes smaller than these are noise.
+_RISE_OF_VALIDATION = 0.01
+_RISE_OF_TRAINING = 0.10
+_SMALL_FALL = 0.05
+_STEEP_END = 0.08
+_LEARNT_LOSS = 0.05
+_MINIMUM_STEPS = 8
+
+
+class LossPoint(msgspec.Struct, frozen=True, rename="camel"):
+    """One row of a metrics file; `epoch` counts as Bedrock's file does."""
+
+    step: int
+    epoch: float
+    loss: float
+
+
+class EpochLosses(msgspec.Struct, frozen=True, rename="camel"):
+    """An epoch, counted from 1: the mean training loss of its steps and its last validation loss."""
+
+    epoch: int
+    training_loss: float | None
+    validation_loss: float | None
+
+
+class Finding(msgspec.Struct, frozen=True, rename="camel"):
+    """overfitting, divergence or underTraining: at which epoch it began, what it means and which value to change."""
+
+    kind: str
+    epoch: int
+    meaning: Sentence
+    advice: Sentence
+
+
+class TrainingMetrics(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Losses are None where Bedrock wrote none; `skipped_rows` counts rows without a finite loss."""
+
+    training: tuple[LossPoint, ...] = ()
+    validation: tuple[LossPoint, ...] = ()
+    epochs: tuple[EpochLosses, ...] = ()
+    first_training_loss: float | None = None
+    final_training_loss: float | None = None
+    first_validation_loss: float | None = None
+    final_validation_loss: float | None = None
+    training_perplexity: float | None = None
+    validation_perplexity: float | None = None
+    findings: tuple[Finding, ...] = ()
+    skipped_rows: int = 0
+
+
+def find_metrics_files(keys: Iterable[str]) -> tuple[str | None, str | None]:
+    """Return the keys of the training and the validation metrics among those that a job wrote; None where missing."""
+    found = sorted(keys)
+    training = next((key for key in found if key.endswith(f"/{_TRAINING_FILE}")), None)
+    validation = next((key for key in found if key.endswith(f"/{_VALIDATION_FILE}")), None)
+    return training, validation
+
+
+def read_training_metrics(
+    training_csv: bytes | None, validation_csv: bytes | None, hyper_parameters: Mapping[str, str] | None = None
+) -> TrainingMetrics:
+    """Return what the two files say; either may be missing or lack the columns, then its losses are None.
+
+    `hyper_parameters` are those of the job: advice names their values.
+    """
+    training, broken = _read_points(training_csv, "training_loss")
+    validation, broken_validation = _read_points(validation_csv, "validation_loss")
+    epochs = _by_epoch(training, validation)
+    return TrainingMetrics(
+        training=tuple(training),
+        validation=tuple(validation),
+        epochs=tuple(epochs),
+        first_training_loss=training[0].loss if training else None,
+        final_training_loss=training[-1].loss if training else None,
+        first_validation_loss=validation[0].loss if validation else None,
+        final_validation_loss=validation[-1].loss if validation else None,
+        training_perplexity=perplexity(training[-1].loss) if training else None,
+        validation_perplexity=perplexity(validation[-1].loss) if validation else None,
+        findings=tuple(_findings(training, epochs, hyper_parameters or {})),
+        skipped_rows=broken + broken_validation,
+    )
+
+
+def perplexity(loss: float) -> float | None:
+    """Return exp(loss), or None where that is no finite number."""
+    return math.exp(loss) if loss < _MAXIMUM_LOGARITHM else None
+
+
+def _read_points(content: bytes | None, column: str) -> tuple[list[LossPoint], int]:
+    """Return the rows that have a finite loss in `column`, and how many rows have none."""
+    points: list[LossPoint] = []
+    skipped = 0
+    text = (content or b"").decode("utf-8-sig", errors="replace")
+    rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        for number, row in enumerate(rows):
+            loss = _number(row.get(column))
+            if loss is None:
+                skipped += 1
+                continue
+            step, epoch = _number(row.get("step_number")), _number(row.get("epoch_number"))
+            points.append(LossPoint(number if step is None else int(step), epoch or 0.0, loss))
+    except csv.Error:
+        # A cell beyond the parser's limit: what follows it cannot be trusted.
+        skipped += 1
+    return points, skipped
+
+
+def _number(cell: str | None) -> float | None:
+    """Return the cell as a finite number that JSON can carry, or None."""
+    try:
+        value = float(cell or "")
+    except ValueError:
+        return None
+    return value if abs(value) < _LARGEST_NUMBER else None
+
+
+def _by_epoch(training: Sequence[LossPoint], validation: Sequence[LossPoint]) -> list[EpochLosses]:
+    """Return the losses by epoch; files that count epochs from 0 are counted from 1 here."""
+    first = min((int(point.epoch) for point in (*training, *validation)), default=0)
+    seen: dict[int, list[float]] = defaultdict(list)
+    checked: dict[int, float] = {}
+    for point in training:
+        seen[int(point.epoch) - first + 1].append(point.loss)
+    for point in validation:
+        checked[int(point.epoch) - first + 1] = point.loss
+    return [
+        EpochLosses(epoch, statistics.fmean(seen[epoch]) if epoch in seen else None, checked.get(epoch))
+        for epoch in sorted(seen.keys() | checked.keys())
+    ]
+
+
+def _findings(
+    training: Sequence[LossPoint], epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
+) -> list[Finding]:
+    found = [_overfitting(epochs), _divergence(training, epochs, hyper_parameters)]
+    if not any(found):
+        found.append(_under_training(training, epochs, hyper_parameters))
+    return [finding for finding in found if finding]
+
+
+def _overfitting(epochs: Sequence[EpochLosses]) -> Finding | None:
+    """Return overfitting when the validation loss ends above its best while the training loss went on falling."""
+    checked = [epoch for epoch in epochs if epoch.validation_loss is not None]
+    if len(checked) < 2:  # noqa: PLR2004 - a rise needs two points
+        return None
+    best = min(checked, key=lambda epoch: epoch.validation_loss or 0.0)
+    last = checked[-1]
+    if best.validation_loss is None or last.validation_loss is None:
+        return None
+    is_rising = last.validation_loss > best.validation_loss * (1 + _RISE_OF_VALIDATION)
+    is_learning = (last.training_loss or 0.0) < (best.training_loss or math.inf)
+    if not (is_rising and is_learning):
+        return None
+    began = next(epoch.epoch for epoch in checked if epoch.epoch > best.epoch)
+    values = {
+        "epoch": str(began),
+        "best": f"{best.validation_loss:.3f}",
+        "last": f"{last.validation_loss:.3f}",
+        "epochCount": str(best.epoch),
+    }
+    return Finding(
+        "overfitting", began, Sentence("finding.overfitting", values), Sentence("advice.fewerEpochs", values)
+    )
+
+
+def _divergence(
+    training: Sequence[LossPoint], epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
+) -> Finding | None:
+    """Return divergence when the smoothed training loss ends well above where it once was."""
+    smooth = _smoothed(training)
+    if not smooth or smooth[-1].loss <= min(point.loss for point in smooth) * (1 + _RISE_OF_TRAINING) + _LEARNT_LOSS:
+        return None
+    lowest = min(smooth, key=lambda point: point.loss)
+    values = {"epoch": str(_epoch_of(lowest, training)), "low": f"{lowest.loss:.3f}", "last": f"{smooth[-1].loss:.3f}"}
+    return Finding(
+        "divergence",
+        _epoch_of(lowest, training),
+        Sentence("finding.divergence", values),
+        _advice("learningRate", 0.1, epochs, hyper_parameters),
+    )
+
+
+def _under_training(
+    training: Sequence[LossPoint], epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
+) -> Finding | None:
+    """Return underTraining when the loss hardly fell at all, or still falls steeply at the end."""
+    smooth = _smoothed(training)
+    if not smooth or smooth[-1].loss < _LEARNT_LOSS:
+        return None
+    first, last = smooth[0].loss, smooth[-1].loss
+    values = {"first": f"{first:.3f}", "last": f"{last:.3f}", "epoch": str(_epoch_of(smooth[-1], training))}
+    if last > first * (1 - _SMALL_FALL):
+        return Finding(
+            "underTraining",
+            1,
+            Sentence("finding.hardlyLearnt", values),
+            _advice("learningRate", 10, epochs, hyper_parameters),
+        )
+    before = smooth[len(smooth) * 3 // 4].loss
+    if last < before * (1 - _STEEP_END):
+        return Finding(
+            "underTraining",
+            _epoch_of(smooth[-1], training),
+            Sentence("finding.stillFalling", values),
+            _advice("epochCount", 2, epochs, hyper_parameters),
+        )
+    return None
+
+
+def _advice(name: str, factor: float, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]) -> Sentence:
+    """Return the advice to change one hyperparameter by about `factor`, with its value where the job's is known."""
+    direction = "raise" if factor > 1 else "lower"
+    now = _number(hyper_parameters.get(name))
+    if now is None and name == "epochCount" and epochs:
+        now = float(len(epochs))
+    if now is None:
+        return Sentence(f"advice.{direction}", {"name": name})
+    return Sentence(f"advice.{direction}To", {"name": name, "now": f"{now:g}", "try": f"{now * factor:g}"})
+
+
+def _smoothed(points: Sequence[LossPoint]) -> list[LossPoint]:
+    """Return the running mean over a tenth of the steps; nothing for a training too short to judge."""
+    if len(points) < _MINIMUM_STEPS:
+        return []
+    width = max(len(points) // 10, 2)
+    return [
+        LossPoint(
+            points[end - 1].step, points[end - 1].epoch, statistics.fmean(p.loss for p in points[end - width : end])
+        )
+        for end in range(width, len(points) + 1)
+    ]
+
+
+def _epoch_of(point: LossPoint, training: Sequence[LossPoint]) -> int:
+    return int(point.epoch) - int(min(other.epoch for other in training)) + 1

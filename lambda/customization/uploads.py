@@ -1,0 +1,182 @@
+"""Files that people drop: when a folder is complete, and what to say of files that no run will use."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from customization.errors import InvalidRunRequest, UploadsIncomplete
+from customization.gateway.tables import Attr
+from customization.json_types import Json, JsonObject, as_object, as_text
+from customization.runs import RUNNING, Call
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+INCOMING = "incoming/"
+DATA_FILES = ("train.jsonl", "pretrain.jsonl", "validation.jsonl", "test.jsonl")
+REQUEST_FILE = "run.json"
+TRIGGERS = ("train.jsonl", "pretrain.jsonl", REQUEST_FILE)
+LONGEST_WAIT = timedelta(hours=2)
+SHORTEST_POLL_SECONDS = 5
+# A second mistake in the same folder within this time is part of the first.
+SAME_MISTAKE = timedelta(hours=1)
+
+_DATASET = re.compile(r"[a-z0-9](-?[a-z0-9]){0,29}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """An S3 event about an object under incoming/."""
+
+    bucket: str
+    key: str
+
+    @property
+    def folder(self) -> str:
+        """Return the key up to the last slash."""
+        return self.key.rpartition("/")[0] + "/"
+
+    @property
+    def file_name(self) -> str:
+        """Return what follows the last slash."""
+        return self.key.rpartition("/")[2]
+
+
+def read_drop(event: Json) -> Drop | None:
+    """Return the drop that an EventBridge event tells of, or None where `event` is a run request from the console."""
+    if not isinstance(event, dict) or event.get("source") != "aws.s3":
+        return None
+    detail = as_object(event.get("detail"), "detail")
+    return Drop(
+        bucket=as_text(as_object(detail.get("bucket"), "detail.bucket").get("name"), "detail.bucket.name"),
+        key=as_text(as_object(detail.get("object"), "detail.object").get("key"), "detail.object.key"),
+    )
+
+
+def dataset_of(drop: Drop) -> str:
+    """Return the data set that a drop belongs to; raises InvalidRunRequest where the key is not incoming/<dataset>/<file>."""
+    dataset = drop.folder.removeprefix(INCOMING).rstrip("/")
+    if not _DATASET.fullmatch(dataset):
+        raise InvalidRunRequest(
+            f"s3://{drop.bucket}/{drop.key}: the folder under incoming/ names the data set and is 1 to 30 lower-case "
+            f"letters, digits and single hyphens, found {dataset!r}; {_mend(drop)}"
+        )
+    return dataset
+
+
+def _mend(drop: Drop) -> str:
+    name = (
+        re.sub(r"[^a-z0-9]+", "-", drop.folder.removeprefix(INCOMING).lower()).strip("-")[:30].strip("-") or "my-data"
+    )
+    file_name = drop.file_name if drop.file_name in (*DATA_FILES, REQUEST_FILE) else "train.jsonl"
+    return f"move it: aws s3 mv 's3://{drop.bucket}/{drop.key}' s3://{drop.bucket}/{INCOMING}{name}/{file_name}"
+
+
+def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: datetime) -> JsonObject:
+    """Return {status, waitSeconds}: complete, waiting, or joined when another execution already waits for the folder.
+
+    A folder is complete when nothing new came for `settleSeconds`, no multipart upload is under way, and every file that
+    run.json expects is there. A start from the console waits for nothing.
+
+    Raises:
+        InvalidRunRequest: the object does not lie in a data set's folder.
+        UploadsIncomplete: two hours were not enough.
+    """
+    drop = read_drop(event)
+    if drop is None:
+        return {"status": "complete", "waitSeconds": 0}
+    dataset = dataset_of(drop)
+    claim = f"uploads#{dataset}"
+    if not _is_claimed(gateway, claim, call):
+        return {"status": "joined", "waitSeconds": 0}
+    seconds, reason = _unsettled(gateway, dataset, call.now)
+    if seconds == 0:
+        gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))
+        return {"status": "complete", "waitSeconds": 0}
+    if call.now - started_at > LONGEST_WAIT:
+        gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))
+        raise UploadsIncomplete(
+            f"{INCOMING}{dataset}/: {reason} after {LONGEST_WAIT}; finish or abort the upload, then drop {REQUEST_FILE} "
+            "or start the run from the console"
+        )
+    return {"status": "waiting", "waitSeconds": seconds}
+
+
+def _is_claimed(gateway: "Gateway", claim: str, call: Call) -> bool:
+    """Return whether this execution is the one that waits for the folder; takes over from one that has ended."""
+    row: JsonObject = {"runId": claim, "executionArn": call.execution_arn, "since": call.now.isoformat()}
+    if gateway.runs.put_new(row):
+        return True
+    known = gateway.runs.get(claim)
+    if known is None:
+        return gateway.runs.put_new(row)
+    if known["executionArn"] == call.execution_arn:
+        return True
+    if gateway.execution_status(str(known["executionArn"]))[0] == RUNNING:
+        return False
+    return gateway.runs.put(row, Attr("executionArn").eq(str(known["executionArn"])))
+
+
+def _unsettled(gateway: "Gateway", dataset: str, now: datetime) -> tuple[int, str]:
+    """Return for how many seconds to wait and why; 0 when the folder is complete."""
+    prefix = f"{INCOMING}{dataset}/"
+    settle = gateway.settings.defaults.settle_seconds
+    found = gateway.data.listed(prefix)
+    uploads = gateway.data.open_uploads(prefix)
+    if uploads:
+        return max(settle, SHORTEST_POLL_SECONDS), f"the upload of {', '.join(sorted(set(uploads)))} is in progress"
+    missing = _expected(gateway, prefix) - {item.key.removeprefix(prefix) for item in found}
+    if missing:
+        return max(
+            settle, SHORTEST_POLL_SECONDS
+        ), f"{', '.join(sorted(missing))} of 'expect' in {REQUEST_FILE} is missing"
+    quiet = min(((now - item.last_modified).total_seconds() for item in found), default=float(settle))
+    if quiet >= settle:
+        return 0, ""
+    return max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS), "new objects keep coming"
+
+
+def _expected(gateway: "Gateway", prefix: str) -> set[str]:
+    """Return the files that run.json waits for; a run.json that cannot be read is for PlanRun to refuse."""
+    body = gateway.data.read_if_there(prefix + REQUEST_FILE)
+    if body is None:
+        return set()
+    try:
+        expected = msgspec.json.decode(body, type=_Expectation).expect
+    except msgspec.MsgspecError:
+        return set()
+    return set(expected) & set(DATA_FILES)
+
+
+class _Expectation(msgspec.Struct):
+    expect: tuple[str, ...] = ()
+
+
+def is_used(drop: Drop) -> bool:
+    """Return whether a run reads the object, or an execution that it starts says what is wrong with it."""
+    if drop.file_name in TRIGGERS and drop.key.count("/") > 1:
+        return True
+    in_folder = _DATASET.fullmatch(drop.folder.removeprefix(INCOMING).rstrip("/")) is not None
+    return (in_folder and drop.file_name in DATA_FILES) or drop.key.endswith("/")
+
+
+def explain_unused(gateway: "Gateway", drop: Drop, now: datetime) -> JsonObject:
+    """Tell the topic once a folder about an object that no run will use; return {"explained": whether it was told}."""
+    if is_used(drop):
+        return {"explained": False}
+    key = f"unused#{drop.folder}"
+    row: JsonObject = {"runId": key, "since": now.isoformat()}
+    long_ago = Attr("since").lt((now - SAME_MISTAKE).isoformat())
+    if not gateway.runs.put(row, Attr("runId").not_exists() | long_ago):
+        return {"explained": False}
+    gateway.publish(
+        "No run will use a file you dropped",
+        f"Found s3://{drop.bucket}/{drop.key}, which no run will use.\n\n"
+        f"Expected {INCOMING}<data set>/ directly followed by one of {', '.join((*DATA_FILES, REQUEST_FILE))}; the data "
+        "set's name is 1 to 30 lower-case letters, digits and single hyphens.\n\n"
+        f"To mend it, {_mend(drop)}\n\nNothing was started and nothing was changed.",
+    )
+    return {"explained": True}

@@ -1,0 +1,168 @@
+"""Whatever bills has a lease, and no lease is closed before its resource is proven gone."""
+
+from datetime import timedelta
+
+import pytest
+from conftest import EXECUTION, NOW, BedrockInMemory, GatewayInMemory, job
+
+from customization import leases
+from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
+from customization.leases import Lease
+from customization.runs import Call
+from customization.sweeper import sweep
+
+NAME = "dev-0a1b2c3d-support-0123456789"
+
+
+def lease(kind: str = PROVISIONED, *, name: str = NAME, execution: str = EXECUTION, hours: float = 4) -> Lease:
+    return Lease(
+        resource_name=name,
+        kind=kind,
+        run_id="support-0123456789",
+        dataset="support",
+        execution_arn=execution,
+        opened_at=NOW,
+        hard_end=NOW + timedelta(hours=hours),
+    )
+
+
+def serve(bedrock: BedrockInMemory, *, mode: str = PROVISIONED, name: str = NAME, deployment: str = "0a1b2c3d") -> None:
+    bedrock.serve(mode=mode, name=name, model_arn="arn:model", tags={"deployment": deployment}, units=1, token="token")
+
+
+def open_names(gateway: GatewayInMemory) -> list[str]:
+    return [found.resource_name for found in leases.open_leases(gateway)]
+
+
+def test_what_a_running_execution_needs_is_left_alone(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, lease())
+    assert sweep(gateway, NOW + timedelta(hours=1))["released"] == []
+    assert NAME in bedrock.serving
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", "FAILED", "SUCCEEDED", "GONE"])
+@pytest.mark.parametrize("mode", [ON_DEMAND, PROVISIONED])
+def test_what_served_for_an_execution_that_ended_is_released(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, status: str, mode: str
+) -> None:
+    serve(bedrock, mode=mode)
+    leases.open_lease(gateway, lease(mode))
+    gateway.executions[EXECUTION] = status
+    sweep(gateway, NOW + timedelta(hours=1))
+    assert bedrock.serving == {}
+    assert open_names(gateway) == []
+
+
+def test_a_resource_past_its_hard_end_is_released_though_its_execution_runs(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, lease(hours=2))
+    sweep(gateway, NOW + timedelta(hours=2))
+    assert bedrock.serving == {}
+
+
+def test_a_kept_resource_outlives_its_execution_until_its_time(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, lease())
+    gateway.executions[EXECUTION] = "SUCCEEDED"
+    until = NOW + timedelta(hours=3)
+    leases.keep(gateway, NAME, until, until)
+    sweep(gateway, NOW + timedelta(hours=2, minutes=59))
+    assert NAME in bedrock.serving
+    sweep(gateway, until)
+    assert bedrock.serving == {}
+
+
+def test_the_lease_of_something_absent_stays_open_while_its_creator_may_still_run(gateway: GatewayInMemory) -> None:
+    leases.open_lease(gateway, lease())
+    gateway.executions[EXECUTION] = "ABORTED"
+    sweep(gateway, NOW + timedelta(minutes=14))
+    assert open_names(gateway) == [NAME]
+    sweep(gateway, NOW + timedelta(minutes=15))
+    assert open_names(gateway) == []
+
+
+def test_what_aws_refuses_to_delete_for_now_is_tried_again(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    serve(bedrock)
+    bedrock.busy.add(NAME)
+    leases.open_lease(gateway, lease())
+    gateway.executions[EXECUTION] = "ABORTED"
+    sweep(gateway, NOW + timedelta(minutes=20))
+    assert open_names(gateway) == [NAME]
+    bedrock.busy.clear()
+    sweep(gateway, NOW + timedelta(minutes=35))
+    assert bedrock.serving == {}
+    assert open_names(gateway) == []
+
+
+def test_the_job_of_a_dead_run_is_stopped_and_its_lease_closed_once_it_has(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    bedrock.jobs["dev-0a1b2c3d-aaaaaaaaaa-1"] = job("dev-0a1b2c3d-aaaaaaaaaa-1")
+    leases.open_lease(gateway, lease(leases.JOB, name="dev-0a1b2c3d-aaaaaaaaaa-1"))
+    gateway.executions[EXECUTION] = "ABORTED"
+    sweep(gateway, NOW + timedelta(minutes=20))
+    assert bedrock.jobs["dev-0a1b2c3d-aaaaaaaaaa-1"].status == "Stopping"
+    assert open_names(gateway) == ["dev-0a1b2c3d-aaaaaaaaaa-1"]
+    bedrock.jobs["dev-0a1b2c3d-aaaaaaaaaa-1"] = job("dev-0a1b2c3d-aaaaaaaaaa-1", status="Stopped")
+    sweep(gateway, NOW + timedelta(minutes=35))
+    assert open_names(gateway) == []
+
+
+def test_another_deployments_resource_of_the_same_name_is_left_alone(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock, deployment="ffffffff")
+    leases.open_lease(gateway, lease())
+    gateway.executions[EXECUTION] = "ABORTED"
+    sweep(gateway, NOW + timedelta(hours=1))
+    assert NAME in bedrock.serving
+
+
+def test_a_resource_of_this_deployment_without_a_lease_is_released_once_it_is_no_longer_new(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    serve(bedrock, name="somebody-elses")
+    sweep(gateway, NOW + timedelta(minutes=10))
+    assert NAME in bedrock.serving
+    sweep(gateway, NOW + timedelta(minutes=20))
+    assert list(bedrock.serving) == ["somebody-elses"]
+
+
+def test_a_run_that_died_without_its_catch_is_recorded_and_told_once(claimed: GatewayInMemory, call: Call) -> None:
+    claimed.executions[EXECUTION] = "ABORTED"
+    assert sweep(claimed, NOW)["runs"] == [call.run_id]
+    assert sweep(claimed, NOW)["runs"] == []
+    row = claimed.runs.get(call.run_id)
+    assert row is not None
+    assert row["state"] == "ABORTED"
+    assert row["cause"] == "Somebody stopped the execution."
+    assert len(claimed.published) == 1
+
+
+def test_a_model_goes_only_after_what_serves_it(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    serve(bedrock)
+    bedrock.models.add("dev-0a1b2c3d-aaaaaaaaaa-1")
+    leases.open_lease(gateway, lease(leases.MODEL, name="dev-0a1b2c3d-aaaaaaaaaa-1/model"))
+    leases.open_lease(gateway, lease())
+    kinds = [found.kind for found, _ in leases.overdue(gateway, NOW + timedelta(days=1))]
+    assert kinds == [PROVISIONED, leases.MODEL]
+
+
+def test_an_attempt_releases_only_its_own(gateway: GatewayInMemory, bedrock: BedrockInMemory, call: Call) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, lease(execution="arn:another"))
+    assert leases.release_run(gateway, call, (PROVISIONED,), "the run failed") == []
+    assert NAME in bedrock.serving
+
+
+def test_a_served_model_is_ready_only_when_active_or_in_service() -> None:
+    served = ServedModel(
+        arn="a", name="n", mode=ON_DEMAND, status="Creating", model_arn="m", failure_message="", created=NOW
+    )
+    assert not served.is_ready
