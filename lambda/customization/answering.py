@@ -5,29 +5,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization.catalogue import BaseModel, load_catalogue
+from customization.catalogue import load_catalogue
 from customization.evaluation import BASE, Prediction, answer_records, asker, decode_predictions, encode_predictions
 from customization.formats import TestRecord
 from customization.identity import answers_id
 from customization.json_types import JsonObject
-from customization.preparation import read_profile, test_key
+from customization.preparation import SHARD_RECORDS, data_key, read_profile, shard_count
 from customization.runs import Plan
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
-SHARD_RECORDS = 50
 CONCURRENCY = 8
-
-
-def shard_count(records: int) -> int:
-    """Return into how many shards that many test records are cut."""
-    return -(-records // SHARD_RECORDS)
 
 
 def read_test_records(gateway: "Gateway", plan: Plan) -> list[TestRecord]:
     """Return the test records of a run, in their order."""
-    return msgspec.json.Decoder(TestRecord).decode_lines(gateway.artifacts.read(test_key(plan)))
+    return msgspec.json.Decoder(TestRecord).decode_lines(gateway.artifacts.read(data_key(plan, "test")))
 
 
 def answers_key(gateway: "Gateway", plan: Plan, side: str, shard: int) -> str:
@@ -52,7 +46,7 @@ def answer_shard(gateway: "Gateway", plan: Plan, *, side: str, shard: int, servi
     if kept is None:
         base = load_catalogue().find(plan.base_model_identifier)
         model_id = base.inference_model_id if side == BASE else serving_arn
-        predictions = _ask(gateway, plan, base, model_id, side, shard)
+        predictions = _ask(gateway, plan, model_id, side, shard)
         gateway.artifacts.put(key, encode_predictions(predictions), "application/x-ndjson")
     else:
         predictions = decode_predictions(kept)
@@ -60,7 +54,8 @@ def answer_shard(gateway: "Gateway", plan: Plan, *, side: str, shard: int, servi
     return {"answered": len(predictions) - failed, "failed": failed}
 
 
-def _ask(gateway: "Gateway", plan: Plan, base: BaseModel, model_id: str, side: str, shard: int) -> list[Prediction]:
+def _ask(gateway: "Gateway", plan: Plan, model_id: str, side: str, shard: int) -> list[Prediction]:
+    base = load_catalogue().find(plan.base_model_identifier)
     records = read_test_records(gateway, plan)[shard * SHARD_RECORDS : (shard + 1) * SHARD_RECORDS]
     ask = asker(
         model=base,

@@ -8,6 +8,7 @@ from customization.errors import BudgetExceeded
 from customization.gateway.tables import Attr, number
 from customization.json_types import JsonObject, as_text
 from customization.money import TRAINING, Estimate, check_budget, describe
+from customization.preparation import told_at_start
 from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _started(gateway: "Gateway", plan: Plan, call: Call, estimate: Estimate) -> 
     return {
         "subject": f"Started: {plan.run_id}"[:99],
         "message": f"Run {plan.run_id} ({as_text(row.get('summary') or '', 'summary')}) has started as attempt "
-        f"{call.attempt}.\n\n{describe(estimate)}\n\nExecution: {call.execution_arn}\n",
+        f"{call.attempt}.\n\n{told_at_start(gateway, plan)}\n\n{describe(estimate)}\n\n"
+        f"Execution: {call.execution_arn}\n",
     }
 
 

@@ -16,6 +16,7 @@ SUPPORTED_TYPES = (FINE_TUNING, CONTINUED_PRE_TRAINING)
 
 State = Literal["ACTIVE", "LEGACY", "ENDED", "NOT_YET"]
 _SIZES = ("small", "medium", "large")
+_LEAST_LIKENESS = 0.6
 
 
 class HyperParameter(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -165,20 +166,22 @@ class Catalogue(msgspec.Struct, frozen=True):
             if model.base_model_identifier == identifier:
                 return model
         near = " or ".join(self.near(identifier))
-        raise InvalidRunRequest(
-            f"baseModelIdentifier: found {identifier!r}, which the catalogue does not hold; "
-            + (f"did you mean {near}?" if near else f"it holds {', '.join(self.identifiers())}.")
-        )
+        hint = f"did you mean {near}?" if near else f"expected one of {', '.join(self.identifiers())}"
+        raise InvalidRunRequest(f'baseModelIdentifier: found "{identifier}", which the catalogue does not hold; {hint}')
 
     def near(self, identifier: str) -> list[str]:
         """Return the baseModelIdentifiers, at most three, whose id, inference id or name resembles `identifier`."""
-        spellings = {
-            spelling.lower(): model.base_model_identifier
-            for model in self.text_models()
-            for spelling in (model.name, model.inference_model_id, model.base_model_identifier)
-        }
-        matches = difflib.get_close_matches(identifier.lower().rsplit("/")[-1], spellings, n=6, cutoff=0.6)
-        return list(dict.fromkeys(spellings[match] for match in matches))[:3]
+        matcher = difflib.SequenceMatcher(b=identifier.lower().rsplit("/")[-1])
+        likeness = {}
+        for model in self.text_models():
+            ratios = []
+            for spelling in (model.base_model_identifier, model.inference_model_id, model.name):
+                matcher.set_seq1(spelling.lower())
+                ratios.append(matcher.ratio())
+            likeness[model.base_model_identifier] = max(ratios)
+        enough = max(_LEAST_LIKENESS, max(likeness.values()) - 0.05)
+        near = [name for name, ratio in likeness.items() if ratio >= enough]
+        return sorted(near, key=lambda name: -likeness[name])[:3]
 
     def identifiers(self) -> list[str]:
         return [model.base_model_identifier for model in self.text_models()]

@@ -1,5 +1,6 @@
 """Charts as inline SVG without styles or scripts of their own: the page's style sheet colours them, dark or printed."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _WIDTH, _HEIGHT = 460, 270
-_BAR_HEIGHT = 26
+_BAR_HEIGHT, _AXIS_HEIGHT = 20, 50
+_MARGIN = 6
+_LONGEST_LABEL = 24
 _MOST_POINTS = 150
 _FONT_SIZE = 12
 _STYLE = Style(
     font_family="sans-serif",
     label_font_size=_FONT_SIZE,
     major_label_font_size=_FONT_SIZE,
-    legend_font_size=_FONT_SIZE + 1,
     title_font_size=_FONT_SIZE,
     value_font_size=_FONT_SIZE,
     no_data_font_size=_FONT_SIZE + 4,
@@ -62,14 +64,17 @@ def bar_chart(
     """
     options = _options(captions)
     if horizontal:
-        options["height"] = 90 + _BAR_HEIGHT * len(labels) * max(len(series), 1)
+        options["height"] = _AXIS_HEIGHT + _BAR_HEIGHT * len(labels) * max(len(series), 1)
+        options["margin_left"] = max((_unseen_width(label) for label in labels), default=0) + _MARGIN
     kind = pygal.HorizontalBar if horizontal else pygal.Bar
     chart = kind(**options, min_scale=3, max_scale=6, value_formatter=form, zero=0, rounded_bars=2)
-    chart.x_labels = list(labels)
+    # pygal draws horizontal bars from below.
+    order = -1 if horizontal else 1
+    chart.x_labels = list(labels)[::order]
     if highest is not None:
         chart.range = (0, highest)
     for name, values in series.items():
-        chart.add(name, [_bar(value) for value in values])
+        chart.add(name, [_bar(value) for value in values][::order])
     return _svg(chart, captions, series)
 
 
@@ -84,12 +89,10 @@ def _options(captions: Captions) -> dict[str, object]:
         "no_prefix": True,
         "x_title": captions.x or None,
         "y_title": captions.y or None,
-        "legend_at_bottom": True,
-        "legend_at_bottom_columns": 3,
-        "legend_box_size": 11,
-        "truncate_legend": -1,
-        "truncate_label": 24,
-        "margin": 6,
+        "show_legend": False,
+        "truncate_label": _LONGEST_LABEL,
+        "margin": _MARGIN,
+        "margin_right": 16,
         "spacing": 8,
         "show_y_guides": True,
     }
@@ -109,6 +112,12 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     means = [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
     return [points[0], *means[1:-1], points[-1]]
+
+
+def _unseen_width(label: str) -> int:
+    """Return by how much pygal, which takes every character for a Latin one, thinks the label too narrow."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in label[:_LONGEST_LABEL])
+    return round(wide * _FONT_SIZE * 0.45)
 
 
 def _plain(value: float) -> str:

@@ -24,6 +24,7 @@ HISTOGRAM_BINS = 10
 _EXAMPLES = 5
 _MAXIMUM_CATEGORIES = 30
 _TIE = 1e-9
+_SIMILAR = 0.1
 _Z_95 = 1.96
 _HOPELESS = 20
 _CUT_REASONS = {"max_tokens", "model_context_window_exceeded"}
@@ -163,7 +164,7 @@ def compare(results: Sequence[RecordResult], settings: ComparisonSettings) -> Co
     """
     if not results:
         return not_compared()
-    sides = [side for side in (BASE, IN_USE, CUSTOM) if side in results[0].predictions]
+    sides = [side for side in (BASE, CUSTOM, IN_USE) if side in results[0].predictions]
     if CUSTOM not in sides or not any(CUSTOM in result.scores for result in results):
         return not_compared("noAnswers")
     baseline = next((side for side in (BASE, IN_USE) if any(side in result.scores for result in results)), "")
@@ -358,7 +359,7 @@ def _categories(pairs: Sequence[RecordResult], baseline: str, metric: str, seed:
 
 
 def _examples(pairs: Sequence[RecordResult], baseline: str, metric: str) -> dict[str, tuple[Example, ...]]:
-    """Return the records that gained most, that lost most, and those whose answer changed most at the same score."""
+    """Return the records that gained most, that lost most, and whose answer changed most at a similar score."""
 
     def gain(pair: RecordResult) -> float:
         return pair.scores[CUSTOM][metric] - pair.scores[baseline][metric]
@@ -369,9 +370,8 @@ def _examples(pairs: Sequence[RecordResult], baseline: str, metric: str) -> dict
     ranked = sorted(pairs, key=lambda pair: (gain(pair), pair.record_id))
     worst = [pair for pair in ranked if gain(pair) < -_TIE][:_EXAMPLES]
     best = [pair for pair in reversed(ranked) if gain(pair) > _TIE][:_EXAMPLES]
-    shown = {pair.record_id for pair in (*worst, *best)}
-    rest = [pair for pair in pairs if pair.record_id not in shown and change(pair) > _TIE]
-    changed = sorted(rest, key=lambda pair: (-change(pair), pair.record_id))[:_EXAMPLES]
+    alike = [pair for pair in pairs if abs(gain(pair)) <= _SIMILAR and change(pair) > _TIE]
+    changed = sorted(alike, key=lambda pair: (-change(pair), pair.record_id))[:_EXAMPLES]
     return {
         "best": tuple(_example(pair, metric) for pair in best),
         "worst": tuple(_example(pair, metric) for pair in worst),

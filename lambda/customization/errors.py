@@ -1,6 +1,6 @@
 """Every error that a state can end with.
 
-A class name here is the error name that Retry and Catch of the state machine match, so renaming one changes the machine.
+A class name here is the error name that Retry and Catch of the state machine match: renaming one changes the machine.
 """
 
 

@@ -89,5 +89,6 @@ def record_failure(gateway: "Gateway", call: Call, error: str, cause: str, faile
         "fix": failure.fix,
         "subject": f"Failed at {failed_state}: {title}"[:99],
         "message": f"{title} failed at {failed_state} with {failure.error}.\n\nCause: {failure.cause}\n\nWhat to do: "
-        f"{failure.fix}\n\nWhatever the run had started that bills is being released.\nExecution: {call.execution_arn}\n",
+        f"{failure.fix}\n\nWhatever the run had started that bills is being released.\n"
+        f"Execution: {call.execution_arn}\n",
     }

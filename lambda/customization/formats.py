@@ -241,6 +241,6 @@ def test_record_of(example: Example) -> TestRecord:
     )
 
 
-def encode_test_record(record: TestRecord) -> bytes:
-    """Return the record as a line of test.jsonl, without its end."""
-    return _encode(record)
+def encode_test_record(record: Record) -> bytes:
+    """Return a labelled record as a TestRecord line of test.jsonl, without its end."""
+    return _encode(test_record_of(_labelled(record)))

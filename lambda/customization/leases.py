@@ -1,7 +1,7 @@
 """Leases: what is billed while it exists, who needs it, and who takes it away.
 
-A lease is written before its resource is created, so that a creator that dies leaves a trace. The sweeper does not trust
-anything else: it asks Step Functions whether the execution still runs and Bedrock whether the resource is still there.
+A lease is written before its resource is created, so that a creator that dies leaves a trace. The sweeper trusts
+nothing else: it asks Step Functions whether the execution still runs and Bedrock whether the resource is still there.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,8 +29,11 @@ MODEL_RETENTION = timedelta(days=14)
 
 
 class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """One billable resource. `keep_until` is when it stops being needed though no execution runs, `hard_end` the last
-    moment the budget pays for; `hourly_usd` is None where no source gives a price."""
+    """One billable resource.
+
+    `keep_until` is when it stops being needed though no execution runs, `hard_end` the last moment that the budget pays
+    for; `hourly_usd` is None where no source gives a price.
+    """
 
     resource_name: str
     kind: str
@@ -67,6 +70,11 @@ def open_lease(gateway: "Gateway", lease: Lease) -> None:
 def open_leases(gateway: "Gateway") -> list[Lease]:
     """Return every lease that is not closed."""
     return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("state").eq("OPEN"))]
+
+
+def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
+    """Return every lease of a run, closed ones too."""
+    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
 
 
 def keep(gateway: "Gateway", resource_name: str, until: datetime, hard_end: datetime) -> None:

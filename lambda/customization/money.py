@@ -137,19 +137,9 @@ class Estimate(msgspec.Struct, frozen=True, rename="camel"):
     """The lines, the sum of those whose price is known, in USD, and the names of the others."""
 
     items: tuple[Item, ...]
-    total_usd: float
+    known_usd: float
     unknown: tuple[str, ...]
     warnings: tuple[str, ...]
-
-    @property
-    def training_usd(self) -> float:
-        """The known part of the training, in USD: a job bills it even when it is stopped half way."""
-        return sum(item.usd or 0 for item in self.items if item.name == TRAINING)
-
-    def as_text(self) -> str:
-        """Return a line for each item, the total and the warnings, for people."""
-        total = f"total {self.total_usd:.2f} USD" + (f", without {', '.join(self.unknown)}" if self.unknown else "")
-        return "\n".join((*map(_item_as_text, self.items), total, *self.warnings))
 
 
 class SettledItem(msgspec.Struct, frozen=True, rename="camel"):
@@ -179,7 +169,7 @@ def estimate(usage: Usage, prices: PriceBook, now: datetime) -> Estimate:
     stale = [row for row in rows if row and (now.date() - row.day).days > STALE_AFTER_DAYS]
     return Estimate(
         items=items,
-        total_usd=round(sum(item.usd for item in items if item.usd is not None), 6),
+        known_usd=round(sum(item.usd for item in items if item.usd is not None), 6),
         unknown=tuple(dict.fromkeys(item.name for item in items if item.usd is None)),
         warnings=tuple(
             dict.fromkeys(
@@ -247,25 +237,31 @@ def check_budget(estimated: Estimate, budget_usd: float, accepted: Sequence[str]
         for name in estimated.unknown
         if name not in accepted
     ]
-    if estimated.total_usd > budget_usd:
+    if estimated.known_usd > budget_usd:
         by_name = {name: sum(item.usd or 0 for item in estimated.items if item.name == name) for name in ITEM_NAMES}
         largest = sorted((name for name in ITEM_NAMES if by_name[name] > 0), key=lambda name: -by_name[name])
         amounts = ", ".join(f"{name} {by_name[name]:.2f}" for name in largest)
         problems.append(
-            f"budgetUsd: found {budget_usd:.2f}, the estimate is {estimated.total_usd:.2f} USD ({amounts}); "
+            f"budgetUsd: found {budget_usd:.2f}, the estimate is {estimated.known_usd:.2f} USD ({amounts}); "
             f"raise budgetUsd, or choose {_SPEND_LESS[largest[0]]}"
         )
     if problems:
         raise BudgetExceeded("The estimate does not fit the budget:\n" + "\n".join(f"- {text}" for text in problems))
 
 
-def _item_as_text(item: Item) -> str:
-    label = f"{item.name} {item.part}".strip()
-    quantity = "unknown quantity" if item.quantity is None else f"{item.quantity:,.6g}"
-    price = "unknown price" if item.usd_per_unit is None else f"{_plain(item.usd_per_unit)} USD"
-    return f"{label}: {quantity} x {item.unit} x {price} = " + (
-        "unknown" if item.usd is None else f"{item.usd:.4f} USD"
-    )
+def describe(estimated: Estimate) -> str:
+    """Return the estimate as lines for people: every item, what is unknown said so, the sum of what is known."""
+    lines = [f"- {_describe_item(item)}" for item in estimated.items]
+    return "\n".join(["Estimated cost:", *lines, f"Known: {estimated.known_usd:.2f} USD", *estimated.warnings])
+
+
+def _describe_item(item: Item) -> str:
+    label = f"{item.name} ({item.part})" if item.part else item.name
+    quantity = "an unknown quantity" if item.quantity is None else f"{item.quantity:,.6g}"
+    if item.usd_per_unit is None:
+        return f"{label}: unknown, {quantity} x {item.unit} and no source gives a price"
+    amount = "unknown" if item.usd is None else f"{item.usd:.4f} USD"
+    return f"{label}: {amount}, {quantity} x {item.unit} at {_plain(item.usd_per_unit)} USD"
 
 
 def _describe_unknown(estimated: Estimate, name: str) -> str:
@@ -296,17 +292,7 @@ def settle(estimated: Estimate, actual: Estimate) -> Settlement:
             )
             for key, line in lines.items()
         ),
-        estimated_usd=estimated.total_usd,
-        actual_usd=actual.total_usd,
+        estimated_usd=estimated.known_usd,
+        actual_usd=actual.known_usd,
         unknown=actual.unknown,
     )
-
-
-def describe(estimated: Estimate) -> str:
-    """Return the estimate as lines for people: every item, what is unknown said so, and the sum of what is known."""
-    lines = [
-        f"- {item.name}{f' ({item.part})' if item.part else ''}: "
-        + (f"{item.usd:.4f} USD" if item.usd is not None else f"unknown, no source gives a price a {item.unit}")
-        for item in estimated.items
-    ]
-    return "\n".join(["Estimated cost:", *lines, f"Known: {estimated.known_usd:.2f} USD", *estimated.warnings])

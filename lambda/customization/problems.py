@@ -1,4 +1,4 @@
-"""What is wrong, doubtful or was mended in the data files: each kind by a code, so that it can be worded in a language."""
+"""What is wrong with the data files, doubtful or mended: each kind has a code and one wording."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -219,7 +219,7 @@ RULES: dict[str, Rule] = {
         "error",
         "{model} takes fewer records",
         "at most {limit}",
-        'Remove records, or run with "subset": {{"records": {subset}}}',
+        "Remove records {subset}",
     ),
     # Doubtful
     "extra_field": Rule("warning", "the field is not used", "", "Map it with fieldMapping if the model should see it"),
@@ -235,7 +235,7 @@ RULES: dict[str, Rule] = {
     "maybe_too_long": Rule(
         "warning", "about {tokens} tokens may be too many for {model}", "at most {limit} tokens", "Shorten the record"
     ),
-    "duplicates": Rule("warning", "{count} records repeat an earlier one", "", "Remove them if they are no intention"),
+    "duplicates": Rule("warning", "records repeat an earlier one", "", "Remove them unless the weight is intended"),
     "few_records": Rule(
         "warning", "few records to learn from", "1,000 and more are recommended", "Expect a small effect"
     ),
@@ -243,14 +243,14 @@ RULES: dict[str, Rule] = {
         "warning", "little text to learn from", "100,000 tokens and more are recommended", "Expect a small effect"
     ),
     "one_completion": Rule(
-        "warning", "one completion makes up {share} % of the records", "", "Balance the completions"
+        "warning", "one completion makes up {share} % of the training records", "", "Balance the completions"
     ),
     "few_test_records": Rule(
         "warning", "fewer than 30 test records make the verdict inconclusive", "", "Upload test.jsonl or more records"
     ),
     "prompt_in_training": Rule(
         "warning",
-        "{count} test prompts occur in training with another completion",
+        "test prompts occur in training with another completion",
         "",
         "Hold prompts out if the score should show what the model makes of unseen ones",
     ),
@@ -270,10 +270,10 @@ RULES: dict[str, Rule] = {
     "joined_system": Rule(
         "note", "system prompts were put before the prompt, a blank line between, because {model} has no field for them"
     ),
-    "leaked": Rule("note", "{count} records that {other} holds too were dropped"),
-    "subset": Rule("note", "the subset keeps {count} of {available} training records"),
+    "leaked": Rule("note", "records were dropped because a held-out file has them too"),
+    "subset": Rule("note", "training records were left out by the subset"),
+    "repeated": Rule("note", "repeated test records are asked once"),
+    "unasked": Rule("note", "held-out records are not asked because of evaluation.maxRecords"),
     "no_split": Rule("note", "too few records to hold any out for {split}"),
-    "no_validation": Rule("note", "{model} takes no validation data, so none was used"),
-    "held_out_unasked": Rule("note", "{count} held-out records are not asked, because of evaluation.maxRecords"),
-    "repeated_test": Rule("note", "{count} repeated test records are asked once"),
+    "no_validation": Rule("note", "{model} takes no validation data, so the file was not used"),
 }

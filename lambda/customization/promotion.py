@@ -1,4 +1,4 @@
-"""What stays after a run: the model in use for a data set, kept serving and kept models. Everything else is released."""
+"""What stays after a run: the model in use for a data set, and what a request keeps. Everything else is released."""
 
 import json
 from datetime import datetime, timedelta
@@ -103,20 +103,25 @@ def release_all(gateway: "Gateway", call: Call) -> JsonObject:
     return _told(gateway, call, released)
 
 
-def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> list[Release]:
-    """Release everything that is kept for a data set and that no running execution needs."""
+def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObject:
+    """Release everything that is kept for a data set and that no running execution needs; return {released}."""
     kept = [lease for lease in leases.open_leases(gateway) if lease.dataset == dataset]
     idle = [lease for lease in kept if gateway.execution_status(lease.execution_arn)[0] != "RUNNING"]
     for lease in idle:
         withdraw(gateway, lease, now)
-    return [leases.release(gateway, lease, now, "somebody asked for it") for lease in leases.in_release_order(idle)]
+    done = [leases.release(gateway, lease, now, "somebody asked for it") for lease in leases.in_release_order(idle)]
+    return {"released": _names(done)}
 
 
 def _told(gateway: "Gateway", call: Call, released: list[Release]) -> JsonObject:
-    names: list[Json] = [f"{item.kind} {item.resource_name}: {item.outcome}" for item in released]
+    names = _names(released)
     if names and call.run_id:
         note(gateway, call, {"released": [*_released_before(gateway, call), *names]})
     return {"released": names}
+
+
+def _names(released: list[Release]) -> list[Json]:
+    return [f"{item.kind} {item.resource_name}: {item.outcome}" for item in released]
 
 
 def _released_before(gateway: "Gateway", call: Call) -> list[Json]:

@@ -24,7 +24,7 @@ _decode: Callable[[bytes], Json] = msgspec.json.Decoder().decode
 
 
 def split_lines(chunks: Iterable[bytes], limit: int = MAX_LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a stream of bytes with their LF; of a line longer than `limit` only its first `limit` + 1 bytes.
+    """Yield the lines of a stream of bytes with their LF, those that are longer than `limit` cut after `limit` + 1 bytes.
 
     Memory stays at one chunk and one line, also where a file has no line end at all.
     """
@@ -185,7 +185,9 @@ def _encoding_of(line: bytes) -> str:
 def _reason(line: bytes, error: str) -> str:
     position = _POSITION.search(error)
     rest = line[int(position[1]) :] if position else b""
-    if rest.startswith((b"NaN", b"Infinity", b"-Infinity")) or line[max(0, len(line) - len(rest) - 1) :].startswith(b"-Inf"):
+    if rest.startswith((b"NaN", b"Infinity", b"-Infinity")) or line[max(0, len(line) - len(rest) - 1) :].startswith(
+        b"-Inf"
+    ):
         return "JSON has no NaN and no Infinity"
     reason = error.removeprefix("JSON is malformed: ")
     return "it ends in the middle of a value" if "truncated" in reason else reason

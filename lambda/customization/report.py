@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from pprint import pformat
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from customization.comparison import HISTOGRAM_BINS, Comparison, ModelResult
 from customization.inference import Call
 from customization.json_types import Json, JsonObject
 from customization.money import Estimate, Settlement
+from customization.profile import Profile
 from customization.texts import Sentence, say
 from customization.training_metrics import TrainingMetrics
 
@@ -54,17 +56,6 @@ class FileReport(msgspec.Struct, frozen=True, rename="camel"):
     sha256: str
 
 
-class DataReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """One prepared file; token counts are estimates."""
-
-    name: str
-    records: int
-    characters: int | None = None
-    tokens_low: float | None = None
-    tokens_high: float | None = None
-    duplicates: int | None = None
-
-
 class TimelineEntry(msgspec.Struct, frozen=True, rename="camel"):
     at: datetime
     state: str
@@ -97,7 +88,7 @@ class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     failure: FailureReport | None = None
     comparison: Comparison | None = None
     stages: tuple[StageReport, ...] = ()
-    data: tuple[DataReport, ...] = ()
+    profile: Profile | None = None
     request: JsonObject = {}
     estimate: Estimate | None = None
     settlement: Settlement | None = None
@@ -185,6 +176,7 @@ class _Charts:
             Captions(self._text("scores.chart"), told),
             [self._text(f"metricName.{metric}") for metric in metrics],
             {self._side(model.side): [model.scores[metric] for metric in metrics] for model in models},
+            horizontal=True,
             form=_as_percent,
             highest=1.0,
         )
@@ -193,15 +185,16 @@ class _Charts:
         """Return how many records have which score."""
         models = [model for model in self._models() if model.scores]
         width = 100 // HISTOGRAM_BINS
-        labels = [f"{start}-{start + width}" for start in range(0, 100, width)]
+        labels = [str(start) for start in range(0, 100, width)]
         told = "; ".join(f"{self._side(model.side)}: {', '.join(map(str, model.histogram))}" for model in models)
         captions = Captions(
             self._text("distribution.chart"),
             told,
-            x=f"{self._text('distribution.score')} (%)",
+            x=self._text("distribution.score"),
             y=self._text("distribution.records"),
         )
-        return bar_chart(captions, labels, {self._side(model.side): list(model.histogram) for model in models})
+        series = {self._side(model.side): list(model.histogram) for model in models}
+        return bar_chart(captions, labels, series, form="{:.0f}".format)
 
     def categories(self) -> Markup:
         """Return the score of both models in the largest categories."""
@@ -276,15 +269,15 @@ def _as_python(call: Call, region: str) -> str:
     """Return a call as lines that can be pasted into Python: strings are written as literals, so data stays data."""
     lines = ["import json", "import boto3", "", f'client = boto3.client("bedrock-runtime", region_name={region!r})']
     if call.operation == "converse":
-        arguments = ", ".join(f"{name}={value!r}" for name, value in call.parameters.items())
         lines += [
-            f"response = client.converse({arguments})",
-            'print(json.dumps(response["output"], ensure_ascii=False))',
+            f"parameters = {pformat(call.parameters, width=100, sort_dicts=False)}",
+            "response = client.converse(**parameters)",
+            'print(response["output"]["message"]["content"])',
         ]
     else:
         lines += [
-            f"body = json.dumps({call.parameters['body']!r})",
-            f"response = client.invoke_model(modelId={call.parameters['modelId']!r}, body=body)",
-            'print(response["body"].read().decode())',
+            f"body = {pformat(call.parameters['body'], width=100, sort_dicts=False)}",
+            f"response = client.invoke_model(modelId={call.parameters['modelId']!r}, body=json.dumps(body))",
+            'print(json.load(response["body"]))',
         ]
     return "\n".join(lines)

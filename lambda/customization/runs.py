@@ -87,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What every Task after PlanRun is called with; `now` comes from the execution, so that no handler reads a clock."""
+    """What every Task after PlanRun is called with; `now` comes from the execution: no handler reads a clock."""
 
     now: datetime
     execution_arn: str
@@ -148,7 +148,7 @@ class Claim:
 def claim_run(gateway: "Gateway", row: JsonObject, execution_arn: str) -> Claim:
     """Make this execution the owner of the run described by `row`, or report which other run it repeats.
 
-    A run is a duplicate only while another execution works on it or once it has succeeded; anything else is tried again.
+    A run is a duplicate only while another execution works on it or once it has succeeded; else it is tried again.
     """
     run_id = as_text(row["runId"], "runId")
     if gateway.runs.put_new({**row, "executionArn": execution_arn, "attempt": 1, "state": RUNNING}):

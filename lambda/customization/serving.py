@@ -1,4 +1,4 @@
-"""Serving a custom model: an on-demand deployment or a provisioned throughput, created once and released whatever happens."""
+"""Serving a custom model through an on-demand deployment or a provisioned throughput, created once for each run."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -30,14 +30,14 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
         ServingFailed: another model is served under this run's name.
     """
     name = serving_name(gateway.settings.name_prefix, plan.run_id)
-    leases.open_lease(gateway, _lease(gateway, plan, call, name))
+    leases.open_lease(gateway, _lease(plan, call, name))
     served = _existing(gateway, plan, name, model_arn)
     if served is None:
         served = _create(gateway, plan, name, model_arn)
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
 
-def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str) -> Lease:
+def _lease(plan: Plan, call: Call, name: str) -> Lease:
     hourly = hourly_serving_usd(plan.base_model_identifier, plan.serving_mode, plan.model_units, plan.region, call.now)
     paid_hours = timedelta(hours=plan.budget_usd / hourly) if hourly else LONGEST_EVALUATION
     return Lease(

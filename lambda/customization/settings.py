@@ -47,6 +47,7 @@ class Settings:
     deployment_id: str
     region: str
     defaults: Defaults
+    is_rehearsal: bool = False
 
     @property
     def name_prefix(self) -> str:
@@ -71,6 +72,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         stage=environment["STAGE"],
         deployment_id=environment["DEPLOYMENT_ID"],
         region=environment["AWS_REGION"],
+        is_rehearsal=bool(environment.get("AWS_ENDPOINT_URL")),
         defaults=Defaults(
             base_model_identifier=defaults["baseModelIdentifier"],
             budget_usd=float(defaults["budgetUsd"]),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from customization.formats import (
+    ASSISTANT,
     CLAUDE_MESSAGES,
     CONVERSATION,
     INPUT_ONLY,
@@ -10,7 +11,6 @@ from customization.formats import (
     OPENAI_CHAT,
     PROMPT_COMPLETION,
     USER,
-    ASSISTANT,
     Example,
     RawText,
     Record,
@@ -48,7 +48,17 @@ _BLOCKS = {
 }
 # Keys of other tools' data sets, in the order in which they are tried
 _PROMPT_KEYS = ("prompt", "question", "instruction", "query", "input", "質問", "入力")
-_COMPLETION_KEYS = ("completion", "answer", "output", "response", "referenceResponse", "target", "label", "回答", "出力")
+_COMPLETION_KEYS = (
+    "completion",
+    "answer",
+    "output",
+    "response",
+    "referenceResponse",
+    "target",
+    "label",
+    "回答",
+    "出力",
+)
 _TEXT_KEYS = ("text", "content", "body", "document", "本文")
 
 
@@ -132,7 +142,9 @@ def _read_messages(value: JsonObject, record_format: str, report: Report) -> Exa
     if record_format == CONVERSATION and value.get("schemaVersion") != CONVERSATION:
         report("schema_version", "schemaVersion", "", "")
     system_text = _content(value, "system", record_format, report) if value.get("system") is not None else ""
-    turns = [_read_message(message, f"messages[{index}]", record_format, report) for index, message in enumerate(messages)]
+    turns = [
+        _read_message(message, f"messages[{index}]", record_format, report) for index, message in enumerate(messages)
+    ]
     read = [turn for turn in turns if turn is not None]
     if system_text is None or len(read) < len(turns):
         return None
@@ -159,13 +171,15 @@ def _read_message(message: Json, field: str, record_format: str, report: Report)
 
 
 def _content(value: JsonObject, key: str, record_format: str, report: Report, prefix: str = "") -> str | None:
-    """Return the text of a content or system field, which is a string, or text blocks, which are joined by line breaks."""
+    """Return the text of a content or system field: a string, or text blocks, which are joined by line breaks."""
     content, field = value.get(key), prefix + key
     if isinstance(content, str) and record_format != CONVERSATION:
         return content
     if not isinstance(content, list):
         allowed = 'a list of {"text": …}' if record_format == CONVERSATION else "a string"
-        report("wrong_type" if key in value else "missing_field", field, _kind(content) if key in value else "", allowed)
+        report(
+            "wrong_type" if key in value else "missing_field", field, _kind(content) if key in value else "", allowed
+        )
         return None
     texts = [_block_text(block, f"{field}[{index}]", report) for index, block in enumerate(content)]
     if len(texts) > 1:

@@ -31,8 +31,8 @@ LAST_POLL_SECONDS = 900
 def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonObject:
     """Start the job of a stage and return {jobArn, status, waitSeconds}.
 
-    A job of the same trainingId that has completed and whose model lives, or that is under way, is adopted; only `force`
-    trains again, and only a job that failed or was stopped makes the next number.
+    A job of the same trainingId that is under way, or that has completed and whose model lives, is adopted; only
+    `force` trains again, and only a job that failed or was stopped makes the next number.
 
     Raises:
         QuotaUnavailable: the account runs as many jobs as it may.
@@ -43,6 +43,8 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
     leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
     if job is None:
         job = _create(gateway, plan, name, stage)
+    elif job.created < call.now - leases.CREATOR_TIMEOUT:
+        note(gateway, call, {f"jobAdopted{stage}": True})
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 
 
@@ -53,14 +55,25 @@ def _choose(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> tuple[str
     if row.get(recorded_under) and row.get("jobAttempt") == plan.attempt:
         name = str(row[recorded_under])
         return name, gateway.bedrock.job(name)
+    name, job = _next(gateway, plan, stage)
+    note(gateway, call, {recorded_under: name, "jobAttempt": plan.attempt})
+    return name, job
+
+
+def _next(gateway: "Gateway", plan: Plan, stage: int) -> tuple[str, Job | None]:
+    """Return the first name of the training that is free, or that of the job that can be adopted, with the job."""
     number = 1
     while True:
         name = job_name(gateway.settings.name_prefix, plan.stages[stage].training_id, number)
         job = gateway.bedrock.job(name)
         if job is None or (not plan.force and _can_be_adopted(gateway, job)):
-            note(gateway, call, {recorded_under: name, "jobAttempt": plan.attempt})
             return name, job
         number += 1
+
+
+def adoptable_job(gateway: "Gateway", plan: Plan, stage: int) -> Job | None:
+    """Return the job of an earlier run that CreateCustomizationJob would adopt, or None when it would start one."""
+    return _next(gateway, plan, stage)[1]
 
 
 def _can_be_adopted(gateway: "Gateway", job: Job) -> bool:
@@ -131,7 +144,7 @@ def _model_of_stage(gateway: "Gateway", plan: Plan, stage: int) -> str:
     return job.output_model_arn
 
 
-def poll_job(gateway: "Gateway", plan: Plan, call: Call, job_arn: str) -> JsonObject:
+def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
     """Return {status, waitSeconds, phase} of a job; the wait grows with its age from 1 to 15 minutes.
 
     Raises:

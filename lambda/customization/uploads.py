@@ -57,7 +57,7 @@ def read_drop(event: Json) -> Drop | None:
 
 
 def dataset_of(drop: Drop) -> str:
-    """Return the data set that a drop belongs to; raises InvalidRunRequest where the key is not incoming/<dataset>/<file>."""
+    """Return the data set of a drop; raises InvalidRunRequest where the key is not incoming/<dataset>/<file>."""
     dataset = drop.folder.removeprefix(INCOMING).rstrip("/")
     if not _DATASET.fullmatch(dataset):
         raise InvalidRunRequest(
@@ -78,8 +78,8 @@ def _mend(drop: Drop) -> str:
 def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: datetime) -> JsonObject:
     """Return {status, waitSeconds}: complete, waiting, or joined when another execution already waits for the folder.
 
-    A folder is complete when nothing new came for `settleSeconds`, no multipart upload is under way, and every file that
-    run.json expects is there. A start from the console waits for nothing.
+    A folder is complete when nothing new came for `settleSeconds`, no multipart upload is under way, and every file
+    that run.json expects is there. A start from the console waits for nothing.
 
     Raises:
         InvalidRunRequest: the object does not lie in a data set's folder.
@@ -99,8 +99,8 @@ def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: dateti
     if call.now - started_at > LONGEST_WAIT:
         gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))
         raise UploadsIncomplete(
-            f"{INCOMING}{dataset}/: {reason} after {LONGEST_WAIT}; finish or abort the upload, then drop {REQUEST_FILE} "
-            "or start the run from the console"
+            f"{INCOMING}{dataset}/: {reason} after {LONGEST_WAIT}; finish or abort the upload, then drop "
+            f"{REQUEST_FILE} or start the run from the console"
         )
     return {"status": "waiting", "waitSeconds": seconds}
 
@@ -175,8 +175,8 @@ def explain_unused(gateway: "Gateway", drop: Drop, now: datetime) -> JsonObject:
     gateway.publish(
         "No run will use a file you dropped",
         f"Found s3://{drop.bucket}/{drop.key}, which no run will use.\n\n"
-        f"Expected {INCOMING}<data set>/ directly followed by one of {', '.join((*DATA_FILES, REQUEST_FILE))}; the data "
-        "set's name is 1 to 30 lower-case letters, digits and single hyphens.\n\n"
+        f"Expected {INCOMING}<data set>/ directly followed by one of {', '.join((*DATA_FILES, REQUEST_FILE))}; the "
+        "name of the data set is 1 to 30 lower-case letters, digits and single hyphens.\n\n"
         f"To mend it, {_mend(drop)}\n\nNothing was started and nothing was changed.",
     )
     return {"explained": True}

@@ -84,6 +84,15 @@ class Gateway:
             return "GONE", None
         return answer["status"], answer.get("stopDate")
 
+    def bedrock_quota(self, code: str) -> int | None:
+        """Return a quota of Bedrock in this account and Region, or None where it cannot be read."""
+        client = self._session.client("service-quotas", config=CLIENT_CONFIG)
+        try:
+            with named_errors():
+                return int(client.get_service_quota(ServiceCode="bedrock", QuotaCode=code)["Quota"]["Value"])
+        except (errors.ResourceNotFound, errors.AccessDenied, errors.RequestRejected):
+            return None
+
     def put_parameter(self, name: str, value: str) -> None:
         """Write a parameter, new or not."""
         with named_errors():

@@ -87,6 +87,7 @@ class ServedModel:
     model_arn: str
     failure_message: str
     created: datetime
+    units: int = 0
 
     @property
     def is_ready(self) -> bool:
@@ -271,6 +272,7 @@ class Bedrock:
             model_arn=answer["modelArn"],
             failure_message=answer.get("failureMessage", ""),
             created=answer["creationTime"],
+            units=answer["modelUnits"],
         )
 
     def all_served(self) -> Iterator[ServedModel]:
@@ -297,6 +299,7 @@ class Bedrock:
                         model_arn=summary["modelArn"],
                         failure_message="",
                         created=summary["creationTime"],
+                        units=summary["modelUnits"],
                     )
 
     def stop_serving(self, mode: str, identifier: str) -> None:

@@ -10,6 +10,8 @@ from customization import errors
 from customization.gateway.calls import named_errors
 from customization.json_types import Json, JsonObject
 
+__all__ = ["Attr", "Items", "number"]
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table as TableResource
 

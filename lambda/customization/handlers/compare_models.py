@@ -3,8 +3,8 @@
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject
-from customization.runs import owned_plan, read_call
 from customization.results import compare_models
+from customization.runs import owned_plan, read_call
 
 
 @task

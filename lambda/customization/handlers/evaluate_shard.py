@@ -1,10 +1,10 @@
 """EvaluateBaselineShard and EvaluateCustomModelShard: asks one model a part of the test records."""
 
+from customization.answering import answer_shard
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject, as_int, as_text
 from customization.runs import owned_plan, read_call
-from customization.answering import answer_shard
 
 
 @task

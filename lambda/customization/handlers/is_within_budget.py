@@ -1,10 +1,10 @@
 """IsWithinBudget: reserves the estimate, or raises BudgetExceeded."""
 
+from customization.budget import reserve
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject
 from customization.runs import owned_plan, read_call
-from customization.budget import reserve
 
 
 @task

@@ -10,4 +10,5 @@ from customization.training import poll_job
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     call = read_call(event)
-    return poll_job(gateway, owned_plan(gateway, call), call, as_text(event["jobArn"], "jobArn"))
+    owned_plan(gateway, call)
+    return poll_job(gateway, call, as_text(event["jobArn"], "jobArn"))

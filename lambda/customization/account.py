@@ -1,0 +1,94 @@
+"""CheckPreconditions: what AWS says of the account, and whether that is enough for the run."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from customization.catalogue import BaseModel, load_catalogue
+from customization.errors import AccessDenied, RequestRejected, ResourceNotFound
+from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
+from customization.identity import job_name, serving_name
+from customization.json_types import Json, JsonObject
+from customization.preconditions import MODEL_UNITS_CODE, AccountFacts, Needs, Quotas, check
+from customization.runs import Call, Plan, note
+from customization.training import adoptable_job
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+
+def check_preconditions(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
+    """Return {baselineAvailable, notes} when the run can be done.
+
+    Raises:
+        PreconditionFailed: naming every miss with its fix.
+    """
+    model = load_catalogue().find(plan.base_model_identifier)
+    adopted = [adoptable_job(gateway, plan, stage) is not None for stage in range(len(plan.stages))]
+    needs = Needs(
+        model=model,
+        catalogue=load_catalogue(),
+        today=call.now.date(),
+        new_jobs=adopted.count(False),
+        serving_mode=plan.serving_mode,
+        model_units=plan.model_units,
+        asks_base_model=plan.serving_mode != "none",
+        role_arn=gateway.settings.customization_role_arn,
+    )
+    findings = check(_facts(gateway, plan, model), needs)
+    notes: list[Json] = list(findings.warnings)
+    note(gateway, call, {"notes": notes})
+    return {"baselineAvailable": findings.baseline_available, "notes": notes}
+
+
+def _facts(gateway: "Gateway", plan: Plan, model: BaseModel) -> AccountFacts:
+    bedrock = gateway.bedrock
+    found = bedrock.foundation_model(model.base_model_identifier)
+    served = list(bedrock.all_served())
+    deployments = [item for item in served if item.mode == ON_DEMAND]
+    facts = AccountFacts(
+        region=plan.region,
+        model_status=found.lifecycle_status if found else None,
+        inference_model_status=_inference_status(gateway, model),
+        jobs_in_progress=len(bedrock.jobs_in_progress()),
+        custom_models=len(bedrock.model_names()),
+        deployments=len(deployments),
+        deployments_in_progress=sum(1 for item in deployments if item.status == "Creating"),
+        model_units_in_use=sum(item.units for item in served if item.mode == PROVISIONED),
+        foreign_names=_foreign_names(gateway, plan),
+    )
+    if plan.serving_mode != PROVISIONED:
+        return facts
+    return replace(facts, quotas=Quotas(model_units=gateway.bedrock_quota(MODEL_UNITS_CODE)))
+
+
+def _inference_status(gateway: "Gateway", model: BaseModel) -> str | None:
+    """Return the state of the model that answers; an inference profile is asked about through its foundation model."""
+    identifier = model.inference_model_id
+    prefix, _, rest = identifier.partition(".")
+    if prefix in {"us", "eu", "apac", "global"}:
+        identifier = rest
+    found = gateway.bedrock.foundation_model(identifier)
+    return found.lifecycle_status if found else None
+
+
+def _foreign_names(gateway: "Gateway", plan: Plan) -> dict[str, str]:
+    """Return the names of this run that something of another deployment has."""
+    prefix = gateway.settings.name_prefix
+    arns: dict[str, str] = {}
+    for stage in plan.stages:
+        name = job_name(prefix, stage.training_id, 1)
+        job = gateway.bedrock.job(name)
+        if job is not None:
+            arns[name] = job.arn
+    name = serving_name(prefix, plan.run_id)
+    served = gateway.bedrock.served(plan.serving_mode, name) if plan.serving_mode != "none" else None
+    if served is not None:
+        arns[name] = served.arn
+    return {name: arn for name, arn in arns.items() if not _is_ours(gateway, arn)}
+
+
+def _is_ours(gateway: "Gateway", arn: str) -> bool:
+    try:
+        return gateway.bedrock.tags(arn).get("deployment") == gateway.settings.deployment_id
+    except (AccessDenied, RequestRejected, ResourceNotFound):
+        return False

@@ -1,0 +1,240 @@
+"""PlanRun: from an event or a request to a plan with pinned files and ids, owned by one execution."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from customization.catalogue import load_catalogue
+from customization.errors import InvalidRunRequest, ResourceNotFound
+from customization.identity import run_id, training_id
+from customization.inference import InferenceSettings
+from customization.json_types import Json, JsonObject
+from customization.request import RunRequest, parse_request
+from customization.resolution import ResolvedRequest, resolve
+from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan
+from customization.uploads import DATA_FILES, INCOMING, REQUEST_FILE, dataset_of, read_drop
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+# Fixed, so that the same data always give the same splits.
+SPLIT_SEED = 0
+
+
+def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
+    """Plan and claim the run that an S3 event or a request from the console asks for.
+
+    Returns {outcome, runId, attempt, action, stages, servingMode, subject, message}; outcome is planned or duplicate.
+
+    Raises:
+        InvalidRunRequest: naming every problem of the request, the folder or the files.
+    """
+    request = _read_request(gateway, event)
+    if request.action == "release":
+        return _planned("", 0, request, stages=0, serving_mode="none")
+    files = _pin_earlier(gateway, request) if request.data != "newest" else _pin_newest(gateway, request.dataset)
+    resolved = resolve(
+        request,
+        files=files,
+        catalogue=load_catalogue(),
+        region=gateway.settings.region,
+        today=call.now.date(),
+    )
+    plan = _plan(gateway, resolved, files, call)
+    claim = claim_run(gateway, _row(plan), call.execution_arn)
+    if claim.duplicate_of is not None:
+        return _duplicate(plan, claim.duplicate_of)
+    plan = msgspec.structs.replace(plan, attempt=claim.attempt)
+    save_plan(gateway, plan)
+    return _planned(plan.run_id, plan.attempt, request, stages=len(plan.stages), serving_mode=resolved.serving_mode)
+
+
+def _planned(run: str, attempt: int, request: RunRequest, *, stages: int, serving_mode: str) -> JsonObject:
+    return {
+        "outcome": "planned",
+        "runId": run,
+        "attempt": attempt,
+        "dataset": request.dataset,
+        "action": request.action,
+        "stages": stages,
+        "servingMode": serving_mode,
+        "subject": "",
+        "message": "",
+    }
+
+
+def _read_request(gateway: "Gateway", event: Json) -> RunRequest:
+    drop = read_drop(event)
+    if drop is not None:
+        dataset = dataset_of(drop)
+        return _within_offer(
+            parse_request({**_run_json(gateway, dataset), "dataset": dataset}, gateway.settings.defaults)
+        )
+    if not isinstance(event, dict) or not event.get("dataset"):
+        raise InvalidRunRequest(_ready_inputs(gateway, event))
+    return _within_offer(parse_request(event, gateway.settings.defaults))
+
+
+def _within_offer(request: RunRequest) -> RunRequest:
+    if request.action in {"promote", "rollback"}:
+        raise InvalidRunRequest(
+            f'action: found "{request.action}"; expected run, estimate or release. To promote, run with "promote": '
+            '"if-better": a run that has been done already is not trained again'
+        )
+    return request
+
+
+def _run_json(gateway: "Gateway", dataset: str) -> JsonObject:
+    key = f"{INCOMING}{dataset}/{REQUEST_FILE}"
+    body = gateway.data.read_if_there(key)
+    if body is None:
+        return {}
+    try:
+        document = json.loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidRunRequest(f"{key}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRunRequest(f"{key}: not JSON, {error}; mend that place and drop the file again") from error
+    if not isinstance(document, dict):
+        raise InvalidRunRequest(f'{key}: expected an object such as {{"dataset": "{dataset}"}}, found something else')
+    named = document.get("dataset", dataset)
+    if named != dataset:
+        raise InvalidRunRequest(f"{key}: dataset: found {named!r}, expected {dataset!r}, the folder's name, or nothing")
+    return document
+
+
+def _ready_inputs(gateway: "Gateway", event: Json) -> str:
+    """Return what to type into the console for each folder that is there."""
+    found: dict[str, set[str]] = {}
+    for item in gateway.data.listed(INCOMING):
+        dataset, _, name = item.key.removeprefix(INCOMING).partition("/")
+        if name in DATA_FILES:
+            found.setdefault(dataset, set()).add(name)
+    shown = json.dumps(event, ensure_ascii=False)[:80]
+    head = (
+        f"dataset: missing in the input {shown}; expected the name of a folder under {INCOMING}, "
+        'such as {"dataset": "support-ja"}.'
+    )
+    if not found:
+        place = f"s3://{gateway.data.bucket}/{INCOMING}"
+        return f"{head} Nothing lies under {place} yet: upload train.jsonl to {place}<data set>/."
+    lines = [f'{{"dataset": "{name}"}}   ({", ".join(sorted(files))})' for name, files in sorted(found.items())]
+    return "\n".join((head, "Ready inputs:", *lines))
+
+
+def _pin_newest(gateway: "Gateway", dataset: str) -> dict[str, PinnedFile]:
+    """Return the newest version of each data file of the folder, with the checksum of its content."""
+    pinned: dict[str, PinnedFile] = {}
+    for name in DATA_FILES:
+        found = gateway.data.newest(f"{INCOMING}{dataset}/{name}")
+        if found is not None:
+            checksum = gateway.data.sha256(found.key, found.version_id)
+            pinned[name] = PinnedFile(found.key, found.version_id, found.size, checksum)
+    return pinned
+
+
+def _pin_earlier(gateway: "Gateway", request: RunRequest) -> dict[str, PinnedFile]:
+    try:
+        return read_plan(gateway, request.data).files
+    except ResourceNotFound as error:
+        raise InvalidRunRequest(
+            f"data: no run {request.data} is known; expected newest or the runId of a run"
+        ) from error
+
+
+def _stages(resolved: ResolvedRequest, files: Mapping[str, PinnedFile]) -> tuple[Stage, ...]:
+    request = resolved.request
+    stages: list[Stage] = []
+    for stage in resolved.stages:
+        # The splits leave other files' records out, so every file but the other stage's training data matters.
+        others = {other.training_file for other in resolved.stages} - {stage.training_file}
+        base = stages[-1].training_id if stages else request.base_model_identifier
+        identity = training_id(
+            checksums={name: pinned.sha256 for name, pinned in files.items() if name not in others},
+            base=base,
+            customization_type=stage.customization_type,
+            hyper_parameters=stage.hyper_parameters,
+            subset=request.subset.model_dump(exclude_none=True) if request.subset else None,
+            field_mapping=request.field_mapping,
+            system=request.inference.system,
+            max_test_records=request.evaluation.max_records,
+            split_seed=SPLIT_SEED,
+        )
+        stages.append(Stage(stage.customization_type, stage.hyper_parameters, identity))
+    return tuple(stages)
+
+
+def _plan(gateway: "Gateway", resolved: ResolvedRequest, files: dict[str, PinnedFile], call: Call) -> Plan:
+    request = resolved.request
+    stages = _stages(resolved, files)
+    inference = InferenceSettings(**request.inference.model_dump())
+    return Plan(
+        run_id=run_id(
+            dataset=request.dataset,
+            training_ids=[stage.training_id for stage in stages],
+            inference=request.inference.model_dump(mode="json"),
+            evaluation=request.evaluation.model_dump(mode="json"),
+            serving={
+                "mode": resolved.serving_mode,
+                **request.serving.model_dump(mode="json", include={"keep", "model_units"}),
+                **({"action": "estimate"} if request.action == "estimate" else {}),
+            },
+        ),
+        attempt=0,
+        execution_arn=call.execution_arn,
+        started_at=call.now,
+        action=request.action,
+        dataset=request.dataset,
+        name=request.name,
+        region=gateway.settings.region,
+        language=request.language,
+        base_model_identifier=request.base_model_identifier,
+        stages=stages,
+        files=files,
+        serving_mode=resolved.serving_mode,
+        model_units=request.serving.model_units,
+        keep=request.serving.keep,
+        promote=resolved.promote,
+        keep_model=request.keep_model,
+        inference=inference,
+        evaluation=EvaluationPlan(**request.evaluation.model_dump()),
+        subset=request.subset.model_dump(exclude_none=True) if request.subset else None,
+        field_mapping=request.field_mapping,
+        budget_usd=request.budget_usd,
+        accept_unknown_prices=request.accept_unknown_prices,
+        force=request.force,
+        tags=request.tags,
+        warnings=resolved.warnings,
+    )
+
+
+def _row(plan: Plan) -> JsonObject:
+    kinds = " then ".join(stage.customization_type for stage in plan.stages)
+    return {
+        "runId": plan.run_id,
+        "dataset": plan.dataset,
+        "name": plan.name,
+        "startedAt": plan.started_at.isoformat(),
+        "summary": f"{kinds} of {plan.base_model_identifier}",
+        "baseModelIdentifier": plan.base_model_identifier,
+        "trainingId": plan.training_id,
+    }
+
+
+def _duplicate(plan: Plan, first: JsonObject) -> JsonObject:
+    verdict = f"its verdict is: {first['verdict']}" if first.get("verdict") else f"it is {first['state']}"
+    return {
+        "outcome": "duplicate",
+        "runId": plan.run_id,
+        "attempt": 0,
+        "dataset": plan.dataset,
+        "action": plan.action,
+        "stages": len(plan.stages),
+        "servingMode": plan.serving_mode,
+        "subject": f"Already done: {plan.run_id}"[:99],
+        "message": f"The same data and the same request were given again. Run {plan.run_id} started at "
+        f"{first['startedAt']}; {verdict}.\n\nNothing was started. To train on the same data again, set force to "
+        f"true.\nIts execution: {first['executionArn']}\n",
+    }

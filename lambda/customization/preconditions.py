@@ -1,0 +1,249 @@
+"""What an account, a Region and a base model must offer before a run spends anything: one list of checks.
+
+A check answers one question from facts that somebody else asked AWS for. What only time mends is a warning, since the
+states that create things wait for it; what needs a person is a miss with the fix.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal, NamedTuple
+
+from customization.catalogue import BaseModel, Catalogue
+from customization.errors import PreconditionFailed
+
+# Amazon Bedrock endpoints and quotas, AWS General Reference. The first is not adjustable.
+SCHEDULED_JOBS = 10
+CUSTOM_MODELS = 100
+CUSTOM_MODELS_CODE = "L-CB5B847D"
+DEPLOYMENTS = 10
+DEPLOYMENTS_CODE = "L-1EF80F3E"
+DEPLOYMENTS_IN_PROGRESS = 2
+MODEL_UNITS_CODE = "L-BE77399C"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quotas:
+    """The account's quotas; `model_units` are those of custom models without commitment, None where it is not known."""
+
+    jobs: int = SCHEDULED_JOBS
+    custom_models: int = CUSTOM_MODELS
+    deployments: int = DEPLOYMENTS
+    deployments_in_progress: int = DEPLOYMENTS_IN_PROGRESS
+    model_units: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountFacts:
+    """What AWS says. `model_status` and `inference_model_status` come from GetFoundationModel, None for a 404.
+
+    `foreign_names` maps a name that this run needs, and that something of another deployment has, to what has it.
+    """
+
+    region: str
+    model_status: str | None
+    inference_model_status: str | None
+    jobs_in_progress: int = 0
+    custom_models: int = 0
+    deployments: int = 0
+    deployments_in_progress: int = 0
+    model_units_in_use: int = 0
+    quotas: Quotas = field(default_factory=Quotas)
+    foreign_names: Mapping[str, str] = field(default_factory=dict)
+    role_is_there: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a run is going to create; `new_jobs` leaves out stages whose model is adopted."""
+
+    model: BaseModel
+    catalogue: Catalogue
+    today: date
+    new_jobs: int
+    serving_mode: str
+    model_units: int
+    asks_base_model: bool
+    role_arn: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    check: str
+    question: str
+    outcome: Literal["ok", "warning", "miss"]
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The outcome of every check; `baseline_available` tells whether the base model can be asked."""
+
+    findings: tuple[Finding, ...]
+    baseline_available: bool
+
+    @property
+    def misses(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.outcome == "miss")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(finding.message for finding in self.findings if finding.outcome == "warning")
+
+
+class Outcome(NamedTuple):
+    outcome: Literal["ok", "warning", "miss"]
+    message: str
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    question: str
+    ask: Callable[[AccountFacts, Needs], Outcome]
+
+
+def examine(facts: AccountFacts, needs: Needs) -> Findings:
+    """Return the outcome of every check, in the order of CHECKS."""
+    findings = []
+    for check in CHECKS:
+        outcome, message = check.ask(facts, needs)
+        findings.append(Finding(check=check.name, question=check.question, outcome=outcome, message=message))
+    return Findings(findings=tuple(findings), baseline_available=facts.inference_model_status is not None)
+
+
+def check(facts: AccountFacts, needs: Needs) -> Findings:
+    """Return the findings when none is a miss.
+
+    Raises:
+        PreconditionFailed: naming every miss with what to do about it.
+    """
+    findings = examine(facts, needs)
+    if findings.misses:
+        lines = "\n".join(f"- {finding.check}: {finding.message}" for finding in findings.misses)
+        raise PreconditionFailed(f"{needs.model.name} cannot be customized now; nothing was started:\n{lines}")
+    return findings
+
+
+def _ok(message: str) -> Outcome:
+    return Outcome("ok", message)
+
+
+def _warning(message: str) -> Outcome:
+    return Outcome("warning", message)
+
+
+def _miss(message: str) -> Outcome:
+    return Outcome("miss", message)
+
+
+def _lifecycle(facts: AccountFacts, needs: Needs) -> Outcome:
+    if not needs.new_jobs:
+        return _ok("no job is created: the model of an earlier run is used")
+    if facts.model_status == "ACTIVE":
+        return _ok(f"{needs.model.name} is ACTIVE in {facts.region}")
+    answer = "does not know" if facts.model_status is None else f"calls {facts.model_status}"
+    known = needs.model.describe_lifecycle(needs.today)
+    if needs.model.state_on(needs.today) == "ACTIVE":
+        known = f"The catalogue expected it to take jobs ({needs.model.lifecycle.source})."
+    nearest = needs.catalogue.nearest_offered(needs.model, needs.today)
+    fix = "No model of the catalogue is offered any more"
+    if nearest:
+        fix = (
+            f"The nearest model still offered is {nearest.name}: set baseModelIdentifier to "
+            f"{nearest.base_model_identifier} (in {', '.join(nearest.customization_regions)})"
+        )
+    identifier = needs.model.base_model_identifier
+    return _miss(f"Bedrock {answer} {identifier} in {facts.region}. {known} {fix}")
+
+
+def _baseline(facts: AccountFacts, needs: Needs) -> Outcome:
+    if not needs.asks_base_model or facts.inference_model_status is not None:
+        return _ok(f"{needs.model.inference_model_id} answers in {facts.region}")
+    return _warning(
+        f"{needs.model.inference_model_id} cannot be asked in {facts.region}: the base model is not evaluated, "
+        "and nothing is compared with it"
+    )
+
+
+def _jobs(facts: AccountFacts, needs: Needs) -> Outcome:
+    limit = facts.quotas.jobs
+    if not needs.new_jobs or facts.jobs_in_progress < limit:
+        return _ok(f"{facts.jobs_in_progress} of {limit} customization jobs are in progress")
+    return _warning(f"all {limit} customization jobs of the account are in progress: this run waits for one to end")
+
+
+def _custom_models(facts: AccountFacts, needs: Needs) -> Outcome:
+    limit = facts.quotas.custom_models
+    room = max(limit - facts.custom_models, 0)
+    if needs.new_jobs <= room:
+        return _ok(f"{facts.custom_models} of {limit} custom models exist")
+    return _miss(
+        f"{facts.custom_models} of {limit} custom models exist and this run makes {needs.new_jobs}; delete "
+        f"{needs.new_jobs - room} or more in the Bedrock console, or have quota {CUSTOM_MODELS_CODE} raised"
+    )
+
+
+def _deployments(facts: AccountFacts, needs: Needs) -> Outcome:
+    quotas = facts.quotas
+    if needs.serving_mode != "on-demand":
+        return _ok("no deployment is created")
+    if facts.deployments >= quotas.deployments:
+        return _warning(
+            f"all {quotas.deployments} custom model deployments exist: this run waits for one to be deleted; "
+            f"delete one in the Bedrock console, or have quota {DEPLOYMENTS_CODE} raised"
+        )
+    if facts.deployments_in_progress >= quotas.deployments_in_progress:
+        return _warning(
+            f"{quotas.deployments_in_progress} custom model deployments are being created, as many as may be: "
+            "this run waits for one"
+        )
+    return _ok(f"{facts.deployments} of {quotas.deployments} custom model deployments exist")
+
+
+def _model_units(facts: AccountFacts, needs: Needs) -> Outcome:
+    limit = facts.quotas.model_units
+    if needs.serving_mode != "provisioned":
+        return _ok("no provisioned throughput is created")
+    if limit is None:
+        return _warning(
+            f"the quota of model units without commitment ({MODEL_UNITS_CODE}) could not be read; it is 0 until AWS "
+            "Support raises it"
+        )
+    if limit < needs.model_units:
+        return _miss(
+            f"the account has {limit} model units without commitment for custom models and this run needs "
+            f"{needs.model_units}; ask for more in Service Quotas ({MODEL_UNITS_CODE}), or choose a base model with "
+            "on-demand deployments, or serving.mode none"
+        )
+    if limit - facts.model_units_in_use < needs.model_units:
+        return _warning(
+            f"{facts.model_units_in_use} of {limit} model units are in use and this run needs {needs.model_units}: "
+            "it waits for them"
+        )
+    return _ok(f"{facts.model_units_in_use} of {limit} model units are in use")
+
+
+def _names(facts: AccountFacts, _needs: Needs) -> Outcome:
+    if not facts.foreign_names:
+        return _ok("every name that this run gives is free or its own")
+    taken = "; ".join(f"{name} is the name of {owner}" for name, owner in sorted(facts.foreign_names.items()))
+    return _miss(f"{taken}, which this deployment does not own; rename or delete it, or deploy under another stage")
+
+
+def _role(facts: AccountFacts, needs: Needs) -> Outcome:
+    if facts.role_is_there:
+        return _ok(f"{needs.role_arn} exists")
+    return _miss(f"the customization role {needs.role_arn} is gone; deploy the storage stack again")
+
+
+CHECKS = (
+    Check("model", "Does the base model take new customization jobs in this Region?", _lifecycle),
+    Check("baseline", "Can the base model be asked, so that the custom model is compared with it?", _baseline),
+    Check("customizationJobs", "May one more customization job be scheduled?", _jobs),
+    Check("customModels", "Is there room for the custom models of this run?", _custom_models),
+    Check("deployments", "Is there room for a custom model deployment?", _deployments),
+    Check("modelUnits", "Has the account model units for a provisioned throughput?", _model_units),
+    Check("names", "Are the names of this run's resources free?", _names),
+    Check("role", "Is the role there that Bedrock assumes to read the data?", _role),
+)

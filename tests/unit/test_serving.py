@@ -1,0 +1,97 @@
+"""One deployment or throughput for each run, whatever is retried."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import msgspec
+import pytest
+from conftest import NOW, BedrockInMemory, GatewayInMemory
+
+from customization import serving
+from customization.errors import QuotaUnavailable, RequestRejected, ServingFailed
+from customization.runs import Call, Plan
+
+MODEL = "arn:model"
+
+
+@pytest.fixture(params=["on-demand", "provisioned"])
+def either(plan: Plan, request: pytest.FixtureRequest) -> Plan:
+    return msgspec.structs.replace(plan, serving_mode=request.param)
+
+
+def test_a_retry_of_the_state_creates_nothing_twice(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    first = serving.create_serving(claimed, either, call, MODEL)
+    assert serving.create_serving(claimed, either, call, MODEL) == first
+    assert len(bedrock.created) == 1
+
+
+def test_the_lease_is_written_before_anything_is_created(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    bedrock.refusals.append(QuotaUnavailable("no commitment model units reserved"))
+    with pytest.raises(QuotaUnavailable, match="no commitment model units"):
+        serving.create_serving(claimed, either, call, MODEL)
+    lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
+    assert lease is not None
+    assert lease["state"] == "OPEN"
+
+
+def test_the_budget_bounds_how_long_a_throughput_may_stand(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
+    titan = msgspec.structs.replace(
+        plan, serving_mode="provisioned", base_model_identifier="amazon.titan-text-lite-v1:0:4k", budget_usd=71.0
+    )
+    serving.create_serving(claimed, titan, call, MODEL)
+    lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
+    assert lease is not None
+    assert lease["hourlyUsd"] == 7.1
+    assert lease["hardEnd"] == (NOW + timedelta(hours=10)).isoformat().replace("+00:00", "Z")
+
+
+def test_what_failed_is_made_anew(claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call) -> None:
+    serving.create_serving(claimed, either, call, MODEL)
+    name = next(iter(bedrock.serving))
+    bedrock.serving[name] = replace(bedrock.serving[name], status="Failed")
+    serving.create_serving(claimed, either, call, MODEL)
+    assert bedrock.serving[name].status == "Creating"
+
+
+def test_another_model_under_the_runs_name_is_never_asked(claimed: GatewayInMemory, either: Plan, call: Call) -> None:
+    serving.create_serving(claimed, either, call, "arn:another")
+    with pytest.raises(ServingFailed, match="arn:another"):
+        serving.create_serving(claimed, either, call, MODEL)
+
+
+def test_a_refused_creation_fails_with_what_aws_said(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    bedrock.refusals.append(RequestRejected("The model is not Active"))
+    with pytest.raises(ServingFailed, match="not Active"):
+        serving.create_serving(claimed, either, call, MODEL)
+
+
+def test_a_failed_one_ends_the_run_with_bedrocks_reason(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    arn = str(serving.create_serving(claimed, either, call, MODEL)["servingArn"])
+    name = next(iter(bedrock.serving))
+    bedrock.serving[name] = replace(bedrock.serving[name], status="Failed", failure_message="No capacity")
+    with pytest.raises(ServingFailed, match="No capacity"):
+        serving.poll_serving(claimed, either, call, arn)
+
+
+def test_one_that_stays_in_creating_is_given_up(claimed: GatewayInMemory, either: Plan, call: Call) -> None:
+    arn = str(serving.create_serving(claimed, either, call, MODEL)["servingArn"])
+    assert serving.poll_serving(claimed, either, call, arn)["status"] == "Creating"
+    with pytest.raises(ServingFailed, match="is Creating since"):
+        serving.poll_serving(claimed, either, replace(call, now=NOW + timedelta(hours=4)), arn)
+
+
+def test_one_that_somebody_deleted_ends_the_run(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    arn = str(serving.create_serving(claimed, either, call, MODEL)["servingArn"])
+    bedrock.serving.clear()
+    with pytest.raises(ServingFailed, match="somebody deleted it"):
+        serving.poll_serving(claimed, either, call, arn)

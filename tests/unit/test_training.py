@@ -1,0 +1,168 @@
+"""One job for each training, whatever is retried, repeated or adopted."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import msgspec
+import pytest
+from conftest import NOW, BedrockInMemory, GatewayInMemory, job
+
+from customization import training
+from customization.errors import (
+    Conflict,
+    CustomizationJobFailed,
+    CustomizationJobStalled,
+    CustomizationJobStopped,
+    QuotaUnavailable,
+)
+from customization.runs import Call, Plan
+
+NAME = "dev-0a1b2c3d-aaaaaaaaaa-1"
+MINE = {"deployment": "0a1b2c3d"}
+
+
+@pytest.fixture
+def prepared(claimed: GatewayInMemory, plan: Plan) -> GatewayInMemory:
+    files = [{"training": f"s3://artifacts/{plan.prefix}data/train.jsonl"}]
+    claimed.artifacts.put(f"{plan.prefix}data/files.json", msgspec.json.encode(files))
+    return claimed
+
+
+def there(bedrock: BedrockInMemory, status: str, name: str = NAME) -> None:
+    arn = f"arn:job/{name}"
+    bedrock.jobs[name] = job(name, status=status, arn=arn)
+    bedrock.tag_sets[arn] = MINE
+    if status == "Completed":
+        bedrock.models.add(f"arn:model/{name}")
+
+
+def test_a_retry_of_the_state_creates_no_second_job(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    first = training.create_job(prepared, plan, call, 0)
+    assert training.create_job(prepared, plan, call, 0) == first
+    assert bedrock.created == [NAME]
+
+
+def test_a_retry_creates_no_second_job_even_when_training_is_forced(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    there(bedrock, "Completed")
+    forced = msgspec.structs.replace(plan, force=True)
+    training.create_job(prepared, forced, call, 0)
+    training.create_job(prepared, forced, call, 0)
+    assert bedrock.created == ["dev-0a1b2c3d-aaaaaaaaaa-2"]
+
+
+@pytest.mark.parametrize("status", ["Completed", "InProgress"])
+def test_a_job_of_the_same_training_is_adopted(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, status: str
+) -> None:
+    there(bedrock, status)
+    assert training.create_job(prepared, plan, call, 0)["jobArn"] == f"arn:job/{NAME}"
+    assert bedrock.created == []
+
+
+@pytest.mark.parametrize("status", ["Failed", "Stopped", "Stopping"])
+def test_a_job_that_failed_or_was_stopped_makes_the_next_number(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, status: str
+) -> None:
+    there(bedrock, status)
+    training.create_job(prepared, plan, call, 0)
+    assert bedrock.created == ["dev-0a1b2c3d-aaaaaaaaaa-2"]
+
+
+def test_a_completed_job_whose_model_is_gone_is_not_adopted(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    there(bedrock, "Completed")
+    bedrock.models.clear()
+    training.create_job(prepared, plan, call, 0)
+    assert bedrock.created == ["dev-0a1b2c3d-aaaaaaaaaa-2"]
+
+
+def test_another_deployments_job_of_the_same_name_is_not_adopted(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    there(bedrock, "Completed")
+    bedrock.tag_sets.clear()
+    training.create_job(prepared, plan, call, 0)
+    assert bedrock.created == ["dev-0a1b2c3d-aaaaaaaaaa-2"]
+
+
+def test_the_lease_is_written_before_the_job_is_created(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    bedrock.refusals.append(QuotaUnavailable("Number of jobs"))
+    with pytest.raises(QuotaUnavailable, match=plan.base_model_identifier):
+        training.create_job(prepared, plan, call, 0)
+    lease = prepared.leases.get(NAME)
+    assert lease is not None
+    assert lease["state"] == "OPEN"
+
+
+def test_a_job_that_exists_after_a_conflict_is_adopted_and_one_that_does_not_fails_the_run(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    bedrock.refusals.append(Conflict("The provided job name is currently in use."))
+    with pytest.raises(CustomizationJobFailed, match="currently in use"):
+        training.create_job(prepared, plan, call, 0)
+
+
+def test_the_poll_interval_grows_from_one_to_fifteen_minutes(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    there(bedrock, "InProgress")
+    waits, now = [], NOW
+    while now < NOW + timedelta(hours=24):
+        wait = training.poll_job(prepared, replace(call, now=now), NAME)["waitSeconds"]
+        assert isinstance(wait, int)
+        waits.append(wait)
+        now += timedelta(seconds=wait)
+    assert (waits[0], waits[-1]) == (60, 900)
+    assert len(waits) * 9 < 950
+
+
+def test_a_failed_job_ends_the_run_with_bedrocks_message(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    bedrock.jobs[NAME] = replace(job(NAME, status="Failed"), failure_message="Input size exceeded in file train.jsonl")
+    with pytest.raises(CustomizationJobFailed, match=r"Input size exceeded in file train\.jsonl"):
+        training.poll_job(prepared, call, NAME)
+
+
+def test_a_stopped_job_is_not_waited_for(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    there(bedrock, "Stopped")
+    with pytest.raises(CustomizationJobStopped):
+        training.poll_job(prepared, call, NAME)
+
+
+@pytest.mark.parametrize(
+    ("hours", "training_status", "setting"), [(24, "NotStarted", "jobStartHours"), (96, "InProgress", "jobEndHours")]
+)
+def test_a_job_that_stalls_is_stopped(
+    prepared: GatewayInMemory,
+    bedrock: BedrockInMemory,
+    plan: Plan,
+    call: Call,
+    hours: int,
+    training_status: str,
+    setting: str,
+) -> None:
+    phases = {"Validation": training_status, "Data processing": "NotStarted", "Training": "NotStarted"}
+    bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
+    late = replace(call, now=NOW + timedelta(hours=hours))
+    with pytest.raises(CustomizationJobStalled, match=setting):
+        training.poll_job(prepared, late, NAME)
+    assert bedrock.jobs[NAME].status == "Stopping"
+
+
+def test_a_job_that_has_started_is_given_its_time(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    phases = {"Validation": "Completed", "Data processing": "NotStarted", "Training": "NotStarted"}
+    bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
+    late = replace(call, now=NOW + timedelta(hours=95))
+    assert training.poll_job(prepared, late, NAME)["status"] == "InProgress"
