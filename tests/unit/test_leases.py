@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from conftest import EXECUTION, NOW, BedrockInMemory, GatewayInMemory, job
 
 from customization import leases
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.leases import Lease
 from customization.runs import Call
 from customization.sweeper import sweep
+from tests.unit.fakes import EXECUTION, NOW, BedrockInMemory, GatewayInMemory, job
 
 NAME = "dev-0a1b2c3d-support-0123456789"
 
@@ -27,7 +27,7 @@ def lease(kind: str = PROVISIONED, *, name: str = NAME, execution: str = EXECUTI
 
 
 def serve(bedrock: BedrockInMemory, *, mode: str = PROVISIONED, name: str = NAME, deployment: str = "0a1b2c3d") -> None:
-    bedrock.serve(mode=mode, name=name, model_arn="arn:model", tags={"deployment": deployment}, units=1, token="token")
+    bedrock.serve(mode=mode, name=name, model_arn="arn:model", tags={"deployment": deployment}, units=1, token=name)
 
 
 def open_names(gateway: GatewayInMemory) -> list[str]:

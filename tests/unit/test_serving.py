@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from conftest import NOW, BedrockInMemory, GatewayInMemory
 
 from customization import serving
 from customization.errors import QuotaUnavailable, RequestRejected, ServingFailed
 from customization.runs import Call, Plan
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
 
 MODEL = "arn:model"
 

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from conftest import NOW, BedrockInMemory, GatewayInMemory, job
 
 from customization import training
 from customization.errors import (
@@ -16,6 +15,7 @@ from customization.errors import (
     QuotaUnavailable,
 )
 from customization.runs import Call, Plan
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job
 
 NAME = "dev-0a1b2c3d-aaaaaaaaaa-1"
 MINE = {"deployment": "0a1b2c3d"}
@@ -110,7 +110,7 @@ def test_a_job_that_exists_after_a_conflict_is_adopted_and_one_that_does_not_fai
 
 
 def test_the_poll_interval_grows_from_one_to_fifteen_minutes(
-    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call
 ) -> None:
     there(bedrock, "InProgress")
     waits, now = [], NOW
@@ -124,16 +124,14 @@ def test_the_poll_interval_grows_from_one_to_fifteen_minutes(
 
 
 def test_a_failed_job_ends_the_run_with_bedrocks_message(
-    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call
 ) -> None:
     bedrock.jobs[NAME] = replace(job(NAME, status="Failed"), failure_message="Input size exceeded in file train.jsonl")
     with pytest.raises(CustomizationJobFailed, match=r"Input size exceeded in file train\.jsonl"):
         training.poll_job(prepared, call, NAME)
 
 
-def test_a_stopped_job_is_not_waited_for(
-    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
-) -> None:
+def test_a_stopped_job_is_not_waited_for(prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call) -> None:
     there(bedrock, "Stopped")
     with pytest.raises(CustomizationJobStopped):
         training.poll_job(prepared, call, NAME)
@@ -143,13 +141,7 @@ def test_a_stopped_job_is_not_waited_for(
     ("hours", "training_status", "setting"), [(24, "NotStarted", "jobStartHours"), (96, "InProgress", "jobEndHours")]
 )
 def test_a_job_that_stalls_is_stopped(
-    prepared: GatewayInMemory,
-    bedrock: BedrockInMemory,
-    plan: Plan,
-    call: Call,
-    hours: int,
-    training_status: str,
-    setting: str,
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call, *, hours: int, training_status: str, setting: str
 ) -> None:
     phases = {"Validation": training_status, "Data processing": "NotStarted", "Training": "NotStarted"}
     bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
@@ -160,7 +152,7 @@ def test_a_job_that_stalls_is_stopped(
 
 
 def test_a_job_that_has_started_is_given_its_time(
-    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call
 ) -> None:
     phases = {"Validation": "Completed", "Data processing": "NotStarted", "Training": "NotStarted"}
     bedrock.jobs[NAME] = replace(job(NAME), phases=phases)

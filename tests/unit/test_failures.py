@@ -1,0 +1,58 @@
+"""A cause is a sentence, and a documented message comes with what to do."""
+
+import json
+
+import pytest
+
+from customization.failures import explain, record_failure
+from customization.runs import Call
+from tests.unit.fakes import GatewayInMemory
+
+ROW = "support-0123456789"
+
+
+def lambda_cause(error: str, message: str) -> str:
+    return json.dumps({"errorType": error, "errorMessage": message, "stackTrace": ["  File ..."]})
+
+
+def test_the_stack_trace_of_a_function_is_not_shown() -> None:
+    failure = explain("InvalidDataset", lambda_cause("InvalidDataset", "train.jsonl line 3: not JSON"))
+    assert failure.cause == "train.jsonl line 3: not JSON"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "fix"),
+    [
+        ("CustomizationJobFailed", "Encountered an internal error when processing the request.", "Start the run again"),
+        ("CustomizationJobFailed", "Could not validate GetObject permissions to access Amazon S3 bucket: b", "Deploy"),
+        ("QuotaUnavailable", "Your account does not currently have any no commitment model units", "L-BE77399C"),
+        ("Sandbox.Timedout", "Task timed out after 900.00 seconds", "subset"),
+        ("AccessDenied", "User: x is not authorized to perform: bedrock:CreateModelCustomizationJob", "Deploy again"),
+        ("States.Timeout", "", "Start the run again"),
+    ],
+)
+def test_a_documented_failure_comes_with_its_fix(error: str, message: str, fix: str) -> None:
+    failure = explain(error, lambda_cause(error, message))
+    assert fix in failure.fix
+    assert message in failure.cause
+
+
+def test_an_undocumented_message_passes_through_whole() -> None:
+    assert explain("CustomizationJobFailed", "the moon is in the wrong place").cause == "the moon is in the wrong place"
+
+
+def test_a_failed_run_is_recorded_and_told(claimed: GatewayInMemory, call: Call) -> None:
+    told = record_failure(claimed, call, "ServingFailed", lambda_cause("ServingFailed", "No capacity"), "PollX")
+    row = claimed.runs.get(ROW)
+    assert row is not None
+    assert (row["state"], row["cause"], row["failedState"]) == ("FAILED", "No capacity", "PollX")
+    assert told["subject"] == f"Failed at PollX: {ROW}"
+    assert "No capacity" in str(told["message"])
+
+
+def test_a_failure_before_the_run_was_planned_leaves_a_row_too(gateway: GatewayInMemory, call: Call) -> None:
+    unplanned = Call(now=call.now, execution_arn=call.execution_arn, run_id="", attempt=0)
+    record_failure(gateway, unplanned, "InvalidRunRequest", "dataset: missing", "PlanRun")
+    row = gateway.runs.get("unplanned#first")
+    assert row is not None
+    assert row["cause"] == "dataset: missing"

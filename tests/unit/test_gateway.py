@@ -1,0 +1,86 @@
+"""What AWS says reaches Retry and Catch under the names of `errors`."""
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from customization import errors
+from customization.gateway.calls import named_error, named_errors
+from customization.gateway.objects import PART_BYTES
+from customization.gateway.tables import Attr
+from tests.unit.fakes import GatewayInMemory
+
+
+def refused(code: str, status: int = 400) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": "because"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]  # the members that are read
+        "CreateThing",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "name"),
+    [
+        ("ThrottlingException", 429, errors.Throttled),
+        ("SlowDown", 503, errors.Throttled),
+        ("InternalServerException", 500, errors.ServiceUnavailable),
+        ("SomethingNew", 502, errors.ServiceUnavailable),
+        ("ModelNotReadyException", 429, errors.ModelNotReady),
+        ("ModelTimeoutException", 408, errors.ServiceUnavailable),
+        ("ServiceQuotaExceededException", 400, errors.QuotaUnavailable),
+        ("AccessDeniedException", 403, errors.AccessDenied),
+        ("ResourceNotFoundException", 404, errors.ResourceNotFound),
+        ("NoSuchKey", 404, errors.ResourceNotFound),
+        ("ConflictException", 400, errors.Conflict),
+        ("ValidationException", 400, errors.RequestRejected),
+        ("TooManyTagsException", 400, errors.RequestRejected),
+    ],
+)
+def test_every_refusal_has_a_name_and_keeps_its_words(code: str, status: int, name: type[Exception]) -> None:
+    error = named_error(refused(code, status))
+    assert type(error) is name
+    assert "CreateThing: because" in str(error)
+
+
+def test_only_what_passes_by_itself_is_transient() -> None:
+    with pytest.raises(errors.TransientError), named_errors():
+        raise refused("ThrottlingException")
+    with pytest.raises(errors.PipelineError), named_errors():
+        raise refused("ServiceQuotaExceededException")
+
+
+def test_an_object_larger_than_a_part_is_written_whole(gateway: GatewayInMemory) -> None:
+    line = b"x" * 1023 + b"\n"
+    with gateway.artifacts.writer("big") as writer:
+        for _ in range(2 * PART_BYTES // 1024 + 5):
+            writer.write(line)
+    assert gateway.artifacts.read("big") == line * (2 * PART_BYTES // 1024 + 5)
+
+
+@pytest.mark.parametrize("parts", [0, 2])
+def test_a_write_that_breaks_off_leaves_no_object_and_no_upload(gateway: GatewayInMemory, parts: int) -> None:
+    def break_off() -> None:
+        with gateway.artifacts.writer("half") as writer:
+            writer.write(b"x" * (parts * PART_BYTES))
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        break_off()
+    assert gateway.artifacts.read_if_there("half") is None
+    assert gateway.artifacts.open_uploads("half") == []
+
+
+@given(value=st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), st.lists, max_leaves=5))
+def test_what_is_stored_comes_back(value: object) -> None:
+    from customization.gateway.tables import _from_stored, _to_stored  # noqa: PLC0415 - private, tested as a pair
+
+    assert _from_stored(_to_stored(value)) == value  # type: ignore[arg-type]  # JSON by construction
+
+
+def test_a_condition_that_does_not_hold_is_an_answer_and_no_error(gateway: GatewayInMemory) -> None:
+    assert gateway.runs.put_new({"runId": "a", "n": 1.5})
+    assert not gateway.runs.put_new({"runId": "a"})
+    assert not gateway.runs.update("a", {"n": 2}, condition=Attr("n").eq(7))
+    assert gateway.runs.update("a", {}, add={"n": 1})
+    assert gateway.runs.get("a") == {"runId": "a", "n": 2.5}

@@ -1,0 +1,119 @@
+"""The same bytes and the same request are the same run, and every mistake is named before anything starts."""
+
+from dataclasses import replace
+
+import pytest
+
+from customization.errors import InvalidRunRequest
+from customization.json_types import Json, JsonObject
+from customization.planning import plan_run
+from customization.runs import Call, read_plan
+from tests.unit.fakes import EXECUTION, GatewayInMemory
+from tests.unit.test_uploads import event
+
+SECOND = EXECUTION.replace("first", "second")
+CONSOLE: JsonObject = {"dataset": "support"}
+
+
+@pytest.fixture
+def fresh(call: Call) -> Call:
+    return replace(call, run_id="", attempt=0)
+
+
+@pytest.fixture
+def dropped(gateway: GatewayInMemory) -> GatewayInMemory:
+    gateway.data.put("incoming/support/train.jsonl", b'{"prompt": "a", "completion": "b"}\n')
+    return gateway
+
+
+def refusal(gateway: GatewayInMemory, call: Call, asked: Json) -> str:
+    with pytest.raises(InvalidRunRequest) as caught:
+        plan_run(gateway, asked, call)
+    return str(caught.value)
+
+
+def test_a_drop_and_the_same_data_from_the_console_are_one_run(dropped: GatewayInMemory, fresh: Call) -> None:
+    first = plan_run(dropped, event(), fresh)
+    assert first["outcome"] == "planned"
+    again = plan_run(dropped, CONSOLE, replace(fresh, execution_arn=SECOND))
+    assert again["outcome"] == "duplicate"
+    assert again["runId"] == first["runId"]
+    assert EXECUTION in str(again["message"])
+
+
+def test_the_same_bytes_uploaded_again_are_the_same_run(dropped: GatewayInMemory, fresh: Call) -> None:
+    first = plan_run(dropped, CONSOLE, fresh)
+    dropped.data.put("incoming/support/train.jsonl", b'{"prompt": "a", "completion": "b"}\n')
+    assert plan_run(dropped, CONSOLE, fresh)["runId"] == first["runId"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"hyperParameters": {"epochCount": 3}}, {"subset": {"records": 10}}, {"inference": {"maxTokens": 9}}]
+)
+def test_what_changes_the_outcome_makes_another_run(dropped: GatewayInMemory, fresh: Call, change: JsonObject) -> None:
+    assert plan_run(dropped, CONSOLE, fresh)["runId"] != plan_run(dropped, {**CONSOLE, **change}, fresh)["runId"]
+
+
+@pytest.mark.parametrize("change", [{"budgetUsd": 5}, {"name": "try"}, {"tags": {"team": "a"}}, {"force": True}])
+def test_what_does_not_change_the_outcome_makes_the_same_run(
+    dropped: GatewayInMemory, fresh: Call, change: JsonObject
+) -> None:
+    assert plan_run(dropped, CONSOLE, fresh)["runId"] == plan_run(dropped, {**CONSOLE, **change}, fresh)["runId"]
+
+
+def test_the_versions_of_the_files_are_pinned(dropped: GatewayInMemory, fresh: Call) -> None:
+    run_id = str(plan_run(dropped, CONSOLE, fresh)["runId"])
+    pinned = read_plan(dropped, run_id).files["train.jsonl"]
+    dropped.data.put("incoming/support/train.jsonl", b"something else\n")
+    assert dropped.data.read(pinned.key, pinned.version_id) == b'{"prompt": "a", "completion": "b"}\n'
+
+
+def test_the_files_of_an_earlier_run_can_be_run_again(dropped: GatewayInMemory, fresh: Call) -> None:
+    run_id = str(plan_run(dropped, CONSOLE, fresh)["runId"])
+    dropped.data.put("incoming/support/train.jsonl", b"something else\n")
+    again = plan_run(dropped, {**CONSOLE, "data": run_id, "hyperParameters": {"epochCount": 3}}, fresh)
+    assert read_plan(dropped, str(again["runId"])).files == read_plan(dropped, run_id).files
+
+
+def test_run_json_in_the_folder_is_the_request_of_a_drop(dropped: GatewayInMemory, fresh: Call) -> None:
+    dropped.data.put("incoming/support/run.json", b'{"hyperParameters": {"epochCount": 4}, "language": "ja"}')
+    plan = read_plan(dropped, str(plan_run(dropped, event(), fresh)["runId"]))
+    assert plan.stages[0].hyper_parameters["epochCount"] == "4"
+    assert plan.language == "ja"
+
+
+def test_an_empty_input_is_answered_with_ready_ones(dropped: GatewayInMemory, fresh: Call) -> None:
+    message = refusal(dropped, fresh, {})
+    assert '{"dataset": "support"}   (train.jsonl)' in message
+
+
+def test_an_empty_input_without_any_data_says_where_to_drop_them(gateway: GatewayInMemory, fresh: Call) -> None:
+    assert "Nothing lies under s3://data/incoming/ yet" in refusal(gateway, fresh, {})
+
+
+def test_a_folder_without_data_is_refused_naming_it(gateway: GatewayInMemory, fresh: Call) -> None:
+    assert "incoming/support/ holds no files" in refusal(gateway, fresh, CONSOLE)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"baseModelIdentifier": ', "run.json: not JSON"),
+        (b"\xff\xfe{", "byte 0 is not UTF-8"),
+        (b"[1]", "expected an object"),
+        (b'{"dataset": "other"}', "found 'other', expected 'support'"),
+        (b'{"epochs": 3}', "epochs: unknown field"),
+        (b'{"baseModelIdentifier": "amazon.nova-mikro-v1:0:128k"}', "did you mean amazon.nova-micro-v1:0:128k"),
+        (b'{"hyperParameters": {"epochCount": 99}}', "hyperParameters.epochCount: found 99"),
+    ],
+)
+def test_a_wrong_run_json_is_refused_naming_what_is_wrong(
+    dropped: GatewayInMemory, fresh: Call, body: bytes, told: str
+) -> None:
+    dropped.data.put("incoming/support/run.json", body)
+    assert told in refusal(dropped, fresh, event())
+
+
+def test_nothing_is_claimed_for_a_request_that_is_refused(dropped: GatewayInMemory, fresh: Call) -> None:
+    refusal(dropped, fresh, {**CONSOLE, "baseModelIdentifier": "nova"})
+    assert plan_run(dropped, CONSOLE, fresh)["attempt"] == 1

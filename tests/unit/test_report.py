@@ -1,0 +1,345 @@
+"""The report page."""
+
+import ast
+import re
+import string
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+import pytest
+
+from customization import money, report
+from customization.catalogue import load_catalogue
+from customization.charts import Captions, bar_chart, line_chart
+from customization.comparison import Comparison, ComparisonSettings, Verdict, compare, not_compared, score_records
+from customization.evaluation import SIDES, Prediction
+from customization.formats import TestRecord, Turn
+from customization.inference import InferenceSettings, build_call
+from customization.report import FailureReport, FileReport, ReportData, ResourceReport, StageReport, TimelineEntry
+from customization.scoring import METRICS
+from customization.texts import LANGUAGES, load_texts
+from customization.training_metrics import read_training_metrics
+
+PACKAGE = Path(report.__file__).parent
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>&\"'{{ 7*7 }}"
+ARN = "arn:aws:bedrock:us-east-1:123456789012:"
+NOVA = "amazon.nova-micro-v1:0:128k"
+TITAN = "amazon.titan-text-express-v1:0:8k"
+MINIMAL = ReportData(run_id="support-ja-0123456789", dataset="support-ja", state="succeeded")
+
+
+class Page(HTMLParser):
+    """Collects the tags, attributes and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open[-1:]:
+            self.text += data
+
+    def ids(self) -> set[str]:
+        return {value for tag, name, value in self.attributes if name == "id" and tag == "section"}
+
+
+def comparison(text: str = "an answer", *, gain: int = 6) -> Comparison:
+    words = "one two three four five six seven eight nine ten eleven twelve".split()
+    records = [
+        TestRecord(f"r{number}", (Turn("user", text),), " ".join(words), category=f"{text} {number % 2}")
+        for number in range(40)
+    ]
+    base = [Prediction(record.record_id, "base", f"{text} {' '.join(words[:4])}") for record in records]
+    custom = [
+        Prediction(record.record_id, "custom", f"{text} {' '.join(words[: 4 + gain])}", latency_ms=4.0)
+        for record in records
+    ]
+    custom[3] = Prediction("r3", "custom", error=f"RequestRejected: {text}")
+    return compare(score_records(records, {"base": base, "custom": custom}), ComparisonSettings())
+
+
+def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: str = NOVA) -> ReportData:
+    base = load_catalogue().find(model)
+    usage = money.Usage(
+        model=model,
+        region="us-east-1",
+        training=(
+            money.TrainingUsage("FINE_TUNING", 480_000, 3),
+            money.TrainingUsage("CONTINUED_PRE_TRAINING", None, 1),
+        ),
+        baseline=money.AnswersUsage(24_000, 18_000),
+        serving_mode="provisioned",
+        serving_hours=1.5,
+        stored_models=1,
+    )
+    estimated = money.estimate(usage, money.load_prices(), NOW)
+    losses = "step_number,epoch_number,training_loss\n" + "".join(f"{s},{s // 50},{3 / (s + 1)}\n" for s in range(100))
+    metrics = read_training_metrics(losses.encode(), b"step_number,epoch_number,validation_loss\n49,0,1\n99,1,1.5\n")
+    stage = StageReport(
+        customization_type="FINE_TUNING",
+        training_id="0123456789",
+        base_model=model,
+        hyper_parameters={"epochCount": "2"},
+        job_name="dev-0a1b2c3d-0123456789-1",
+        job_arn=f"{ARN}model-customization-job/{model}/abcdef123456",
+        model_arn=f"{ARN}custom-model/{model}/abcdef123456",
+        metrics=metrics,
+    )
+    return ReportData(
+        run_id="support-ja-0123456789",
+        dataset="support-ja",
+        state="succeeded",
+        language=language,
+        is_rehearsal=True,
+        name=text,
+        region="us-east-1",
+        base_model=model,
+        started_at=NOW,
+        ended_at=NOW + timedelta(hours=3, minutes=5),
+        comparison=comparison(text),
+        stages=(stage, StageReport(customization_type="FINE_TUNING", training_id="1", base_model=text)),
+        request={"dataset": "support-ja", "inference": {"maxTokens": 256, "system": text}, "keep": False},
+        estimate=estimated,
+        settlement=money.settle(estimated, estimated),
+        resources=(
+            ResourceReport(name=text, kind="provisioned", state="released", hourly_usd=20.5),
+            ResourceReport(name="model", kind="model", state="kept", until=NOW + timedelta(days=14)),
+        ),
+        timeline=(TimelineEntry(NOW, "PlanRun", text),),
+        files=(FileReport("incoming/support-ja/train.jsonl", "v1", 12_345, "ab" * 32),),
+        notes=(text,),
+        call=build_call(base, f"{ARN}custom-model-deployment/abcdef123456", _record(text), InferenceSettings()),
+    )
+
+
+def _record(text: str) -> TestRecord:
+    return TestRecord("r0", (Turn("user", text),), "")
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_no_script() -> None:
+    html = report.render_report(full())
+    page = Page(html)
+    assert page.open == []
+    assert not {"script", "link", "iframe", "img", "object", "use", "image"} & set(page.tags)
+    assert not [
+        item for item in page.attributes if item[1] in {"src", "href", "xlink:href"} or item[1].startswith("on")
+    ]
+    assert not re.search(r"url\(|@import|//[a-z]+\.", re.sub(r"http://www\.w3\.org/\S+", "", html))
+    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+
+
+def test_every_section_is_there_when_everything_is_known() -> None:
+    page = Page(report.render_report(full()))
+    assert page.ids() == {
+        "notes", "scores", "categories", "examples", "training", "cost", "resources", "timeline", "request",
+        "lineage", "call",
+    }  # fmt: skip
+
+
+def test_data_is_escaped_wherever_it_stands() -> None:
+    plain, hostile = Page(report.render_report(full("text"))), Page(report.render_report(full(EVIL)))
+    assert sorted(plain.tags) == sorted(hostile.tags)
+    assert hostile.text.count("<script>alert(1)</script>") > 20
+    assert "49" not in "".join(re.findall(r"on=.alert\(2\)>&\"'(.{0,12})", hostile.text))
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "estimated"])
+def test_a_run_of_which_only_its_names_are_known_has_a_page(state: Literal["succeeded", "failed", "estimated"]) -> None:
+    page = Page(report.render_report(msgspec.structs.replace(MINIMAL, state=state)))
+    assert "support-ja-0123456789" in page.text
+    assert page.ids() == set()
+
+
+@pytest.mark.parametrize(
+    "field", [name for name in ReportData.__struct_fields__ if name not in {"run_id", "dataset", "state"}]
+)
+def test_any_part_may_be_missing(field: str) -> None:
+    default = getattr(MINIMAL, field)
+    Page(report.render_report(msgspec.structs.replace(full(), **{field: default})))
+
+
+def test_a_failed_run_says_first_what_failed_and_what_to_do() -> None:
+    failure = FailureReport(
+        "CustomizationJobFailed", "Bedrock could not read the data.", "Check it.", "PollCustomizationJob"
+    )
+    page = Page(report.render_report(msgspec.structs.replace(MINIMAL, state="failed", failure=failure)))
+    assert "The run failed at PollCustomizationJob. Bedrock could not read the data." in page.text
+    assert page.text.index("Check it.") < page.text.index("CustomizationJobFailed")
+
+
+def test_pre_training_alone_shows_its_losses_and_no_scores() -> None:
+    data = msgspec.structs.replace(full(), comparison=not_compared())
+    page = Page(report.render_report(data))
+    assert "Not compared" in page.text
+    assert "scores" not in page.ids()
+    assert "training" in page.ids()
+
+
+def test_the_verdict_stands_before_everything_else_in_one_sentence() -> None:
+    page = Page(report.render_report(full()))
+    assert page.text.index("The custom model answers better than the base model") < page.text.index("Scores")
+
+
+def test_unknown_prices_are_printed_as_unknown_and_not_as_zero() -> None:
+    data = full()
+    assert data.estimate
+    assert "training" in data.estimate.unknown
+    page = Page(report.render_report(data))
+    assert "No source gives a price for: Training" in page.text
+    assert "unknown" in page.text[page.text.index("Item") :]
+
+
+def test_a_rehearsal_says_so_and_a_real_run_does_not() -> None:
+    data = full()
+    assert "Rehearsal:" in Page(report.render_report(data)).text
+    assert "Rehearsal:" not in Page(report.render_report(msgspec.structs.replace(data, is_rehearsal=False))).text
+
+
+def test_charts_have_a_name_a_description_and_no_id_twice() -> None:
+    html = report.render_report(full())
+    page = Page(html)
+    assert page.tags.count("svg") == 4
+    labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert len(labels) == 4
+    assert any("base model: " in label and "%" in label for label in labels)
+    assert not [item for item in page.attributes if item[1] == "id" and item[0] != "section"]
+
+
+def test_long_series_are_thinned_without_losing_their_ends() -> None:
+    points = [(float(step), 1.0 / (step + 1)) for step in range(10_000)]
+    short = line_chart(Captions("a", "b"), {"loss": points[:100]})
+    long = line_chart(Captions("a", "b"), {"loss": points})
+    assert len(long) < 4 * len(short)
+
+
+def test_a_bar_chart_of_one_value_and_of_odd_labels_is_drawn() -> None:
+    chart = bar_chart(
+        Captions("<a>", '"b"'), ["<i>&", "非常に長いカテゴリの名前" * 5], {"x": [0.0, 1.0]}, horizontal=True
+    )
+    assert "<i>" not in chart
+    assert 'aria-label="&lt;a&gt;. &quot;b&quot;"' in chart
+
+
+@pytest.mark.parametrize(("model", "method"), [(NOVA, "client.converse"), (TITAN, "client.invoke_model")])
+def test_the_call_to_paste_is_python_that_asks_for_the_very_text(model: str, method: str) -> None:
+    html = report.render_report(full(f"{EVIL}\n'''\\", model=model))
+    page = Page(html)
+    code = page.text[page.text.rindex("import json") :].strip()
+    ast.parse(code)
+    assert method in code
+    assert (
+        any(
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and EVIL in node.value
+            for node in ast.walk(ast.parse(code))
+        )
+        or EVIL[:20] in code
+    )
+
+
+def test_the_json_is_the_same_data() -> None:
+    data = full(EVIL)
+    assert msgspec.json.decode(report.report_json(data), type=ReportData) == data
+
+
+def test_english_and_japanese_pages_have_the_same_structure() -> None:
+    english, japanese = (
+        Page(report.render_report(full(language=language))) for language in get_args(Literal["en", "ja"])
+    )
+    assert english.tags == japanese.tags
+    assert "カスタムモデルの回答はベースモデルより優れています" in japanese.text
+    assert ("html", "lang", "ja") in japanese.attributes
+
+
+def _placeholders(text: str) -> set[str]:
+    return {found.group("named") or found.group("braced") for found in string.Template.pattern.finditer(text)}
+
+
+def test_every_text_exists_in_every_language_with_the_same_places() -> None:
+    for code, wordings in load_texts().items():
+        assert set(wordings) == set(LANGUAGES), code
+        assert all(wordings.values()), code
+        assert len({frozenset(_placeholders(wording)) for wording in wordings.values()}) == 1, code
+        assert all(string.Template(wording).is_valid() for wording in wordings.values()), code
+
+
+def _used_codes() -> tuple[set[str], set[str]]:
+    """Return the codes that modules and templates name whole, and the families of which they name the beginning."""
+    whole: set[str] = set()
+    families = set[str]()
+    code = re.compile(r"[a-z][A-Za-z]*\.[A-Za-z][A-Za-z-]*")
+    known = {name.split(".")[0] for name in load_texts()}
+    for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "templates").glob("*.j2")]:
+        for quoted in re.findall(r"[\"']([^\"'\n]*)[\"'{]", path.read_text()):
+            if code.fullmatch(quoted) and quoted.split(".")[0] in known:
+                whole.add(quoted)
+            elif quoted.endswith(".") and quoted[:-1] in known:
+                families.add(quoted[:-1])
+    return whole, families
+
+
+def _family_members() -> set[str]:
+    findings = {"overfitting", "divergence", "underTraining"}
+    kinds = {
+        "side": SIDES,
+        "verdict": get_args(Verdict),
+        "metricName": METRICS,
+        "costItem": money.ITEM_NAMES,
+        "findingName": findings,
+        "resourceKind": get_args(msgspec.structs.fields(ResourceReport)[1].type),
+        "resourceState": get_args(msgspec.structs.fields(ResourceReport)[2].type),
+        "dropped": ("leaked", "subset", "repeated", "unasked"),
+        "reason": ("noTestRecords", "noBaseline", "noAnswers"),
+        "nextStep": ("noTestRecords", "noBaseline", "noAnswers"),
+        "advice": ("raise", "lower", "raiseTo", "lowerTo"),
+    }
+    return {f"{family}.{member}" for family, members in kinds.items() for member in members}
+
+
+def test_no_code_is_without_a_text_and_no_text_without_a_use() -> None:
+    whole, families = _used_codes()
+    known = set(load_texts())
+    assert (whole | _family_members()) - known == set()
+    assert known - whole - _family_members() == set()
+    assert families
+
+
+def test_the_page_is_rendered_within_a_second_and_a_half_in_a_fresh_process() -> None:
+    program = (
+        "import sys, time; began = time.perf_counter();"
+        f"sys.path[:0] = {[str(PACKAGE.parent)]!r};"
+        "from customization.report import ReportData, render_report;"
+        "data = __import__('msgspec').json.decode(sys.stdin.buffer.read(), type=ReportData);"
+        "render_report(data); print(time.perf_counter() - began)"
+    )
+    seconds = [
+        float(
+            subprocess.run(  # noqa: S603 - this very interpreter
+                [sys.executable, "-c", program], input=report.report_json(full()), capture_output=True, check=True
+            ).stdout
+        )
+        for _ in range(2)
+    ]
+    assert min(seconds) < 1.5

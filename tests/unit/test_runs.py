@@ -1,0 +1,66 @@
+"""One execution owns a run; who is not the owner touches nothing."""
+
+from dataclasses import replace
+
+import pytest
+
+from customization.errors import RunSuperseded
+from customization.json_types import JsonObject
+from customization.runs import Call, Plan, claim_run, note, owned_plan, read_call, save_plan
+from tests.unit.fakes import EXECUTION, NOW, GatewayInMemory
+
+ROW: JsonObject = {"runId": "support-0123456789", "dataset": "support", "startedAt": NOW.isoformat()}
+SECOND = EXECUTION.replace("first", "second")
+
+
+def test_the_first_execution_gets_attempt_one_and_keeps_it_when_it_asks_again(gateway: GatewayInMemory) -> None:
+    assert claim_run(gateway, ROW, EXECUTION).attempt == 1
+    assert claim_run(gateway, ROW, EXECUTION).attempt == 1
+
+
+def test_a_run_under_way_is_not_started_twice(gateway: GatewayInMemory) -> None:
+    claim_run(gateway, ROW, EXECUTION)
+    duplicate = claim_run(gateway, ROW, SECOND).duplicate_of
+    assert duplicate is not None
+    assert duplicate["executionArn"] == EXECUTION
+
+
+def test_a_run_that_succeeded_is_not_repeated(gateway: GatewayInMemory) -> None:
+    claim_run(gateway, ROW, EXECUTION)
+    gateway.runs.update("support-0123456789", {"state": "SUCCEEDED"})
+    gateway.executions[EXECUTION] = "SUCCEEDED"
+    assert claim_run(gateway, ROW, SECOND).duplicate_of is not None
+
+
+@pytest.mark.parametrize("ended", ["FAILED", "ABORTED", "TIMED_OUT"])
+def test_a_run_that_did_not_succeed_is_tried_again_by_the_next_execution(gateway: GatewayInMemory, ended: str) -> None:
+    claim_run(gateway, ROW, EXECUTION)
+    gateway.runs.update("support-0123456789", {"state": ended})
+    gateway.executions[EXECUTION] = ended
+    claim = claim_run(gateway, ROW, SECOND)
+    assert (claim.attempt, claim.duplicate_of) == (2, None)
+
+
+def test_a_run_whose_execution_died_unnoticed_is_tried_again(gateway: GatewayInMemory) -> None:
+    claim_run(gateway, ROW, EXECUTION)
+    gateway.executions[EXECUTION] = "ABORTED"
+    assert claim_run(gateway, ROW, SECOND).attempt == 2
+
+
+def test_an_execution_that_lost_its_run_is_told_so_and_changes_nothing(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    save_plan(claimed, plan)
+    assert owned_plan(claimed, call) == plan
+    claimed.runs.update(call.run_id, {"executionArn": SECOND, "attempt": 2})
+    with pytest.raises(RunSuperseded, match="second"):
+        owned_plan(claimed, call)
+    note(claimed, call, {"state": "FAILED"})
+    row = claimed.runs.get(call.run_id)
+    assert row is not None
+    assert row["state"] == "RUNNING"
+
+
+def test_a_call_without_a_run_is_read_as_one(call: Call) -> None:
+    event: JsonObject = {"now": "2026-11-22T09:00:00Z", "executionArn": EXECUTION}
+    assert read_call(event) == replace(call, run_id="", attempt=0)
