@@ -1,5 +1,6 @@
 """Charts as inline SVG without styles or scripts of their own: the page's style sheet colours them, dark or printed."""
 
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from customization.bootstrap import Interval
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+# pygal leaves a finder for its maps that Python 3.11 warns of at every import that fails: it lacks find_spec.
+sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
 
 _WIDTH, _HEIGHT = 460, 270
 _BAR_HEIGHT, _AXIS_HEIGHT = 20, 50

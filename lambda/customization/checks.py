@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from customization.catalogue import FINE_TUNING, BaseModel, Limits
-from customization.formats import OPENAI_CHAT, PROMPT_COMPLETION, Example, RawText, Record, roles_alternate
+from customization.formats import ASSISTANT, OPENAI_CHAT, PROMPT_COMPLETION, Example, RawText, Record, roles_alternate
 from customization.problems import Problems, excerpt
 from customization.profile import Size, estimate_tokens, most_tokens
 
@@ -42,21 +42,29 @@ def test_demands(model: BaseModel) -> Demands:
     )
 
 
+class _ReservedWord(NamedTuple):
+    word: str
+    is_exact: bool
+
+
 class _ReservedWords:
     """Finds reserved words, also in another case: Bedrock documents one spelling, AWS's own validators differ."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._words = [(word, word.lower()) for word in words]
-        self._ends = {word[-1] for word in words}
+        self._by_end: dict[str, list[tuple[str, str]]] = {}
+        for word in words:
+            self._by_end.setdefault(word[-1], []).append((word, word.lower()))
 
-    def find(self, text: str) -> tuple[str, bool] | None:
-        """Return the first reserved word in the text and whether it is spelt as documented, which goes first."""
-        if not any(end in text for end in self._ends):
-            return None
-        lowered = text.lower()
-        found = [word for word, lower in self._words if lower in lowered]
+    def find(self, text: str) -> _ReservedWord | None:
+        """Return a reserved word that is in the text, rather one that is spelt as documented."""
+        found: list[str] = []
+        lowered = ""
+        for end, words in self._by_end.items():
+            if end in text:  # a search for one character is much faster than one for each word
+                lowered = lowered or text.lower()
+                found += [word for word, lower in words if lower in lowered]
         exact = [word for word in found if word in text]
-        return ((exact or found)[0], bool(exact)) if found else None
+        return _ReservedWord((exact or found)[0], bool(exact)) if found else None
 
 
 class RecordChecks:
@@ -105,19 +113,19 @@ class RecordChecks:
             self._check_words(line, example, record_format)
 
     def _check_words(self, line: int, example: Example, record_format: str | None) -> None:
-        texts = [("system", example.system, False)] if example.system else []
-        texts += [
-            (_field(index, example, record_format), turn.text, turn.role == "assistant")
-            for index, turn in enumerate(example.turns)
-        ]
-        for field, text, is_answer in texts:
-            found = self._reserved.find(text)
+        if example.system:
+            found = self._reserved.find(example.system)
             if found:
-                word, exact = found
-                code = (
-                    "reserved_word_in_answer" if is_answer else "reserved_word" if exact else "reserved_word_spelling"
-                )
-                self._problems.add(code, self.file, line, field=field, word=word, model=self._demands.model)
+                self._add_word(line, "system", found, is_answer=False)
+        for index, turn in enumerate(example.turns):
+            found = self._reserved.find(turn.text)
+            if found:
+                self._add_word(line, _field(index, example, record_format), found, is_answer=turn.role == ASSISTANT)
+
+    def _add_word(self, line: int, field: str, found: _ReservedWord, *, is_answer: bool) -> None:
+        spelling = "reserved_word" if found.is_exact else "reserved_word_spelling"
+        code = "reserved_word_in_answer" if is_answer else spelling
+        self._problems.add(code, self.file, line, field=field, word=found.word, model=self._demands.model)
 
     def _check_length(self, line: int, record: Record, size: Size) -> None:
         limits = self._demands.limits

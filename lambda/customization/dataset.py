@@ -12,7 +12,7 @@ import msgspec
 from customization import splits
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, BaseModel, Limits
 from customization.checks import Amount, Demands, check_amounts, test_demands, training_demands
-from customization.files import Scan, Sink, Source, Writer
+from customization.files import Scan, Sink, Source, Writer, distribute
 from customization.formats import ENCODERS, Record, encode_test_record
 from customization.problems import Problems, excerpt
 from customization.profile import PreparedFile, Profile
@@ -208,9 +208,7 @@ class _Corpus:
                     for fate, name in names.items()
                     if fate in scan.fates
                 }
-                for record, fate in scan.records():
-                    if fate in opened:
-                        opened[fate].write(record)
+                distribute(scan, opened)
             writers |= opened
         self._check_written(writers)
         return {names[fate]: writer.described(names[fate]) for fate, writer in writers.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from customization import splits
 from customization.checks import Demands, RecordChecks
 from customization.formats import Example, Record, digest_of
 from customization.problems import Problems
-from customization.profile import FileProfile, PreparedFile, Totals, size_of
+from customization.profile import FileProfile, PreparedFile, Totals, length_quantiles, size_of
 from customization.records import RecordReader
 
 MOST_DIGESTS = 250_000  # above the 100,000 records that any base model takes: about 25 MB
@@ -41,6 +42,8 @@ class Scan:
     def __init__(self, source: Source, demands: Demands, field_mapping: Mapping[str, str]) -> None:
         self.source = source
         self.totals = Totals()
+        # Of a file of n bytes, at most as many different lengths as the square root of 2 n
+        self.lengths: Counter[int] = Counter()
         self.digests = array("Q")
         self.fates = bytearray()
         self.duplicates = 0
@@ -60,6 +63,7 @@ class Scan:
             size = size_of(record)
             checks.check(line, record, size, reader.format)
             self.totals.add(size)
+            self.lengths[size.characters] += 1
             digest = digest_of(record)
             self.digests.append(digest)
             if digest in seen:
@@ -94,7 +98,7 @@ class Scan:
             records=totals.records,
             characters=totals.characters,
             tokens=totals.tokens(),
-            length=totals.length_quantiles(),
+            length=length_quantiles(self.lengths),
             duplicates=self.duplicates,
             dropped=self.dropped(),
         )
@@ -114,7 +118,7 @@ class _Majority:
 
 
 class Writer:
-    """Writes the records of one prepared file and adds them up.
+    """Writes the records of one prepared file.
 
     `prompts` holds a hash of each prompt, valid in this process only; `majority_count`: records with that completion.
     """
@@ -135,19 +139,30 @@ class Writer:
         self._sink.write(line)
         self._sha256.update(line)
         self.bytes += len(line)
-        self.totals.add(size_of(record))
         if isinstance(record, Example):
             self.prompts.append(hash((record.system, record.turns[:-1])))
             self.majority_count += record.turns[-1].text == self.majority
 
     def described(self, name: str) -> PreparedFile:
-        totals = self.totals
         return PreparedFile(
             name=name,
             origin=self.origin,
-            records=totals.records,
+            records=self.totals.records,
             bytes=self.bytes,
             sha256=self._sha256.hexdigest(),
-            tokens=totals.tokens(),
-            completion_tokens=totals.completion_tokens(),
+            tokens=self.totals.tokens(),
+            completion_tokens=self.totals.completion_tokens(),
         )
+
+
+def distribute(scan: Scan, writers: Mapping[int, Writer]) -> None:
+    """Write each record of the file where its fate sends it, in the order of the file."""
+    totals = {fate: Totals() for fate in set(scan.fates) if fate != splits.TRAIN}
+    for record, fate in scan.records():
+        if fate in writers:
+            writers[fate].write(record)
+        if fate in totals:
+            totals[fate].add(size_of(record))
+    totals[splits.TRAIN] = scan.totals.without(totals.values())  # most records: measuring them again would take time
+    for fate, writer in writers.items():
+        writer.totals = totals[fate]

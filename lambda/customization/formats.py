@@ -47,7 +47,7 @@ class RawText(msgspec.Struct, frozen=True, gc=False):
 Record = Example | RawText
 
 
-class TestRecord(msgspec.Struct, frozen=True, rename="camel"):
+class TestRecord(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A question for the models that are compared: the turns up to the last user turn, and the reference answer."""
 
     __test__ = False  # pytest: this is no class of tests
@@ -143,10 +143,11 @@ def _plain_claude(line: bytes) -> Record:
 
 def _plain_conversation(line: bytes) -> Record:
     conversation = _decode_conversation(line)
-    if len(conversation.system) > 1 or any(len(message.content) != 1 for message in conversation.messages):
+    messages, system = conversation.messages, conversation.system
+    turns = tuple([Turn(message.role, message.content[0].text) for message in messages if len(message.content) == 1])
+    if len(turns) < len(messages) or len(system) > 1:
         raise NotPlainError
-    turns = tuple([Turn(message.role, message.content[0].text) for message in conversation.messages])
-    return Example(turns, conversation.system[0].text if conversation.system else "", conversation.category)
+    return Example(turns, system[0].text if system else "", conversation.category)
 
 
 # Each reads a record that is plainly of its format and raises msgspec's errors, UnicodeDecodeError, RecursionError or
@@ -163,11 +164,8 @@ PLAIN_READERS: dict[str, Callable[[bytes], Record]] = {
 
 def roles_alternate(turns: Sequence[Turn]) -> bool:
     """Tell whether user and assistant take turns, the user first and the assistant last."""
-    return (
-        len(turns) >= 2  # noqa: PLR2004 - a question and its answer
-        and len(turns) % 2 == 0
-        and all(turn.role == (ASSISTANT if index % 2 else USER) for index, turn in enumerate(turns))
-    )
+    roles = [turn.role for turn in turns]
+    return bool(roles) and roles == [USER, ASSISTANT] * (len(roles) // 2)
 
 
 def prompt_of(turns: Sequence[Turn], system: str = "") -> str:

@@ -30,14 +30,12 @@ def training_id(
     hyper_parameters: Mapping[str, str],
     subset: Mapping[str, float] | None,
     field_mapping: Mapping[str, str],
-    system: str,
-    max_test_records: int,
     split_seed: int,
 ) -> str:
-    """Return the id of a training: everything that decides what the model learns, and nothing else.
+    """Return the id of a training: everything that decides what the model learns, and nothing of how it is evaluated.
 
     `checksums` maps file names to checksums of their content; `base` is the base model's id or, for a second stage, the
-    trainingId of the first. Field mapping, system prompt and the size of the test split change the records trained on.
+    trainingId of the first.
     """
     return digest(
         {
@@ -47,8 +45,6 @@ def training_id(
             "hyperParameters": dict(hyper_parameters),
             "subset": dict(subset) if subset else None,
             "fieldMapping": dict(field_mapping),
-            "system": system,
-            "maxTestRecords": max_test_records,
             "splitSeed": split_seed,
         }
     )

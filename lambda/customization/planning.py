@@ -158,8 +158,6 @@ def _stages(resolved: ResolvedRequest, files: Mapping[str, PinnedFile]) -> tuple
             hyper_parameters=stage.hyper_parameters,
             subset=request.subset.model_dump(exclude_none=True) if request.subset else None,
             field_mapping=request.field_mapping,
-            system=request.inference.system,
-            max_test_records=request.evaluation.max_records,
             split_seed=SPLIT_SEED,
         )
         stages.append(Stage(stage.customization_type, stage.hyper_parameters, identity))

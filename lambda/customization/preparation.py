@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, load_catalogue
-from customization.dataset import PreparationRequest, Sink, Stage, prepare_dataset
+from customization.dataset import PreparationRequest, Stage, prepare_dataset
 from customization.json_types import Json, JsonObject
 from customization.money import AnswersUsage, TrainingUsage, Usage, describe, estimate, load_prices
+from customization.files import Sink
 from customization.profile import Profile
 from customization.records import split_lines
 from customization.runs import Call, PinnedFile, Plan, note

@@ -37,14 +37,14 @@ class Problem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     fix: str = ""
     total: int = 1
 
-    def text(self) -> str:
-        """Return the problem as one line of text: where, what, what is allowed and what to do."""
-        place = f"{self.file} line {self.line}" if self.line else self.file
+    def text(self, *lines: int) -> str:
+        """Return the problem as a sentence: where, what, what is allowed and what to do; `lines` it is met in too."""
+        place = f" {_ranges([self.line, *lines])}" if self.line is not None else ""
         field = f", {self.field}" if self.field else ""
         found = f" (found {self.found})" if self.found else ""
         allowed = f" Allowed: {self.allowed}." if self.allowed else ""
         fix = f" {self.fix}." if self.fix else ""
-        return f"{place}{field}: {self.what}{found}.{allowed}{fix}"
+        return f"{self.file}{place}{field}: {self.what}{found}.{allowed}{fix}"
 
 
 class InvalidDataset(errors.InvalidDataset):
@@ -97,35 +97,55 @@ def excerpt(value: str) -> str:
     return repr(cut)
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return `line 7` or `lines 1-20, 23` for ascending numbers."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    return f"line{'s' * (len(numbers) > 1)} {', '.join('-'.join(map(str, bounds)) for bounds in ranges)}"
+
+
 def describe(problems: Sequence[Problem]) -> str:
-    """Return the problems as text of at most 8,000 bytes: the first of each kind before any second one."""
-    kinds: dict[tuple[str, str], list[Problem]] = {}
+    """Return the problems as text of at most 8,000 bytes: equal ones in one line, something of every kind first."""
+    kinds: dict[tuple[str, str], dict[Problem, list[Problem]]] = {}
     for problem in problems:
-        kinds.setdefault((problem.code, problem.file), []).append(problem)
-    errors_found = sum(examples[0].total for examples in kinds.values() if examples[0].severity == "error")
-    lines = [f"The data files have {errors_found} error{'s' * (errors_found != 1)}; nothing was started."]
-    room = MESSAGE_BYTES - len(lines[0].encode()) - 100
-    shown: list[tuple[tuple[int, int], str]] = []
-    for turn in range(SHOWN_PER_KIND):
-        for rank, examples in enumerate(kinds.values()):
-            if turn < len(examples):
-                text = f"- {_labelled(examples[turn])}"
-                room -= len(text.encode()) + 1
-                if room > 0:
-                    shown.append(((rank, turn), text))
-    lines += [text for _, text in sorted(shown)]
-    hidden = sum(examples[0].total for examples in kinds.values()) - len(shown)
-    if hidden:
-        lines.append(f"… and {hidden} more like these.")
+        alike = kinds.setdefault((problem.code, problem.file), {})
+        alike.setdefault(msgspec.structs.replace(problem, line=None), []).append(problem)
+    found = sum(next(iter(alike)).total for alike in kinds.values() if next(iter(alike)).severity == "error")
+    heading = f"The data files have {found:,} error{'s' * (found != 1)}; nothing was started."
+    sentences = {kind: [_sentence(group) for group in alike.values()] for kind, alike in kinds.items()}
+    fitting = _fitting(list(sentences.values()), MESSAGE_BYTES - len(heading.encode()) - 200)
+    lines = [heading]
+    for (kind, alike), count in zip(kinds.items(), fitting, strict=True):
+        lines += sentences[kind][:count]
+        shown = sum(len(group) for group in list(alike.values())[:count])
+        hidden = next(iter(alike)).total - shown
+        if hidden:
+            lines.append(f"  … and {hidden:,} more like {'this' if shown == 1 else 'these'} in {kind[1]}.")
     return "\n".join(lines)
 
 
-def _labelled(problem: Problem) -> str:
-    text = problem.text()
-    return text if problem.severity == "error" else f"{problem.severity}: {text}"
+def _sentence(group: Sequence[Problem]) -> str:
+    lines = [problem.line for problem in group[1:] if problem.line is not None]
+    severity = "" if group[0].severity == "error" else f"{group[0].severity}: "
+    return f"- {severity}{group[0].text(*lines)}"
 
 
-_COUNT_FIX = "Add records or choose a base model that takes fewer"
+def _fitting(sentences: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return how many sentences of each kind fit when the first of each kind comes first, then the second ones."""
+    counts = [0] * len(sentences)
+    for turn in range(SHOWN_PER_KIND):
+        for kind, of_kind in enumerate(sentences):
+            if counts[kind] == turn < len(of_kind):
+                room -= len(of_kind[turn].encode()) + 60
+                if room < 0:
+                    return counts
+                counts[kind] += 1
+    return counts
+
 
 RULES: dict[str, Rule] = {
     # The file as a whole
@@ -214,7 +234,12 @@ RULES: dict[str, Rule] = {
         "at most {limit} tokens",
         "Shorten or split the record",
     ),
-    "too_few_records": Rule("error", "{model} needs more records", "at least {limit}", _COUNT_FIX),
+    "too_few_records": Rule(
+        "error",
+        "{model} needs more records",
+        "at least {limit}",
+        "Add records, or choose a base model that takes fewer",
+    ),
     "too_many_records": Rule(
         "error",
         "{model} takes fewer records",

@@ -1,6 +1,7 @@
 """What the data files hold, in figures: written to profile.json, read by the estimate and the report."""
 
-from collections import Counter
+import copy
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -126,11 +127,10 @@ def size_of(record: Record) -> Size:
 
 
 class Totals:
-    """Adds up the sizes of records."""
+    """The sizes of records added up, and of some of them taken off again."""
 
     def __init__(self) -> None:
         self.records = self.characters = self.utf8_bytes = self.completion_characters = self.completion_bytes = 0
-        self.lengths: Counter[int] = Counter()  # of a file of n bytes at most the square root of 2 n different ones
 
     def add(self, size: Size) -> None:
         self.records += 1
@@ -138,7 +138,17 @@ class Totals:
         self.utf8_bytes += size.utf8_bytes
         self.completion_characters += size.completion_characters
         self.completion_bytes += size.completion_bytes
-        self.lengths[size.characters] += 1
+
+    def without(self, others: Iterable["Totals"]) -> "Totals":
+        """Return the totals of the records that are in none of `others`."""
+        rest = copy.copy(self)
+        for other in others:
+            rest.records -= other.records
+            rest.characters -= other.characters
+            rest.utf8_bytes -= other.utf8_bytes
+            rest.completion_characters -= other.completion_characters
+            rest.completion_bytes -= other.completion_bytes
+        return rest
 
     def tokens(self) -> TokenEstimate:
         return estimate_tokens(self.characters, self.utf8_bytes)
@@ -146,14 +156,17 @@ class Totals:
     def completion_tokens(self) -> TokenEstimate:
         return estimate_tokens(self.completion_characters, self.completion_bytes)
 
-    def length_quantiles(self) -> LengthQuantiles:
-        """Return the exact quantiles: the length that so large a share of the records does not exceed."""
-        return LengthQuantiles(self._quantile(0.5), self._quantile(0.9), max(self.lengths, default=0))
 
-    def _quantile(self, share: float) -> int:
+def length_quantiles(lengths: Mapping[int, int]) -> LengthQuantiles:
+    """Return the exact quantiles of lengths that occur so many times: what so large a share does not exceed."""
+    records = sum(lengths.values())
+
+    def quantile(share: float) -> int:
         passed = 0
-        for length in sorted(self.lengths):
-            passed += self.lengths[length]
-            if passed >= share * self.records:
+        for length in sorted(lengths):
+            passed += lengths[length]
+            if passed >= share * records:
                 return length
         return 0
+
+    return LengthQuantiles(quantile(0.5), quantile(0.9), max(lengths, default=0))

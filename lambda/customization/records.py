@@ -24,7 +24,7 @@ _decode: Callable[[bytes], Json] = msgspec.json.Decoder().decode
 
 
 def split_lines(chunks: Iterable[bytes], limit: int = MAX_LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a stream of bytes with their LF, those that are longer than `limit` cut after `limit` + 1 bytes.
+    """Yield the lines of a stream of bytes with their LF; those longer than `limit` are cut after `limit` + 1 bytes.
 
     Memory stays at one chunk and one line, also where a file has no line end at all.
     """
@@ -59,7 +59,7 @@ class RecordReader:
         """Yield the number of the line, from 1 with blank lines counted, and the record of every line that has one."""
         for number, line in enumerate(lines, 1):
             try:
-                record: Record | None = self._plain(line)
+                record: Record | None = self._plain(line if len(line) <= MAX_LINE_BYTES else b"")
             except _NOT_PLAIN:
                 self._line = number
                 record = self._read_carefully(line)
@@ -68,6 +68,7 @@ class RecordReader:
             if record is not None:
                 yield number, record
         if not self._begun:
+            self._line = 0
             self._report("empty_file")
 
     def _report(self, code: str, field: str = "", found: str = "", allowed: str = "", **values: str | int) -> None:
@@ -173,13 +174,15 @@ def _is_json(line: bytes) -> bool:
 
 
 def _encoding_of(line: bytes) -> str:
+    """Name the Japanese encodings in which the line can be read, of which one is likely the file's."""
+    names = []
     for encoding, name in _ENCODINGS:
         try:
             line.decode(encoding)
         except UnicodeDecodeError:
             continue
-        return f"what looks like {name}"
-    return ""
+        names.append(name)
+    return f"what looks like {' or '.join(names)}" if names else ""
 
 
 def _reason(line: bytes, error: str) -> str:

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from customization.charts import Captions, bar_chart, line_chart
 from customization.comparison import HISTOGRAM_BINS, Comparison, ModelResult
 from customization.inference import Call
-from customization.json_types import Json, JsonObject
 from customization.money import Estimate, Settlement
 from customization.profile import Profile
 from customization.texts import Sentence, say
@@ -73,7 +72,10 @@ class ResourceReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What is known of a run: everything but its names may be missing. Times are UTC."""
+    """What is known of a run: everything but its names may be missing. Times are UTC.
+
+    `request` is the run request as JSON, `call` the lines by which a person asks the model (`call_as_python`).
+    """
 
     run_id: str
     dataset: str
@@ -89,14 +91,14 @@ class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     comparison: Comparison | None = None
     stages: tuple[StageReport, ...] = ()
     profile: Profile | None = None
-    request: JsonObject = {}
+    request: dict[str, object] = {}
     estimate: Estimate | None = None
     settlement: Settlement | None = None
     resources: tuple[ResourceReport, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
     files: tuple[FileReport, ...] = ()
     notes: tuple[str, ...] = ()
-    call: Call | None = None
+    call: str = ""
 
 
 def render_report(data: ReportData) -> str:
@@ -119,7 +121,6 @@ def render_report(data: ReportData) -> str:
             say=sentence,
             charts=_Charts(data, text),
             request_rows=_rows(data.request),
-            call=_as_python(data.call, data.region) if data.call else "",
         )
     )
 
@@ -127,6 +128,24 @@ def render_report(data: ReportData) -> str:
 def report_json(data: ReportData) -> bytes:
     """Return the same data as JSON, for programs."""
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
+
+
+def call_as_python(call: Call, region: str) -> str:
+    """Return a call as lines that can be pasted into Python: strings are written as literals, so data stays data."""
+    lines = ["import json", "import boto3", "", f'client = boto3.client("bedrock-runtime", region_name={region!r})']
+    if call.operation == "converse":
+        lines += [
+            f"parameters = {pformat(call.parameters, width=100, sort_dicts=False)}",
+            "response = client.converse(**parameters)",
+            'print(response["output"]["message"]["content"])',
+        ]
+    else:
+        lines += [
+            f"body = {pformat(call.parameters['body'], width=100, sort_dicts=False)}",
+            f"response = client.invoke_model(modelId={call.parameters['modelId']!r}, body=json.dumps(body))",
+            'print(json.load(response["body"]))',
+        ]
+    return "\n".join(lines)
 
 
 @lru_cache(maxsize=1)
@@ -256,28 +275,10 @@ def _duration(span: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _rows(value: Json, path: str = "") -> list[tuple[str, str]]:
+def _rows(value: object, path: str = "") -> list[tuple[str, str]]:
     """Return the leaves of a request as (field, value)."""
     if isinstance(value, dict) and value:
-        return [row for key, item in value.items() for row in _rows(item, f"{path}.{key}" if path else key)]
+        return [row for key, item in value.items() for row in _rows(item, f"{path}.{key}" if path else str(key))]
     if isinstance(value, str):
         return [(path, value)]
     return [(path, msgspec.json.encode(value).decode())] if path else []
-
-
-def _as_python(call: Call, region: str) -> str:
-    """Return a call as lines that can be pasted into Python: strings are written as literals, so data stays data."""
-    lines = ["import json", "import boto3", "", f'client = boto3.client("bedrock-runtime", region_name={region!r})']
-    if call.operation == "converse":
-        lines += [
-            f"parameters = {pformat(call.parameters, width=100, sort_dicts=False)}",
-            "response = client.converse(**parameters)",
-            'print(response["output"]["message"]["content"])',
-        ]
-    else:
-        lines += [
-            f"body = {pformat(call.parameters['body'], width=100, sort_dicts=False)}",
-            f"response = client.invoke_model(modelId={call.parameters['modelId']!r}, body=json.dumps(body))",
-            'print(json.load(response["body"]))',
-        ]
-    return "\n".join(lines)

@@ -5,10 +5,8 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from textwrap import shorten
 from typing import Annotated, Literal, get_args
 
-import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
@@ -23,6 +21,8 @@ RUN_ID = rf"{DATASET}-[0-9a-f]{{10}}"
 LONGEST_KEEP_HOURS = 720
 # TooManyTagsException: 50 tags a resource, and four are this project's.
 MOST_TAGS = 46
+_LONGEST_QUOTE = 80
+_MOST_DIGITS = 20
 
 CustomizationType = Literal["FINE_TUNING", "CONTINUED_PRE_TRAINING"]
 ServingMode = Literal["auto", "on-demand", "provisioned", "none"]
@@ -47,7 +47,7 @@ def plain_number(value: object) -> str:
         number = Decimal(str(value)) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
     except InvalidOperation:
         number = None
-    if number is None or not number.is_finite():
+    if number is None or not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
         raise ValueError(f'found {json.dumps(value)}; expected a number, or the text of one such as "0.00001"')
     return format(number.normalize(), "f")
 
@@ -101,7 +101,13 @@ def _check_tags(tags: dict[str, str]) -> dict[str, str]:
 
 class _Part(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        allow_inf_nan=False,
+        field_title_generator=lambda name, _: to_camel(name),
     )
 
 
@@ -232,7 +238,7 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
         **document,
     }
     try:
-        request = RunRequest.model_validate_json(msgspec.json.encode(filled))
+        request = RunRequest.model_validate_json(json.dumps(filled))
     except ValidationError as error:
         raise refusal([text for problem in error.errors() for text in _describe(problem)]) from error
     problems = _contradictions(request)
@@ -264,6 +270,8 @@ def _describe(problem: ErrorDetails) -> list[str]:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return [_describe_unknown_field(problem["loc"])]
+    if problem["type"] == "json_invalid":
+        return [f"a text is not Unicode ({problem['msg']}); expected no lone surrogates such as \\ud800"]
     if problem["type"] == "missing":
         return [f"{path}: missing; expected the {RunRequest.model_fields[path].description}"]
     if problem["type"] == "value_error":
@@ -306,4 +314,5 @@ _FIELDS = {
 
 
 def _show(value: object) -> str:
-    return shorten(json.dumps(value, ensure_ascii=False, default=str), width=80, placeholder="...")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."

@@ -4,7 +4,8 @@ Every record has a place on a ring of 2^64, given by its content and the seed. T
 tenth of the ring, the validation records those from the middle on. So equal records fall into one split, and appending
 records moves no other record, but for the bounds: below 30 test records (or the model's minimum of validation records)
 the next ones up to a fifth of the ring join, above 1,000 the last ones leave. Both only ever move a record into the
-training data when others are appended, so what an earlier model learnt from never becomes a test record of a later one.
+training data when others are appended, so what an earlier model learnt from never becomes a test record of a later one
+(a file that barely has the records that its base model needs is split less, and so excepted).
 """
 
 import heapq
@@ -22,6 +23,10 @@ _RING = 1 << 64
 _USUAL = _RING // 10
 _WIDEST = _RING // 5
 _VALIDATION_START = _RING // 2
+
+# The least test records (None: no test split) and whether to make a validation split: what is tried, best first, until
+# enough is left to train on.
+_ATTEMPTS = ((MIN_TEST_RECORDS, True), (0, True), (MIN_TEST_RECORDS, False), (0, False), (None, True), (None, False))
 
 # What becomes of a record
 TRAIN, VALIDATION, TEST, LEAKED, CUT, REPEATED, UNASKED = range(7)
@@ -59,14 +64,14 @@ def split_training_file(digests: Sequence[int], held_out: Container[int], rules:
     """Return what becomes of each record of a training file: TRAIN, VALIDATION, TEST, LEAKED or CUT.
 
     Records that `held_out` contains (those of a given validation or test file) are LEAKED, those beyond the subset CUT.
-    A split that would leave fewer training records than the model needs is not made, first validation, then test.
+    Splits that would leave fewer training records than the model needs are made smaller or not at all.
     """
     places = array("Q", (place_of(digest, rules.seed) for digest in digests))
     fates = bytearray(LEAKED if digest in held_out else TRAIN for digest in digests)
-    for test, validation in ((True, True), (True, False), (False, True), (False, False)):
-        if (test and not rules.test) or (validation and not rules.validation):
+    for test_records, validation in _ATTEMPTS:
+        if (test_records is not None and not rules.test) or (validation and not rules.validation):
             continue
-        attempt = _with_splits(places, fates, rules, test=test, validation=validation)
+        attempt = _with_splits(places, fates, rules, test_records, validation=validation)
         if _is_enough(attempt, rules):
             fates = attempt
             break
@@ -91,13 +96,13 @@ def choose_test_records(digests: Sequence[int], seed: int, most: int, fates: byt
 
 
 def _with_splits(
-    places: Sequence[int], fates: bytearray, rules: SplitRules, *, test: bool, validation: bool
+    places: Sequence[int], fates: bytearray, rules: SplitRules, test_records: int | None, *, validation: bool
 ) -> bytearray:
     attempt = bytearray(fates)
-    if test:
+    if test_records is not None:
         # Equal test records are asked once, so only distinct ones count towards the bounds.
         near = sorted({place for place, fate in zip(places, fates, strict=True) if place < _WIDEST and fate == TRAIN})
-        _assign(attempt, places, 0, _cut(near, MIN_TEST_RECORDS, MAX_SPLIT_RECORDS), TEST)
+        _assign(attempt, places, 0, _cut(near, test_records, MAX_SPLIT_RECORDS), TEST)
     if validation:
         distances = ((place - _VALIDATION_START) % _RING for place in places)
         near = sorted(d for d, fate in zip(distances, fates, strict=True) if d < _WIDEST and fate == TRAIN)
