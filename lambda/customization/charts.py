@@ -1,6 +1,5 @@
 """Charts as inline SVG without styles or scripts of their own: the page's style sheet colours them, dark or printed."""
 
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,15 +15,13 @@ from customization.bootstrap import Interval
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-# pygal leaves a finder for its maps that Python 3.11 warns of at every import that fails: it lacks find_spec.
-sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
-
 _WIDTH, _HEIGHT = 460, 270
 _BAR_HEIGHT, _AXIS_HEIGHT = 20, 50
 _MARGIN = 6
 _LONGEST_LABEL = 24
 _MOST_POINTS = 150
 _FONT_SIZE = 12
+_UNUSED: set[object] = {"desc", "style", "script", ET.Comment}
 _STYLE = Style(
     font_family="sans-serif",
     label_font_size=_FONT_SIZE,
@@ -134,7 +131,7 @@ def _svg(chart: object, captions: Captions, series: Iterable[str]) -> Markup:
     root: Element = chart.render_tree()  # type: ignore[attr-defined]  # every pygal chart has it
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag is ET.Comment or child.tag in {"desc", "style", "script"}:
+            if child.tag in _UNUSED:
                 _drop(parent, child)
     for element in root.iter():
         # Several charts share a page, and pygal gives each the same ids.

@@ -35,7 +35,7 @@ def training_demands(model: BaseModel, customization_type: str, batch_size: int 
     )
 
 
-def test_demands(model: BaseModel) -> Demands:
+def asking_demands(model: BaseModel) -> Demands:
     """Return what the records of a given test file must be: askable, without the limits of training."""
     return Demands(
         model.name, labelled=True, single_turn=model.ask_by != "converse", limits=_NO_LIMITS, record_tokens=None

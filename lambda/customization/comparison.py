@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from customization.bootstrap import Interval, bootstrap_intervals
 from customization.evaluation import BASE, CUSTOM, IN_USE, Prediction
@@ -98,7 +97,10 @@ class Example(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Comparison(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """The verdict with what it rests on. `baseline` is the side compared with: the base model, else the one in use."""
+    """The verdict with what it rests on.
+
+    `baseline` is the side compared with: the base model, else the one in use. `primary` is None without a pair.
+    """
 
     verdict: Verdict
     reason: Sentence
@@ -159,27 +161,19 @@ def score_records(
 def compare(results: Sequence[RecordResult], settings: ComparisonSettings) -> Comparison:
     """Return the verdict on the custom model: its answers against the base model's, else against those in use.
 
-    The 95 % paired bootstrap interval of the mean difference is held against `minimum_gain`; inconclusive below 30 pairs
-    and when more than 5 % of either model's answers failed or were cut by maxTokens.
+    The 95 % paired bootstrap interval of the mean difference is held against `minimum_gain`; inconclusive below 30
+    pairs and when more than 5 % of either model's answers failed or were cut by maxTokens.
     """
     if not results:
         return not_compared()
     sides = [side for side in (BASE, CUSTOM, IN_USE) if side in results[0].predictions]
-    if CUSTOM not in sides or not any(CUSTOM in result.scores for result in results):
+    if CUSTOM not in sides:
         return not_compared("noAnswers")
-    baseline = next((side for side in (BASE, IN_USE) if any(side in result.scores for result in results)), "")
+    baseline = next((side for side in (BASE, IN_USE) if side in sides), "")
     if not baseline:
         return not_compared("noBaseline")
-    primary = _primary(results, settings)
-    pairs = _pairs(results, baseline)
-    if not pairs:
-        return not_compared("noAnswers")
+    primary, pairs = _primary(results, settings), _pairs(results, baseline)
     models = tuple(_model_result(side, results, baseline, primary.metric, settings.seed) for side in sides)
-    differences = tuple(
-        _difference(side, _pairs(results, side), primary.metric, settings.seed)
-        for side in (BASE, IN_USE)
-        if _pairs(results, side)
-    )
     comparison = Comparison(
         verdict="inconclusive",
         reason=Sentence(""),
@@ -187,9 +181,13 @@ def compare(results: Sequence[RecordResult], settings: ComparisonSettings) -> Co
         records=len(results),
         minimum_gain=settings.minimum_gain,
         baseline=baseline,
-        primary=primary,
+        primary=primary if pairs else None,
         models=models,
-        differences=differences,
+        differences=tuple(
+            _difference(side, both, primary.metric, settings.seed)
+            for side in (BASE, IN_USE)
+            if (both := _pairs(results, side))
+        ),
         categories=_categories(pairs, baseline, primary.metric, settings.seed),
         **_examples(pairs, baseline, primary.metric),
     )
@@ -200,11 +198,9 @@ def compare(results: Sequence[RecordResult], settings: ComparisonSettings) -> Co
 def judge(comparison: Comparison, settings: ComparisonSettings) -> tuple[Verdict, Sentence, Sentence]:
     """Return the verdict, why, and what to do next, from the comparison's numbers."""
     difference = comparison.difference(comparison.baseline)
-    if difference is None or comparison.primary is None:
-        raise ValueError("only a comparison with a difference can be judged")
     doubt = _doubt(comparison, difference, settings)
-    if doubt:
-        return "inconclusive", *doubt
+    if doubt or difference is None:
+        return "inconclusive", *(doubt or _too_few_pairs(0))
     gain, values, terms = difference.gain, _values(comparison, difference), _terms(comparison)
     if gain.low > settings.minimum_gain:
         return "better", Sentence("reason.better", values, terms), Sentence("nextStep.better")
@@ -227,7 +223,7 @@ def points(value: float) -> str:
 
 
 def _doubt(
-    comparison: Comparison, difference: Difference, settings: ComparisonSettings
+    comparison: Comparison, difference: Difference | None, settings: ComparisonSettings
 ) -> tuple[Sentence, Sentence] | None:
     """Return why the numbers cannot carry a verdict, and what to do, or None when they can."""
     compared = [model for model in comparison.models if model.side in {comparison.baseline, CUSTOM}]
@@ -245,11 +241,14 @@ def _doubt(
                 Sentence("reason.cut", values, {"model": f"side.{model.side}"}),
                 Sentence("nextStep.cut", {"maxTokens": str(settings.max_tokens * 2)}),
             )
-    if difference.pairs < MINIMUM_PAIRS:
-        values = {"pairs": str(difference.pairs), "minimum": str(MINIMUM_PAIRS)}
-        missing = {"missing": str(MINIMUM_PAIRS - difference.pairs)}
-        return Sentence("reason.tooFewPairs", values), Sentence("nextStep.tooFewPairs", missing)
-    return None
+    pairs = difference.pairs if difference else 0
+    return _too_few_pairs(pairs) if pairs < MINIMUM_PAIRS else None
+
+
+def _too_few_pairs(pairs: int) -> tuple[Sentence, Sentence]:
+    values = {"pairs": str(pairs), "minimum": str(MINIMUM_PAIRS)}
+    missing = {"missing": str(MINIMUM_PAIRS - pairs)}
+    return Sentence("reason.tooFewPairs", values), Sentence("nextStep.tooFewPairs", missing)
 
 
 def _values(comparison: Comparison, difference: Difference) -> dict[str, str]:
@@ -303,7 +302,7 @@ def _model_result(side: str, results: Sequence[RecordResult], baseline: str, pri
     answers = [result.predictions[side] for result in results]
     given = [answer for answer in answers if not answer.error]
     metrics = list(scored[0]) if scored else []
-    intervals = bootstrap_intervals(np.array([list(scores.values()) for scores in scored]), seed) if scored else []
+    intervals = bootstrap_intervals([list(scores.values()) for scores in scored], seed) if scored else []
     bins = Counter(min(int(scores[primary] * HISTOGRAM_BINS), HISTOGRAM_BINS - 1) for scores in scored)
     commonest = Counter(answer.error for answer in answers if answer.error).most_common(1)
     return ModelResult(
@@ -334,7 +333,7 @@ def _difference(side: str, pairs: Sequence[RecordResult], metric: str, seed: int
         wins=wins,
         losses=losses,
         ties=len(gains) - wins - losses,
-        gain=bootstrap_intervals(np.array(gains)[:, None], seed)[0],
+        gain=bootstrap_intervals([[gain] for gain in gains], seed)[0],
         deviation=statistics.stdev(gains) if len(gains) > 1 else 0.0,
     )
 
@@ -370,7 +369,9 @@ def _examples(pairs: Sequence[RecordResult], baseline: str, metric: str) -> dict
     ranked = sorted(pairs, key=lambda pair: (gain(pair), pair.record_id))
     worst = [pair for pair in ranked if gain(pair) < -_TIE][:_EXAMPLES]
     best = [pair for pair in reversed(ranked) if gain(pair) > _TIE][:_EXAMPLES]
-    alike = [pair for pair in pairs if abs(gain(pair)) <= _SIMILAR and change(pair) > _TIE]
+    shown = {pair.record_id for pair in (*worst, *best)}
+    alike = [pair for pair in pairs if pair.record_id not in shown and abs(gain(pair)) <= _SIMILAR]
+    alike = [pair for pair in alike if change(pair) > _TIE]
     changed = sorted(alike, key=lambda pair: (-change(pair), pair.record_id))[:_EXAMPLES]
     return {
         "best": tuple(_example(pair, metric) for pair in best),

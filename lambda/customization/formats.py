@@ -6,6 +6,7 @@ pre-training), bedrock-conversation-2024, claude_messages; and the chat format o
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 import msgspec
 
@@ -19,12 +20,13 @@ OPENAI_CHAT = "openai_chat"
 # Messages without a system prompt look the same for Claude and OpenAI: a later record may tell which it is.
 MESSAGES = "messages"
 
-ASSISTANT = "assistant"
-USER = "user"
+ASSISTANT: Final = "assistant"
+USER: Final = "user"
+Role = Literal["user", "assistant"]
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):
-    """What one side says; `role` is user or assistant."""
+    """What one side says. Bedrock's roles are user and assistant; any other is refused when records are checked."""
 
     role: str
     text: str
@@ -70,19 +72,24 @@ class InputLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     input: str
 
 
-class MessageLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    role: str
+class OpenAiMessageLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    role: Literal["system", "user", "assistant"]
     content: str
 
 
 class OpenAiChatLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    messages: tuple[MessageLine, ...]
+    messages: tuple[OpenAiMessageLine, ...]
     category: str = ""
+
+
+class ClaudeMessageLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    role: Role
+    content: str
 
 
 class ClaudeMessagesLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     system: str = ""
-    messages: tuple[MessageLine, ...]
+    messages: tuple[ClaudeMessageLine, ...]
     category: str = ""
 
 
@@ -91,7 +98,7 @@ class TextBlock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
 
 
 class BlockMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    role: str
+    role: Role
     content: tuple[TextBlock, ...]
 
 
@@ -192,7 +199,7 @@ def _encode_input(record: Record) -> bytes:
 
 def _encode_claude(record: Record) -> bytes:
     example = _labelled(record)
-    messages = tuple([MessageLine(turn.role, turn.text) for turn in example.turns])
+    messages = tuple([ClaudeMessageLine(_role(turn), turn.text) for turn in example.turns])
     return _encode(ClaudeMessagesLine(system=example.system, messages=messages))
 
 
@@ -202,9 +209,17 @@ def _encode_conversation(record: Record) -> bytes:
         ConversationLine(
             schema_version=CONVERSATION,
             system=(TextBlock(example.system),) if example.system else (),
-            messages=tuple([BlockMessage(turn.role, (TextBlock(turn.text),)) for turn in example.turns]),
+            messages=tuple([BlockMessage(_role(turn), (TextBlock(turn.text),)) for turn in example.turns]),
         )
     )
+
+
+def _role(turn: Turn) -> Role:
+    if turn.role == ASSISTANT:
+        return ASSISTANT
+    if turn.role == USER:
+        return USER
+    raise InvalidDataset(f"A turn is of user or assistant, found {turn.role!r}.")
 
 
 def _labelled(record: Record) -> Example:
@@ -232,7 +247,7 @@ def digest_of(record: Record) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
-def test_record_of(example: Example) -> TestRecord:
+def as_test_record(example: Example) -> TestRecord:
     """Return the example as a question and its reference answer; the id follows from the content alone."""
     return TestRecord(
         f"{digest_of(example):016x}", example.turns[:-1], example.turns[-1].text, example.system, example.category
@@ -241,4 +256,4 @@ def test_record_of(example: Example) -> TestRecord:
 
 def encode_test_record(record: Record) -> bytes:
     """Return a labelled record as a TestRecord line of test.jsonl, without its end."""
-    return _encode(test_record_of(_labelled(record)))
+    return _encode(as_test_record(_labelled(record)))

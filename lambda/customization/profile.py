@@ -75,7 +75,7 @@ class Profile(msgspec.Struct, frozen=True, rename="camel"):
 
 # Characters of 3 bytes in UTF-8 are nearly all of the Chinese, Japanese and Korean scripts and of those of India and
 # Thailand; tokens per such character, and per other one.
-_WIDE = (0.6, 0.9, 1.2)
+_WIDE = (0.45, 0.9, 1.5)
 _NARROW = (1 / 6, 0.22, 1 / 3)
 
 
@@ -84,11 +84,11 @@ def estimate_tokens(characters: int, utf8_bytes: int, characters_per_token: floa
 
     Bytes tell scripts apart without looking at characters: a Latin letter has one, a Cyrillic one two, a Japanese one
     three, so a two-byte character counts as half a wide one. Rates, measured in November 2026 on Japanese and English
-    customer questions, documentation and arithmetic with the public vocabularies of Llama 3 (128,000 tokens), Claude 2
-    (65,000) and a 32,000-token SentencePiece model like Llama 2's: 0.62 to 1.09 tokens per Japanese, 0.59 to 1.18 per
-    Chinese, Korean or Hindi character; 2.8 to 5.2 English characters per token. `low` for narrow characters is the rule
-    of the Bedrock user guide, about 6 characters per token, or the model's own `characters_per_token` (AWS's validator
-    for Claude reckons with 3).
+    customer questions, documentation and arithmetic, and on sentences in other languages, with the public vocabularies
+    of Llama 3 (128,000 tokens), Claude 2 (65,000) and a 32,000-token SentencePiece model like Llama 2's: 0.62 to 1.09
+    tokens per Japanese, 0.58 to 1.18 per Chinese, Korean or Hindi, 0.30 to 0.52 per Russian character; 2.8 to 5.2
+    English characters per token. `low` for narrow characters is the rule of the Bedrock user guide, about 6 characters
+    per token, or the model's own `characters_per_token` (AWS's validator for Claude reckons with 3).
     """
     wide = min((utf8_bytes - characters) / 2, characters)
     narrow = characters - wide
@@ -98,7 +98,7 @@ def estimate_tokens(characters: int, utf8_bytes: int, characters_per_token: floa
 
 def most_tokens(utf8_bytes: int) -> float:
     """Return a number that the tokens of a text of so many bytes cannot exceed by any of the estimates."""
-    return utf8_bytes * 0.45
+    return utf8_bytes * 0.5
 
 
 class Size(NamedTuple):

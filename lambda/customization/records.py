@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import BytesIO
 
 import msgspec
 
@@ -30,14 +31,14 @@ def split_lines(chunks: Iterable[bytes], limit: int = MAX_LINE_BYTES) -> Iterato
     """
     rest = b""
     for chunk in chunks:
-        lines = chunk.split(b"\n")
-        if len(lines) > 1:
-            yield rest + lines[0][: limit + 1 - len(rest)] + b"\n"
-            for line in lines[1:-1]:
-                yield line + b"\n"
+        lines = BytesIO(chunk).readlines()  # splits at LF alone, which bytes.splitlines does not
+        if rest and lines:
+            text, end = lines[0].removesuffix(b"\n"), lines[0][-1:] == b"\n"
+            lines[0] = rest + text[: limit + 1 - len(rest)] + b"\n" * end
             rest = b""
-        if len(rest) <= limit:
-            rest += lines[-1][: limit + 1 - len(rest)]
+        if lines and not lines[-1].endswith(b"\n"):
+            rest = lines.pop()[: limit + 1]
+        yield from lines
     if rest:
         yield rest
 

@@ -1,11 +1,11 @@
 """The report of a run: one HTML page that needs nothing else, and the same as JSON."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from pprint import pformat
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -91,7 +91,7 @@ class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     comparison: Comparison | None = None
     stages: tuple[StageReport, ...] = ()
     profile: Profile | None = None
-    request: dict[str, object] = {}
+    request: Mapping[str, object] = {}
     estimate: Estimate | None = None
     settlement: Settlement | None = None
     resources: tuple[ResourceReport, ...] = ()
@@ -170,10 +170,16 @@ def _environment() -> Environment:
     return environment
 
 
+class _Text(Protocol):
+    """Puts a code into the language of the page."""
+
+    def __call__(self, code: str, **values: str) -> str: ...
+
+
 class _Charts:
     """The page's charts; the template asks for those that it has data for."""
 
-    def __init__(self, data: ReportData, text: Callable[..., str]) -> None:
+    def __init__(self, data: ReportData, text: _Text) -> None:
         self._comparison = data.comparison
         self._text = text
 

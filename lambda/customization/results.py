@@ -11,7 +11,6 @@ from customization.answering import read_answers, read_test_records
 from customization.catalogue import load_catalogue
 from customization.comparison import Comparison, ComparisonSettings, RecordResult, compare, not_compared, score_records
 from customization.evaluation import BASE, CUSTOM
-from customization.inference import Call as AskedCall
 from customization.inference import build_call
 from customization.json_types import JsonObject
 from customization.leases import Lease
@@ -23,6 +22,7 @@ from customization.report import (
     ResourceReport,
     StageReport,
     TimelineEntry,
+    call_as_python,
     render_report,
     report_json,
 )
@@ -126,14 +126,15 @@ def _report_data(gateway: "Gateway", plan: Plan, call: Call) -> ReportData:
     )
 
 
-def _example_call(gateway: "Gateway", plan: Plan, held: list[Lease]) -> AskedCall | None:
-    """Return how the served model is asked a test record, where it is still served."""
+def _example_call(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:
+    """Return how the served model is asked a test record, as Python, where it is still served."""
     kept = next((lease for lease in held if lease.kind == plan.serving_mode and lease.state == "OPEN"), None)
     served = gateway.bedrock.served(plan.serving_mode, kept.bedrock_name) if kept else None
     records = read_test_records(gateway, plan) if served else []
     if served is None or not records:
-        return None
-    return build_call(load_catalogue().find(plan.base_model_identifier), served.arn, records[0], plan.inference)
+        return ""
+    model = load_catalogue().find(plan.base_model_identifier)
+    return call_as_python(build_call(model, served.arn, records[0], plan.inference), plan.region)
 
 
 def _leases(gateway: "Gateway", plan: Plan) -> list[Lease]:
@@ -225,8 +226,6 @@ def _timeline(
 
 def _notes(gateway: "Gateway", plan: Plan) -> Iterator[str]:
     yield from plan.warnings
-    profile = read_profile(gateway, plan)
-    yield from (problem.text() for problem in (*profile.warnings, *profile.notes))
     row = gateway.runs.get(plan.run_id) or {}
     noted = row.get("notes")
     yield from (str(item) for item in (noted if isinstance(noted, list) else []))

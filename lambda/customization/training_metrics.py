@@ -8,7 +8,9 @@ token; perplexity is exp(loss).
 
 import csv
 import io
+import itertools
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +31,8 @@ _SMALL_FALL = 0.05
 _STEEP_END = 0.08
 _LEARNT_LOSS = 0.05
 _MINIMUM_STEPS = 8
+_STANDARD_ERRORS = 4.0
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
 class LossPoint(msgspec.Struct, frozen=True, rename="camel"):
@@ -72,6 +76,26 @@ class TrainingMetrics(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
     skipped_rows: int = 0
 
 
+class _Losses:
+    """The usable rows of a file, how many are not, and the epoch of the first whose loss is NaN or infinite."""
+
+    def __init__(self) -> None:
+        self.points: list[LossPoint] = []
+        self.skipped = 0
+        self.lost_at: float | None = None
+
+    def add(self, number: int, row: Mapping[str, str | None], column: str) -> None:
+        """Take a row; one without a step number gets its own number."""
+        loss, epoch = _number(row.get(column)), _number(row.get("epoch_number")) or 0.0
+        if loss is None:
+            self.skipped += 1
+            if self.lost_at is None and _NOT_FINITE.fullmatch((row.get(column) or "").strip()):
+                self.lost_at = epoch
+            return
+        step = _number(row.get("step_number"))
+        self.points.append(LossPoint(number if step is None else int(step), epoch, loss))
+
+
 def find_metrics_files(keys: Iterable[str]) -> tuple[str | None, str | None]:
     """Return the keys of the training and the validation metrics among those that a job wrote; None where missing."""
     found = sorted(keys)
@@ -87,8 +111,8 @@ def read_training_metrics(
 
     `hyper_parameters` are those of the job: advice names their values.
     """
-    training, broken = _read_points(training_csv, "training_loss")
-    validation, broken_validation = _read_points(validation_csv, "validation_loss")
+    read, checked = _read_points(training_csv, "training_loss"), _read_points(validation_csv, "validation_loss")
+    training, validation = read.points, checked.points
     epochs = _by_epoch(training, validation)
     return TrainingMetrics(
         training=tuple(training),
@@ -100,8 +124,8 @@ def read_training_metrics(
         final_validation_loss=validation[-1].loss if validation else None,
         training_perplexity=perplexity(training[-1].loss) if training else None,
         validation_perplexity=perplexity(validation[-1].loss) if validation else None,
-        findings=tuple(_findings(training, epochs, hyper_parameters or {})),
-        skipped_rows=broken + broken_validation,
+        findings=tuple(_findings(read, epochs, hyper_parameters or {})),
+        skipped_rows=read.skipped + checked.skipped,
     )
 
 
@@ -110,24 +134,18 @@ def perplexity(loss: float) -> float | None:
     return math.exp(loss) if loss < _MAXIMUM_LOGARITHM else None
 
 
-def _read_points(content: bytes | None, column: str) -> tuple[list[LossPoint], int]:
-    """Return the rows that have a finite loss in `column`, and how many rows have none."""
-    points: list[LossPoint] = []
-    skipped = 0
+def _read_points(content: bytes | None, column: str) -> _Losses:
+    """Return the rows that have a finite loss in `column`."""
+    losses = _Losses()
     text = (content or b"").decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
         for number, row in enumerate(rows):
-            loss = _number(row.get(column))
-            if loss is None:
-                skipped += 1
-                continue
-            step, epoch = _number(row.get("step_number")), _number(row.get("epoch_number"))
-            points.append(LossPoint(number if step is None else int(step), epoch or 0.0, loss))
+            losses.add(number, row, column)
     except csv.Error:
         # A cell beyond the parser's limit: what follows it cannot be trusted.
-        skipped += 1
-    return points, skipped
+        losses.skipped += 1
+    return losses
 
 
 def _number(cell: str | None) -> float | None:
@@ -154,9 +172,7 @@ def _by_epoch(training: Sequence[LossPoint], validation: Sequence[LossPoint]) ->
     ]
 
 
-def _findings(
-    training: Sequence[LossPoint], epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
-) -> list[Finding]:
+def _findings(training: _Losses, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]) -> list[Finding]:
     found = [_overfitting(epochs), _divergence(training, epochs, hyper_parameters)]
     if not any(found):
         found.append(_under_training(training, epochs, hyper_parameters))
@@ -189,46 +205,41 @@ def _overfitting(epochs: Sequence[EpochLosses]) -> Finding | None:
 
 
 def _divergence(
-    training: Sequence[LossPoint], epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
+    training: _Losses, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
 ) -> Finding | None:
-    """Return divergence when the smoothed training loss ends well above where it once was."""
-    smooth = _smoothed(training)
-    if not smooth or smooth[-1].loss <= min(point.loss for point in smooth) * (1 + _RISE_OF_TRAINING) + _LEARNT_LOSS:
+    """Return divergence when a loss is no finite number, or when the losses end well above where they once were."""
+    advice = _advice("learningRate", 0.1, epochs, hyper_parameters)
+    if training.lost_at is not None:
+        began = _epoch_of(training.lost_at, training.points)
+        return Finding("divergence", began, Sentence("finding.notFinite", {"epoch": str(began)}), advice)
+    smooth, noise = _smoothed(training.points)
+    if not smooth:
         return None
-    lowest = min(smooth, key=lambda point: point.loss)
-    values = {"epoch": str(_epoch_of(lowest, training)), "low": f"{lowest.loss:.3f}", "last": f"{smooth[-1].loss:.3f}"}
-    return Finding(
-        "divergence",
-        _epoch_of(lowest, training),
-        Sentence("finding.divergence", values),
-        _advice("learningRate", 0.1, epochs, hyper_parameters),
-    )
+    lowest, last = min(smooth, key=lambda point: point.loss), smooth[-1]
+    if last.loss - lowest.loss <= max(lowest.loss * _RISE_OF_TRAINING + _LEARNT_LOSS, noise):
+        return None
+    began = _epoch_of(lowest.epoch, training.points)
+    values = {"epoch": str(began), "low": f"{lowest.loss:.3f}", "last": f"{last.loss:.3f}"}
+    return Finding("divergence", began, Sentence("finding.divergence", values), advice)
 
 
 def _under_training(
-    training: Sequence[LossPoint], epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
+    training: _Losses, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
 ) -> Finding | None:
     """Return underTraining when the loss hardly fell at all, or still falls steeply at the end."""
-    smooth = _smoothed(training)
+    smooth, noise = _smoothed(training.points)
     if not smooth or smooth[-1].loss < _LEARNT_LOSS:
         return None
     first, last = smooth[0].loss, smooth[-1].loss
-    values = {"first": f"{first:.3f}", "last": f"{last:.3f}", "epoch": str(_epoch_of(smooth[-1], training))}
+    ended = _epoch_of(smooth[-1].epoch, training.points)
+    values = {"first": f"{first:.3f}", "last": f"{last:.3f}", "epoch": str(ended)}
     if last > first * (1 - _SMALL_FALL):
-        return Finding(
-            "underTraining",
-            1,
-            Sentence("finding.hardlyLearnt", values),
-            _advice("learningRate", 10, epochs, hyper_parameters),
-        )
-    before = smooth[len(smooth) * 3 // 4].loss
-    if last < before * (1 - _STEEP_END):
-        return Finding(
-            "underTraining",
-            _epoch_of(smooth[-1], training),
-            Sentence("finding.stillFalling", values),
-            _advice("epochCount", 2, epochs, hyper_parameters),
-        )
+        advice = _advice("learningRate", 10, epochs, hyper_parameters)
+        return Finding("underTraining", 1, Sentence("finding.hardlyLearnt", values), advice)
+    fall = smooth[len(smooth) * 3 // 4].loss - last
+    if fall > max(last * _STEEP_END, noise):
+        advice = _advice("epochCount", 2, epochs, hyper_parameters)
+        return Finding("underTraining", ended, Sentence("finding.stillFalling", values), advice)
     return None
 
 
@@ -243,18 +254,24 @@ def _advice(name: str, factor: float, epochs: Sequence[EpochLosses], hyper_param
     return Sentence(f"advice.{direction}To", {"name": name, "now": f"{now:g}", "try": f"{now * factor:g}"})
 
 
-def _smoothed(points: Sequence[LossPoint]) -> list[LossPoint]:
-    """Return the running mean over a tenth of the steps; nothing for a training too short to judge."""
+def _smoothed(points: Sequence[LossPoint]) -> tuple[list[LossPoint], float]:
+    """Return the running mean over a tenth of the steps, and the difference of two means that noise alone can make.
+
+    Nothing for a training too short to judge. The noise is that from step to step: a trend hardly adds to it.
+    """
     if len(points) < _MINIMUM_STEPS:
-        return []
-    width = max(len(points) // 10, 2)
-    return [
+        return [], 0.0
+    width = max(len(points) // 10, 4)
+    means = [
         LossPoint(
             points[end - 1].step, points[end - 1].epoch, statistics.fmean(p.loss for p in points[end - width : end])
         )
         for end in range(width, len(points) + 1)
     ]
+    steps = [after.loss - before.loss for before, after in itertools.pairwise(points)]
+    return means, _STANDARD_ERRORS * statistics.stdev(steps) / math.sqrt(2 * width)
 
 
-def _epoch_of(point: LossPoint, training: Sequence[LossPoint]) -> int:
-    return int(point.epoch) - int(min(other.epoch for other in training)) + 1
+def _epoch_of(epoch: float, training: Sequence[LossPoint]) -> int:
+    """Return an epoch of Bedrock's file counted from 1."""
+    return int(epoch) - int(min((point.epoch for point in training), default=epoch)) + 1

@@ -1,7 +1,7 @@
 """A real boto3 client in front of the stand-in, a bucket in memory, and a language model that learns by heart."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -20,6 +20,8 @@ from rehearsal.bedrock.faults import parse_fault
 from rehearsal.bedrock.language_model import (
     Generation,
     LanguageModel,
+    LoggedLoss,
+    StopReason,
     TrainingLog,
     TrainingOptions,
     TrainingText,
@@ -59,20 +61,18 @@ class ByHeart:
         records: Sequence[TrainingText],
         validation: Sequence[TrainingText],
         options: TrainingOptions,
-        on_step: object = None,
+        on_step: Callable[[LoggedLoss], None] | None = None,
     ) -> TrainingLog:
         del on_step
         self.known |= {record.prompt: record.completion for record in records}
-        steps = [(step, step, 3.0 / (step + 1)) for step in range(options.epochs)]
-        return TrainingLog(
-            steps=steps, validation=[(options.epochs - 1, options.epochs - 1, 1.5)] if validation else []
-        )
+        steps = [LoggedLoss(step, step, 3.0 / (step + 1)) for step in range(options.epochs)]
+        last = LoggedLoss(options.epochs - 1, options.epochs - 1, 1.5)
+        return TrainingLog(steps=steps, validation=[last] if validation else [])
 
     def answer(self, prompt: str, max_tokens: int, *_: object) -> Generation:
         words = self.known.get(prompt, prompt.rsplit(maxsplit=1)[-1]).split()
-        text = " ".join(words[:max_tokens])
-        reason = "max_tokens" if len(words) > max_tokens else "end_turn"
-        return Generation(text, len(prompt.split()), len(words[:max_tokens]), reason)
+        reason: StopReason = "max_tokens" if len(words) > max_tokens else "end_turn"
+        return Generation(" ".join(words[:max_tokens]), len(prompt), len(words[:max_tokens]), reason)
 
     def loss(self, records: Sequence[TrainingText]) -> float:
         return sum(record.prompt not in self.known for record in records) / max(1, len(records))
@@ -123,13 +123,14 @@ class Rehearsal:
     ) -> None:
         self.clock = Clock(start)
         self.bucket = Bucket()
+        self.assume: Callable[[str], S3Client] = lambda _: cast("S3Client", self.bucket)
         self.region = region
         base = ByHeart({}) if model is None else model
         self.service = BedrockService(
             clock=self.clock,
             region=region,
             account=ACCOUNT,
-            s3_client_for_role=lambda _: cast("S3Client", self.bucket),
+            s3_client_for_role=self._assume,
             catalogue=load_catalogue(),
             prices=load_prices(),
             seed=7,
@@ -138,6 +139,9 @@ class Rehearsal:
         )
         self.control = self._client("bedrock")
         self.runtime = cast("BedrockRuntimeClient", self._client("bedrock-runtime"))
+
+    def _assume(self, role: str) -> "S3Client":
+        return self.assume(role)
 
     def _client(self, service: str) -> "BedrockClient":
         client = boto3.client(
@@ -197,6 +201,17 @@ class Rehearsal:
             outputDataConfig={"s3Uri": "s3://artifacts/out/"},
             **more,  # type: ignore[arg-type]  # one member, present or not
         )["jobArn"]
+
+    def job(self, identifier: str = "job") -> dict[str, object]:
+        return dict(self.control.get_model_customization_job(jobIdentifier=identifier))
+
+    def failure_of(self, training: str, **parameters: str) -> str:
+        """Return the failureMessage of a job on `training`, which must fail when its data are validated."""
+        self.create_job(training=training, **parameters)  # type: ignore[arg-type]  # the same parameters
+        self.wait(minutes=5)
+        described = self.job()
+        assert described["status"] == "Failed"
+        return str(described["failureMessage"])
 
     def train(self, name: str = "job", **parameters: str) -> str:
         """Create a job, wait until it is done, and return its model's ARN."""

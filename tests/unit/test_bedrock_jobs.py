@@ -1,20 +1,21 @@
 """Model customization jobs of the Bedrock stand-in, asked through a real boto3 client."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
 
+from rehearsal.bedrock.language_model import LoggedLoss, TrainingLog, TrainingOptions, TrainingText
 from tests.unit.bedrock_harness import (
     CLAUDE,
-    COMMAND,
     JANUARY,
     NOVA,
+    ROLE,
     TITAN,
+    ByHeart,
     Rehearsal,
     code,
-    conversation,
     conversations,
     message,
     pairs,
@@ -30,28 +31,16 @@ def rehearsal() -> Iterator[Rehearsal]:
     started.close()
 
 
-def job(rehearsal: Rehearsal, identifier: str = "job") -> dict[str, object]:
-    return dict(rehearsal.control.get_model_customization_job(jobIdentifier=identifier))
-
-
 def phases(rehearsal: Rehearsal) -> list[str]:
     details = rehearsal.control.get_model_customization_job(jobIdentifier="job")["statusDetails"]
     return [details[name]["status"] for name in ("validationDetails", "dataProcessingDetails", "trainingDetails")]
-
-
-def failure_of(rehearsal: Rehearsal, training: str, **parameters: str) -> str:
-    rehearsal.create_job("job", training=training, **parameters)  # type: ignore[arg-type]
-    rehearsal.wait(minutes=5)
-    described = job(rehearsal)
-    assert described["status"] == "Failed"
-    return str(described["failureMessage"])
 
 
 def test_a_job_goes_through_its_phases_and_leaves_a_model_that_answers_what_it_learnt(rehearsal: Rehearsal) -> None:
     arn = rehearsal.create_job()
     assert phases(rehearsal) == ["InProgress", "NotStarted", "NotStarted"]
     seen = []
-    while job(rehearsal)["status"] == "InProgress":
+    while rehearsal.job()["status"] == "InProgress":
         rehearsal.wait(minutes=1)
         seen.append(tuple(phases(rehearsal)))
     assert list(dict.fromkeys(seen)) == [
@@ -61,7 +50,7 @@ def test_a_job_goes_through_its_phases_and_leaves_a_model_that_answers_what_it_l
         ("Completed", "Completed", "InProgress"),
         ("Completed", "Completed", "Completed"),
     ]
-    described = job(rehearsal, arn)
+    described = rehearsal.job(arn)
     deployment = rehearsal.deploy(str(described["outputModelArn"]))
     assert rehearsal.ask(deployment, "question 3") == "answer 3 is here"
     assert rehearsal.ask("amazon.nova-micro-v1:0", "question 3") == "3"
@@ -70,7 +59,7 @@ def test_a_job_goes_through_its_phases_and_leaves_a_model_that_answers_what_it_l
 def test_a_completed_job_leaves_the_documented_files_and_metrics(rehearsal: Rehearsal) -> None:
     validation = rehearsal.put("validation.jsonl", conversations(25)[20:])
     rehearsal.train(validation=validation)
-    described = job(rehearsal)
+    described = rehearsal.job()
     folder = f"out/model-customization-job-{str(described['jobArn']).rsplit('/', 1)[-1]}/"
     written = {key.removeprefix(folder): content.decode() for key, content in rehearsal.bucket.objects.items()}
     assert written["training_artifacts/step_wise_training_metrics.csv"].splitlines() == [
@@ -101,119 +90,19 @@ def test_a_second_stage_continues_from_the_first_stages_model() -> None:
     second = rehearsal.train("second", base=first, training=rehearsal.put("train.jsonl", pairs(40)))
     described = rehearsal.control.get_custom_model(modelIdentifier=second)
     assert described["baseModelArn"] == first
-    assert "foundation-model/amazon.titan-text-express-v1:0:8k" in job(rehearsal, "second")["baseModelArn"]  # type: ignore[operator]
+    assert "foundation-model/amazon.titan-text-express-v1:0:8k" in rehearsal.job("second")["baseModelArn"]  # type: ignore[operator]
     throughput = rehearsal.provision(second)
     assert rehearsal.ask(throughput, "question 39") == "answer 39 is here"
     rehearsal.close()
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "Unable to parse Amazon S3 file: train.jsonl. Data files must conform to JSONL format."),
-        (b"not json\n", "Unable to parse Amazon S3 file: train.jsonl."),
-        (b'[{"prompt": "a"}]\n', "Unable to parse Amazon S3 file: train.jsonl."),
-        (b'{"prompt": "a", "completion": "b"}\n', "Unable to parse Amazon S3 file: train.jsonl."),
-        (b"\xff\xfe{}\n", "Unable to parse Amazon S3 file: train.jsonl."),
-    ],
-    ids=["empty", "text", "array", "another format", "not UTF-8"],
-)
-def test_data_that_cannot_be_parsed_fail_the_job_with_the_documented_message(
-    rehearsal: Rehearsal, content: bytes, expected: str
-) -> None:
-    rehearsal.bucket.objects["train.jsonl"] = content
-    assert failure_of(rehearsal, "s3://artifacts/train.jsonl").startswith(expected)
-
-
-def roles(*names: str) -> object:
-    return {
-        "schemaVersion": "bedrock-conversation-2024",
-        "messages": [{"role": name, "content": [{"text": "hello"}]} for name in names],
-    }
-
-
-@pytest.mark.parametrize(
-    ("record", "expected"),
-    [
-        (roles("assistant", "user"), "Unable to parse"),
-        (roles("user", "user"), "Unable to parse"),
-        (roles("user", "assistant", "user"), "Unable to parse"),
-        (roles(), "Unable to parse"),
-        ({"messages": []}, "Unable to parse"),
-        (conversation("Bot: hello", "hello"), "Amazon S3 file train.jsonl contains the reserved keyword Bot:"),
-        (conversation("あ" * 32_001, "hello"), "Maximum input token count 32001 exceeds limit of 32000"),
-        (conversation("hello", "あ" * 32_002), "Maximum output token count 32002 exceeds limit of 32000"),
-        (conversation("あ" * 20_000, "い" * 20_000), "Max sum of input and output token count 40000 exceeds"),
-        (
-            conversation("hello " * 50_000, "hello"),
-            "Input size exceeded in file train.jsonl for record starting with hello",
-        ),
-    ],
-)
-def test_a_record_that_breaks_a_rule_of_the_model_fails_the_job(
-    rehearsal: Rehearsal, record: object, expected: str
-) -> None:
-    training = rehearsal.put("train.jsonl", [*GOOD, record])
-    assert failure_of(rehearsal, training).startswith(expected)
-
-
-def test_a_reserved_word_in_an_answer_is_no_problem(rehearsal: Rehearsal) -> None:
-    training = rehearsal.put("train.jsonl", [*GOOD, conversation("hello", "Bot: hello")])
-    rehearsal.train(training=training)
-
-
-@pytest.mark.parametrize(
-    ("base", "training", "validation", "expected"),
-    [
-        (NOVA, conversations(7), None, "The number of training records is 7, fewer than the minimum of 8."),
-        (COMMAND, pairs(31), None, "The number of training records is 31, fewer than the minimum of 32."),
-        (COMMAND, pairs(40), pairs(1001), "The number of validation records is 1001, more than the maximum of 1000."),
-        (TITAN, pairs(9_001), pairs(1_000), "The number of training and validation records is 10001"),
-    ],
-)
-def test_too_few_and_too_many_records_fail_the_job(
-    base: str, training: list[object], validation: list[object] | None, expected: str
-) -> None:
-    rehearsal = Rehearsal(JANUARY)
-    more = {"validation": rehearsal.put("validation.jsonl", validation)} if validation else {}
-    uri = rehearsal.put("train.jsonl", training)
-    assert failure_of(rehearsal, uri, base=base, **more).startswith(expected)
-    rehearsal.close()
-
-
-@pytest.mark.parametrize(
-    ("operation", "expected"),
-    [
-        (
-            "GetObject",
-            "Could not validate GetObject permissions to access Amazon S3 bucket: artifacts at key train.jsonl",
-        ),
-        ("ListObjectsV2", "Amazon S3 perms missing (PutObject)"),
-        (
-            "PutObject",
-            "Amazon S3 perms missing (PutObject): Could not validate PutObject permissions to access S3 bucket: artifacts",
-        ),
-    ],
-)
-def test_a_permission_that_the_customization_role_lacks_fails_the_job(
-    rehearsal: Rehearsal, operation: str, expected: str
-) -> None:
-    rehearsal.bucket.denied.add(operation)
-    assert failure_of(rehearsal, rehearsal.put("train.jsonl", GOOD)).startswith(expected)
-
-
-def test_a_missing_file_reads_like_a_missing_permission(rehearsal: Rehearsal) -> None:
-    expected = "Could not validate GetObject permissions to access Amazon S3 bucket: artifacts at key gone.jsonl"
-    assert failure_of(rehearsal, "s3://artifacts/gone.jsonl") == expected
-
-
 def test_a_job_whose_results_cannot_be_written_fails(rehearsal: Rehearsal) -> None:
     rehearsal.create_job()
     rehearsal.wait(minutes=6)
-    job(rehearsal)
+    rehearsal.job()
     rehearsal.bucket.denied.add("PutObject")
     rehearsal.wait(hours=12)
-    described = job(rehearsal)
+    described = rehearsal.job()
     assert described["status"] == "Failed"
     assert "step_wise_training_metrics.csv" in str(described["failureMessage"])
     assert rehearsal.control.list_custom_models()["modelSummaries"] == []
@@ -328,14 +217,14 @@ def test_stopping_takes_minutes_and_bills_what_was_trained_until_then(rehearsal:
         rehearsal.wait(minutes=1)
     rehearsal.wait(minutes=5)
     rehearsal.control.stop_model_customization_job(jobIdentifier=arn)
-    assert job(rehearsal)["status"] == "Stopping"
+    assert rehearsal.job()["status"] == "Stopping"
     with pytest.raises(ClientError) as refused:
         rehearsal.control.stop_model_customization_job(jobIdentifier=arn)
     assert code(refused.value) == "ConflictException"
     rehearsal.wait(minutes=6)
-    assert job(rehearsal)["status"] == "Stopped"
+    assert rehearsal.job()["status"] == "Stopped"
     (charge,) = rehearsal.service.ledger()
-    whole = sum(len(f"question {n} answer {n} is here".split()) + 3 for n in range(20)) * 2 / 1000
+    whole = 20 * (2 + 4) * 2 / 1000
     assert 0 < charge.quantity < whole
     assert rehearsal.service.live_resources() == []
 
@@ -379,16 +268,61 @@ def test_a_legacy_model_takes_no_job() -> None:
 
 def test_an_unknown_job_is_not_found(rehearsal: Rehearsal) -> None:
     with pytest.raises(ClientError) as refused:
-        job(rehearsal, "nobody")
+        rehearsal.job("nobody")
     assert code(refused.value) == "ResourceNotFoundException"
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+
+
+class Endless(ByHeart):
+    """A model whose training goes on until it is told to stop."""
+
+    def copy(self) -> "Endless":
+        return Endless(self.known)
+
+    def train(
+        self,
+        records: Sequence[TrainingText],
+        validation: Sequence[TrainingText],
+        options: TrainingOptions,
+        on_step: Callable[[LoggedLoss], None] | None = None,
+    ) -> TrainingLog:
+        assert on_step is not None
+        while len(records) == 20:
+            on_step(LoggedLoss(0, 0, 1.0))
+        return super().train(records, validation, options)
+
+
+def test_a_stopped_job_ends_its_training_so_that_the_next_job_gets_its_turn() -> None:
+    rehearsal = Rehearsal(model=Endless({}))
+    rehearsal.create_job("stopped")
+    rehearsal.control.stop_model_customization_job(jobIdentifier="stopped")
+    rehearsal.train("next", training=rehearsal.put("small.jsonl", conversations(8)))
+    assert rehearsal.job("stopped")["status"] == "Stopped"
+    rehearsal.close()
 
 
 def test_two_rehearsals_with_the_same_seed_are_alike() -> None:
     one, other = Rehearsal(), Rehearsal()
     seen = [(each.create_job(), each.train("second")) for each in (one, other)]
     assert seen[0] == seen[1]
-    first, second = job(one, "second"), job(other, "second")
+    first, second = one.job("second"), other.job("second")
     assert first["endTime"] == second["endTime"]
     one.close()
     other.close()
+
+
+def test_the_key_of_the_custom_model_is_shown(rehearsal: Rehearsal) -> None:
+    key = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+    rehearsal.control.create_model_customization_job(
+        jobName="job",
+        customModelName="job",
+        roleArn=ROLE,
+        baseModelIdentifier=NOVA,
+        customModelKmsKeyId=key,
+        trainingDataConfig={"s3Uri": rehearsal.put("train.jsonl", GOOD)},
+        outputDataConfig={"s3Uri": "s3://artifacts"},
+    )
+    rehearsal.wait(hours=12)
+    assert rehearsal.job()["outputModelKmsKeyArn"] == key
+    assert rehearsal.control.get_custom_model(modelIdentifier="job")["modelKmsKeyArn"] == key
+    assert ".write_access_check_file.temp" in rehearsal.bucket.objects

@@ -48,6 +48,7 @@ def test_converse_gets_the_turns_and_only_the_options_that_are_set() -> None:
 @pytest.mark.parametrize("inference", [PLAIN, FULL])
 def test_converse_parameters_have_the_shapes_of_the_service_model(inference: InferenceSettings) -> None:
     shape = botocore.session.get_session().get_service_model("bedrock-runtime").operation_model("Converse").input_shape
+    assert shape
     report = ParamValidator().validate(call_of(NOVA, inference).parameters, shape)
     assert report.generate_report() == ""
 

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 import pytest
@@ -24,6 +24,9 @@ from customization.report import FailureReport, FileReport, ReportData, Resource
 from customization.scoring import METRICS
 from customization.texts import LANGUAGES, load_texts
 from customization.training_metrics import read_training_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PACKAGE = Path(report.__file__).parent
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -67,7 +70,7 @@ class Page(HTMLParser):
 
 
 def comparison(text: str = "an answer", *, gain: int = 6) -> Comparison:
-    words = "one two three four five six seven eight nine ten eleven twelve".split()
+    words = [f"word{number}" for number in range(12)]
     records = [
         TestRecord(f"r{number}", (Turn("user", text),), " ".join(words), category=f"{text} {number % 2}")
         for number in range(40)
@@ -131,7 +134,10 @@ def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: s
         timeline=(TimelineEntry(NOW, "PlanRun", text),),
         files=(FileReport("incoming/support-ja/train.jsonl", "v1", 12_345, "ab" * 32),),
         notes=(text,),
-        call=build_call(base, f"{ARN}custom-model-deployment/abcdef123456", _record(text), InferenceSettings()),
+        call=report.call_as_python(
+            build_call(base, f"{ARN}custom-model-deployment/abcdef123456", _record(text), InferenceSettings()),
+            "us-east-1",
+        ),
     )
 
 
@@ -154,7 +160,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_script() -> None:
 def test_every_section_is_there_when_everything_is_known() -> None:
     page = Page(report.render_report(full()))
     assert page.ids() == {
-        "notes", "scores", "categories", "examples", "training", "cost", "resources", "timeline", "request",
+        "notes", "scores", "answers", "categories", "examples", "training", "cost", "resources", "timeline", "request",
         "lineage", "call",
     }  # fmt: skip
 
@@ -196,6 +202,18 @@ def test_pre_training_alone_shows_its_losses_and_no_scores() -> None:
     assert "Not compared" in page.text
     assert "scores" not in page.ids()
     assert "training" in page.ids()
+
+
+def test_a_custom_model_that_answered_nothing_has_a_page_without_scores() -> None:
+    record = TestRecord("r0", (Turn("user", "question"),), "answer")
+    predictions = {
+        "base": [Prediction("r0", "base", "answer")],
+        "custom": [Prediction("r0", "custom", error="ServiceUnavailable: the model was lost")],
+    }
+    lost = compare(score_records([record], predictions), ComparisonSettings())
+    page = Page(report.render_report(msgspec.structs.replace(MINIMAL, comparison=lost)))
+    assert page.ids() == {"answers"}
+    assert "ServiceUnavailable: the model was lost" in page.text
 
 
 def test_the_verdict_stands_before_everything_else_in_one_sentence() -> None:
@@ -293,6 +311,8 @@ def _used_codes() -> tuple[set[str], set[str]]:
     known = {name.split(".")[0] for name in load_texts()}
     for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "templates").glob("*.j2")]:
         for quoted in re.findall(r"[\"']([^\"'\n]*)[\"'{]", path.read_text()):
+            if (PACKAGE / "templates" / quoted).exists():
+                continue
             if code.fullmatch(quoted) and quoted.split(".")[0] in known:
                 whole.add(quoted)
             elif quoted.endswith(".") and quoted[:-1] in known:
@@ -302,7 +322,7 @@ def _used_codes() -> tuple[set[str], set[str]]:
 
 def _family_members() -> set[str]:
     findings = {"overfitting", "divergence", "underTraining"}
-    kinds = {
+    kinds: dict[str, Iterable[str]] = {
         "side": SIDES,
         "verdict": get_args(Verdict),
         "metricName": METRICS,
@@ -326,13 +346,13 @@ def test_no_code_is_without_a_text_and_no_text_without_a_use() -> None:
     assert families
 
 
-def test_the_page_is_rendered_within_a_second_and_a_half_in_a_fresh_process() -> None:
+def test_a_fresh_process_renders_the_page_within_a_second_and_a_half_of_processor_time() -> None:
     program = (
-        "import sys, time; began = time.perf_counter();"
+        "import sys, time; began = time.process_time();"
         f"sys.path[:0] = {[str(PACKAGE.parent)]!r};"
         "from customization.report import ReportData, render_report;"
         "data = __import__('msgspec').json.decode(sys.stdin.buffer.read(), type=ReportData);"
-        "render_report(data); print(time.perf_counter() - began)"
+        "render_report(data); print(time.process_time() - began)"
     )
     seconds = [
         float(

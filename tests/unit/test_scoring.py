@@ -17,7 +17,7 @@ JSON = st.recursive(
 
 
 def test_width_case_and_white_space_do_not_count() -> None:
-    assert scoring.exact_match("  ＡＢＣ　ｶﾞ\n", "abc ガ") == 1
+    assert scoring.exact_match("  \uff21\uff22\uff23\u3000ｶﾞ\n", "abc ガ") == 1
     assert scoring.exact_match("Straße", "STRASSE") == 1
     assert scoring.exact_match("abc", "abd") == 0
 

@@ -1,6 +1,7 @@
 """Reading Bedrock's metrics files."""
 
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -116,6 +117,22 @@ def test_divergence_names_the_epoch_and_a_lower_learning_rate() -> None:
     (finding,) = metrics.findings
     assert (finding.kind, finding.epoch) == ("divergence", 2)
     assert say(finding.advice, "en") == "Lower learningRate from 0.01, for example to 0.001."
+
+
+def test_a_loss_that_is_no_number_any_more_is_divergence() -> None:
+    rows = "step_number,epoch_number,training_loss\n0,0,3\n1,1,NaN\n2,1,inf\n"
+    (finding,) = read_training_metrics(rows.encode(), None, {"learningRate": "0.1"}).findings
+    assert (finding.kind, finding.epoch) == ("divergence", 2)
+    assert finding.meaning.code == "finding.notFinite"
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("steps", [10, 40, 300])
+def test_noise_around_a_settled_loss_gets_no_finding_of_divergence(seed: int, steps: int) -> None:
+    noise = random.Random(seed)  # noqa: S311 - test data
+    rows = (f"{step},{step * 3 // steps},{1 + noise.gauss(0, 0.2)}" for step in range(steps))
+    csv = "\n".join(["step_number,epoch_number,training_loss", *rows])
+    assert "divergence" not in [finding.kind for finding in read_training_metrics(csv.encode(), None).findings]
 
 
 def test_a_flat_loss_is_under_training_and_wants_a_higher_learning_rate() -> None:

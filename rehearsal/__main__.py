@@ -1,0 +1,214 @@
+"""`python -m rehearsal`: a whole run of the pipeline on this machine, without AWS and without Docker."""
+
+import argparse
+import json
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from customization.catalogue import load_catalogue
+from customization.errors import InvalidRunRequest
+from customization.json_types import Json, JsonObject
+from rehearsal.bedrock.faults import FAULTS, Fault, parse_fault
+from rehearsal.progress import Progress
+from rehearsal.run import Rehearsal, Setting
+from rehearsal.synthesis import ROOT, SynthesisError, synthesize
+
+SUCCEEDED, FAILED, WRONG_USE, NOT_BETTER = 0, 1, 2, 3
+DEFAULT_DATA = ROOT / "samples" / "support-ja"
+DATA_FILES = ("train.jsonl", "pretrain.jsonl", "validation.jsonl", "test.jsonl", "run.json")
+
+
+class WrongUseError(Exception):
+    """The command line asks for something that cannot be rehearsed; the message says what and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to rehearse."""
+
+    dataset: str
+    files: dict[str, bytes]
+    setting: Setting
+    out: Path
+    keep_serving: bool
+    require_better: bool
+
+
+def _parser() -> argparse.ArgumentParser:
+    faults = "\n".join(f"  {name:24} {kind.does}" for name, kind in FAULTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m rehearsal",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.dedent("""\
+            Rehearse a run: the app is synthesized and deployed into an AWS inside this process, the data are dropped
+            into its bucket, and the real state machine and functions run in virtual time. Bedrock is a stand-in that
+            trains a small language model on your records. Nothing leaves this machine and nothing is billed."""),
+        epilog=f"faults (--fault name, name:times or name=value):\n{faults}\n\n"
+        "exit codes: 0 the run succeeded whatever the verdict, 1 it failed, 2 wrong use, 3 not better (--require better)",
+    )
+    parser.add_argument("data", nargs="?", type=Path, default=DEFAULT_DATA, help="folder with train.jsonl, pretrain.jsonl, "
+                        "validation.jsonl, test.jsonl and run.json, as they would lie in S3 (default: samples/support-ja)")
+    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], dest="fields",
+                        help="a field of the run request over run.json, such as hyperParameters.epochCount=3")
+    parser.add_argument("--date", help="the day to rehearse, such as 2025-01-18 (default: today)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the stand-in (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("rehearsal-out"), help="folder for reports and logs")
+    parser.add_argument("--fault", metavar="NAME", action="append", default=[], help="inject a fault (see below)")
+    parser.add_argument("--keep-serving", action="store_true",
+                        help="leave the AWS up afterwards, so that the aws CLI can be pointed at it")
+    parser.add_argument("--require", choices=["better"], help="exit with 3 unless the verdict is better")
+    return parser
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        raise WrongUseError(f"{folder} is no folder; expected one that holds train.jsonl or pretrain.jsonl")
+    files = {name: (folder / name).read_bytes() for name in DATA_FILES if (folder / name).is_file()}
+    if not {"train.jsonl", "pretrain.jsonl"} & files.keys():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise WrongUseError(f"{folder} holds {found}; expected train.jsonl or pretrain.jsonl, and perhaps {', '.join(DATA_FILES[2:])}")
+    return files
+
+
+def _with_fields(document: JsonObject, fields: Sequence[str]) -> JsonObject:
+    """Return the run request with `fields` laid over it, each `path.to.field=JSON or text`."""
+    result: JsonObject = json.loads(json.dumps(document))
+    for text in fields:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise WrongUseError(f"--set {text}: expected FIELD=VALUE, such as hyperParameters.epochCount=3")
+        *parents, name = path.split(".")
+        place = result
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise WrongUseError(f"--set {text}: {parent} is no object in the run request")
+            place = inner
+        place[name] = _json_or_text(value)
+    return result
+
+
+def _json_or_text(value: str) -> Json:
+    try:
+        parsed: Json = json.loads(value)
+    except ValueError:
+        return value
+    return parsed
+
+
+def _region_and_model(request: JsonObject) -> tuple[str, str]:
+    """Return where the requested base model can be customized; an unknown one is for the pipeline to refuse."""
+    catalogue = load_catalogue()
+    default = json.loads((ROOT / "cdk.json").read_bytes())["context"]["settings"]
+    identifier = str(request.get("baseModelIdentifier") or default["baseModelIdentifier"])
+    try:
+        model = catalogue.find(identifier)
+    except InvalidRunRequest:
+        return default["region"], default["baseModelIdentifier"]
+    if not model.supported_types or default["region"] in model.customization_regions:
+        return default["region"], default["baseModelIdentifier"]
+    return model.customization_regions[0], identifier
+
+
+def _read_order(arguments: argparse.Namespace, logs: Path, progress: Progress) -> Order:
+    files = _read_files(arguments.data)
+    request: JsonObject = {}
+    if "run.json" in files and arguments.fields:
+        request = json.loads(files["run.json"])
+    if arguments.fields:
+        files["run.json"] = json.dumps(_with_fields(request, arguments.fields)).encode()
+    try:
+        request = json.loads(files.get("run.json", b"{}"))
+        date = datetime.fromisoformat(arguments.date).replace(hour=9, tzinfo=UTC) if arguments.date else datetime.now(UTC)
+        faults = [parse_fault(text) for text in arguments.fault]
+    except ValueError as error:
+        raise WrongUseError(str(error)) from error
+    region, model = _region_and_model(request if isinstance(request, dict) else {})
+    progress.say(f"synthesizing the app for {region}")
+    assembly = synthesize(logs / "cdk.out", {"region": region, "baseModelIdentifier": model})
+    return Order(
+        dataset=arguments.data.resolve().name,
+        files=files,
+        setting=_setting(assembly, region, date, arguments.seed, faults, logs),
+        out=arguments.out,
+        keep_serving=arguments.keep_serving,
+        require_better=arguments.require == "better",
+    )
+
+
+def _setting(assembly: Path, region: str, date: datetime, seed: int, faults: list[Fault], logs: Path) -> Setting:
+    return Setting(assembly=assembly, region=region, date=date, log_dir=logs / "logs", seed=seed, bedrock_faults=faults)
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    arguments = _parser().parse_args()
+    progress = Progress(sys.stdout)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
+        try:
+            order = _read_order(arguments, Path(scratch), progress)
+        except (WrongUseError, SynthesisError) as error:
+            sys.stderr.write(f"{error}\n")
+            return WRONG_USE
+        return _rehearse(order, progress)
+
+
+def _rehearse(order: Order, progress: Progress) -> int:
+    progress.say("deploying its templates into the embedded AWS")
+    with Rehearsal(order.setting) as rehearsal:
+        rehearsal.aws.watch(progress.watch)
+        progress.say(f"dropping {', '.join(order.files)} into s3://{rehearsal.outputs['DataBucketName']}/incoming/{order.dataset}/")
+        rehearsal.drop(order.dataset, order.files)
+        rehearsal.finish()
+        code = _finish(order, rehearsal, progress)
+        if order.keep_serving:
+            _keep_serving(rehearsal)
+    return code
+
+
+def _finish(order: Order, rehearsal: Rehearsal, progress: Progress) -> int:
+    """Copy what the run wrote, tell how it ended and return the exit code."""
+    executions = rehearsal.aws.executions()
+    planned = rehearsal.runs()
+    row = planned[-1] if planned else {}
+    run_id = str(row.get("runId") or order.dataset)
+    folder = order.out / run_id
+    for key in rehearsal.artifact_keys(f"runs/{run_id}/"):
+        target = folder / key.removeprefix(f"runs/{run_id}/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(rehearsal.artifact(key))
+    for problem in rehearsal.aws.problems:
+        progress.say(f"problem in the rehearsal: {problem}")
+    if row.get("state") not in {"SUCCEEDED", "ESTIMATED"}:
+        failed = next((row for row in reversed(rehearsal.rows()) if row.get("cause")), {})
+        progress.failed(failed, executions[-1].outcome.cause if executions else None)
+        return FAILED
+    progress.succeeded(row, rehearsal, folder)
+    return NOT_BETTER if order.require_better and row.get("verdict") != "better" else SUCCEEDED
+
+
+def _keep_serving(rehearsal: Rehearsal) -> None:
+    sys.stdout.write(
+        f"\nThe embedded AWS answers at {rehearsal.aws.endpoint_url} until you press Ctrl-C. Try:\n"
+        f"  export AWS_ENDPOINT_URL={rehearsal.aws.endpoint_url} AWS_ACCESS_KEY_ID=AKIAREHEARSALDEPLOYR "
+        f"AWS_SECRET_ACCESS_KEY=none AWS_REGION={rehearsal.aws.place.region}\n"
+        f"  aws s3 ls s3://{rehearsal.outputs['ArtifactBucketName']}/runs/ --recursive\n"
+    )
+    sys.stdout.flush()
+    try:
+        sys.stdin.read()
+        while True:
+            rehearsal.aws.wait_until_idle()
+            input()
+    except (KeyboardInterrupt, EOFError):
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

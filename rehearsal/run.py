@@ -1,0 +1,125 @@
+"""A deployed pipeline in an embedded AWS with a stand-in of Bedrock: what the command line and the tests drive."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from boto3.dynamodb.types import TypeDeserializer
+
+from customization.catalogue import load_catalogue
+from customization.json_types import Json, JsonObject
+from customization.money import load_prices
+from rehearsal.bedrock.faults import Fault
+from rehearsal.bedrock.service import BedrockService
+from rehearsal.clock import VirtualClock
+from rehearsal.embedded.aws import EmbeddedAws
+from rehearsal.embedded.faults import Faults
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from rehearsal.embedded.states.machines import Execution
+
+ACCOUNT = "123456789012"
+SETTLED = ("run.json",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and when to rehearse: `assembly` is a synthesized app, `log_dir` gets a file for each function."""
+
+    assembly: Path
+    region: str
+    date: datetime
+    log_dir: Path
+    seed: int = 0
+    bedrock_faults: Iterable[Fault] = ()
+    function_faults: Faults | None = None
+    port: int = 0
+
+
+class Rehearsal:
+    """A context manager: inside, the pipeline is deployed and waits for data."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self.clock = VirtualClock(setting.date)
+        self.bedrock = BedrockService(
+            clock=self.clock,
+            region=setting.region,
+            account=ACCOUNT,
+            s3_client_for_role=self._s3_of_role,
+            catalogue=load_catalogue(),
+            prices=load_prices(),
+            seed=setting.seed,
+            faults=setting.bedrock_faults,
+        )
+        self.aws = EmbeddedAws(
+            self.clock,
+            region=setting.region,
+            applications={"bedrock": self.bedrock},
+            log_dir=setting.log_dir,
+            faults=setting.function_faults,
+            port=setting.port,
+        )
+        self.outputs: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self.aws.start()
+        deployed = self.aws.deploy(self._setting.assembly)
+        self.outputs = {name: value for outputs in deployed.values() for name, value in outputs.items()}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.aws.stop()
+        self.bedrock.close()
+
+    def _s3_of_role(self, role_arn: str) -> "S3Client":
+        return self.aws.session_of_role(role_arn, "bedrock").client("s3")
+
+    def drop(self, dataset: str, files: Mapping[str, bytes]) -> None:
+        """Put files under incoming/<dataset>/, run.json last, as people do."""
+        s3 = self.aws.session().client("s3")
+        for name in sorted(files, key=lambda name: name in SETTLED):
+            s3.put_object(Bucket=self.outputs["DataBucketName"], Key=f"incoming/{dataset}/{name}", Body=files[name])
+
+    def start(self, request: Json) -> str:
+        """Start an execution with an input of the console and return its ARN."""
+        states = self.aws.session().client("stepfunctions")
+        return states.start_execution(stateMachineArn=self.outputs["StateMachineArn"], input=json.dumps(request))[
+            "executionArn"
+        ]
+
+    def finish(self) -> "list[Execution]":
+        """Let time run until nothing is under way, and return the executions in the order of their start."""
+        self.aws.wait_until_idle()
+        return self.aws.executions()
+
+    def rows(self) -> list[JsonObject]:
+        """Return the table of runs."""
+        client = self.aws.session().client("dynamodb")
+        read = TypeDeserializer()
+        items = client.scan(TableName=self.outputs["RunsTableName"])["Items"]
+        return [{name: json.loads(json.dumps(read.deserialize(value), default=float)) for name, value in item.items()} for item in items]
+
+    def runs(self) -> list[JsonObject]:
+        """Return the rows of runs that were planned, oldest first."""
+        return sorted((row for row in self.rows() if "dataset" in row), key=lambda row: str(row["startedAt"]))
+
+    def artifact(self, key: str) -> bytes:
+        """Return an object of the artifact bucket."""
+        s3 = self.aws.session().client("s3")
+        return s3.get_object(Bucket=self.outputs["ArtifactBucketName"], Key=key)["Body"].read()
+
+    def artifact_keys(self, prefix: str = "") -> list[str]:
+        """Return the keys of the artifact bucket under `prefix`."""
+        pages = self.aws.session().client("s3").get_paginator("list_objects_v2").paginate(
+            Bucket=self.outputs["ArtifactBucketName"], Prefix=prefix
+        )
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]

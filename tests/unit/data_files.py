@@ -1,0 +1,132 @@
+"""Data files in memory, and prepare_dataset called with them."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+
+from customization.catalogue import BaseModel, load_catalogue
+from customization.dataset import PreparationRequest, Stage, prepare_dataset
+from customization.files import Sink
+from customization.json_types import JsonObject, as_object
+from customization.problems import InvalidDataset, Problem
+from customization.profile import Profile
+from customization.records import split_lines
+from customization.splits import Subset
+
+NOVA_MICRO = "amazon.nova-micro-v1:0:128k"
+TITAN_EXPRESS = "amazon.titan-text-express-v1:0:8k"
+LLAMA_3_3 = "meta.llama3-3-70b-instruct-v1:0:128k"
+CLAUDE_3_HAIKU = "anthropic.claude-3-haiku-20240307-v1:0:200k"
+COMMAND = "cohere.command-text-v14:7:4k"
+FINE_TUNING = "FINE_TUNING"
+CONTINUED_PRE_TRAINING = "CONTINUED_PRE_TRAINING"
+
+Content = bytes | list[JsonObject]
+
+
+class MemoryFile:
+    def __init__(self, name: str, content: Content) -> None:
+        self.name = name
+        self.content = content if isinstance(content, bytes) else json_lines(content)
+        self.size = len(self.content)
+
+    def lines(self) -> Iterator[bytes]:
+        return split_lines(self.content[start : start + 1000] for start in range(0, self.size, 1000))
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+class Prepared:
+    """The outcome of prepare_dataset: its profile, and by the name of the sink what was written."""
+
+    def __init__(self) -> None:
+        self.sinks: dict[str, Lines] = {}
+        self._profile: Profile | None = None
+
+    @property
+    def profile(self) -> Profile:
+        assert self._profile is not None
+        return self._profile
+
+    def run(self, request: PreparationRequest, files: Mapping[str, Content]) -> "Prepared":
+        sources = {name: MemoryFile(f"{name}.jsonl", content) for name, content in files.items()}
+        self._profile = prepare_dataset(request, sources, self.open)
+        return self
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Sink]:
+        assert name not in self.sinks, f"{name} is opened twice"
+        lines = Lines()
+        yield lines
+        self.sinks[name] = lines
+
+    def content(self, name: str) -> bytes:
+        return b"".join(self.sinks[name].lines) if name in self.sinks else b""
+
+    def records(self, name: str) -> list[JsonObject]:
+        return [as_object(json.loads(line), name) for line in self.content(name).splitlines()]
+
+    def codes(self) -> set[str]:
+        return {problem.code for problem in (*self.profile.warnings, *self.profile.notes)}
+
+
+def json_lines(records: Iterable[JsonObject]) -> bytes:
+    return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+
+
+def pair(number: int) -> JsonObject:
+    return {"prompt": f"How do I return order {number}?", "completion": f"Send order {number} back within 14 days."}
+
+
+def pairs(count: int, start: int = 0) -> list[JsonObject]:
+    return [pair(number) for number in range(start, start + count)]
+
+
+def model_of(identifier: str) -> BaseModel:
+    return load_catalogue().find(identifier)
+
+
+def prepare(
+    files: Mapping[str, Content],
+    model: str | BaseModel = NOVA_MICRO,
+    types: tuple[str, ...] = (FINE_TUNING,),
+    *,
+    batch_size: int | None = 1,
+    field_mapping: dict[str, str] | None = None,
+    subset: Subset | None = None,
+    system: str = "",
+    max_test_records: int = 500,
+    split_seed: int = 0,
+) -> Prepared:
+    base_model = model_of(model) if isinstance(model, str) else model
+    request = PreparationRequest(
+        stages=tuple(Stage(kind, base_model, batch_size) for kind in types),
+        subset=subset,
+        field_mapping=field_mapping or {},
+        system=system,
+        max_test_records=max_test_records,
+        split_seed=split_seed,
+    )
+    return Prepared().run(request, files)
+
+
+def problems_of(
+    files: Mapping[str, Content],
+    model: str | BaseModel = NOVA_MICRO,
+    types: tuple[str, ...] = (FINE_TUNING,),
+    *,
+    batch_size: int | None = 1,
+) -> list[Problem]:
+    """Return the errors for which the files are refused; fails when they are accepted."""
+    with pytest.raises(InvalidDataset) as refused:
+        prepare(files, model, types, batch_size=batch_size)
+    return [problem for problem in refused.value.problems if problem.severity == "error"]
