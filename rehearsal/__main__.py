@@ -51,16 +51,31 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"faults (--fault name, name:times or name=value):\n{faults}\n\n"
         "exit codes: 0 the run succeeded whatever the verdict, 1 it failed, 2 wrong use, 3 not better (--require better)",
     )
-    parser.add_argument("data", nargs="?", type=Path, default=DEFAULT_DATA, help="folder with train.jsonl, pretrain.jsonl, "
-                        "validation.jsonl, test.jsonl and run.json, as they would lie in S3 (default: samples/support-ja)")
-    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], dest="fields",
-                        help="a field of the run request over run.json, such as hyperParameters.epochCount=3")
+    parser.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        default=DEFAULT_DATA,
+        help="folder with train.jsonl, pretrain.jsonl, "
+        "validation.jsonl, test.jsonl and run.json, as they would lie in S3 (default: samples/support-ja)",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        dest="fields",
+        help="a field of the run request over run.json, such as hyperParameters.epochCount=3",
+    )
     parser.add_argument("--date", help="the day to rehearse, such as 2025-01-18 (default: today)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the stand-in (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("rehearsal-out"), help="folder for reports and logs")
     parser.add_argument("--fault", metavar="NAME", action="append", default=[], help="inject a fault (see below)")
-    parser.add_argument("--keep-serving", action="store_true",
-                        help="leave the AWS up afterwards, so that the aws CLI can be pointed at it")
+    parser.add_argument(
+        "--keep-serving",
+        action="store_true",
+        help="leave the AWS up afterwards, so that the aws CLI can be pointed at it",
+    )
     parser.add_argument("--require", choices=["better"], help="exit with 3 unless the verdict is better")
     return parser
 
@@ -71,7 +86,9 @@ def _read_files(folder: Path) -> dict[str, bytes]:
     files = {name: (folder / name).read_bytes() for name in DATA_FILES if (folder / name).is_file()}
     if not {"train.jsonl", "pretrain.jsonl"} & files.keys():
         found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise WrongUseError(f"{folder} holds {found}; expected train.jsonl or pretrain.jsonl, and perhaps {', '.join(DATA_FILES[2:])}")
+        raise WrongUseError(
+            f"{folder} holds {found}; expected train.jsonl or pretrain.jsonl, and perhaps {', '.join(DATA_FILES[2:])}"
+        )
     return files
 
 
@@ -124,7 +141,9 @@ def _read_order(arguments: argparse.Namespace, logs: Path, progress: Progress) -
         files["run.json"] = json.dumps(_with_fields(request, arguments.fields)).encode()
     try:
         request = json.loads(files.get("run.json", b"{}"))
-        date = datetime.fromisoformat(arguments.date).replace(hour=9, tzinfo=UTC) if arguments.date else datetime.now(UTC)
+        date = (
+            datetime.fromisoformat(arguments.date).replace(hour=9, tzinfo=UTC) if arguments.date else datetime.now(UTC)
+        )
         faults = [parse_fault(text) for text in arguments.fault]
     except ValueError as error:
         raise WrongUseError(str(error)) from error
@@ -163,7 +182,9 @@ def _rehearse(order: Order, progress: Progress) -> int:
     progress.say("deploying its templates into the embedded AWS")
     with Rehearsal(order.setting) as rehearsal:
         rehearsal.aws.watch(progress.watch)
-        progress.say(f"dropping {', '.join(order.files)} into s3://{rehearsal.outputs['DataBucketName']}/incoming/{order.dataset}/")
+        progress.say(
+            f"dropping {', '.join(order.files)} into s3://{rehearsal.outputs['DataBucketName']}/incoming/{order.dataset}/"
+        )
         rehearsal.drop(order.dataset, order.files)
         rehearsal.finish()
         code = _finish(order, rehearsal, progress)

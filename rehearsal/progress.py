@@ -101,7 +101,9 @@ class Progress:
     def failed(self, row: JsonObject, cause: str | None) -> None:
         """Print what failed, why, and what to do."""
         self._print("")
-        self._print(f"Failed at {row.get('failedState', 'the start')}: {row.get('error', row.get('state', ''))}", "bold red")
+        self._print(
+            f"Failed at {row.get('failedState', 'the start')}: {row.get('error', row.get('state', ''))}", "bold red"
+        )
         self._print(str(row.get("cause") or cause or "no execution was started"))
         if row.get("fix"):
             self._print(f"What to do: {row['fix']}")

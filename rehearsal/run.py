@@ -106,7 +106,10 @@ class Rehearsal:
         client = self.aws.session().client("dynamodb")
         read = TypeDeserializer()
         items = client.scan(TableName=self.outputs["RunsTableName"])["Items"]
-        return [{name: json.loads(json.dumps(read.deserialize(value), default=float)) for name, value in item.items()} for item in items]
+        return [
+            {name: json.loads(json.dumps(read.deserialize(value), default=float)) for name, value in item.items()}
+            for item in items
+        ]
 
     def runs(self) -> list[JsonObject]:
         """Return the rows of runs that were planned, oldest first."""
@@ -119,7 +122,10 @@ class Rehearsal:
 
     def artifact_keys(self, prefix: str = "") -> list[str]:
         """Return the keys of the artifact bucket under `prefix`."""
-        pages = self.aws.session().client("s3").get_paginator("list_objects_v2").paginate(
-            Bucket=self.outputs["ArtifactBucketName"], Prefix=prefix
+        pages = (
+            self.aws.session()
+            .client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=self.outputs["ArtifactBucketName"], Prefix=prefix)
         )
         return [item["Key"] for page in pages for item in page.get("Contents", [])]

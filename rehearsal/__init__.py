@@ -1,0 +1,6 @@
+"""The pipeline on this machine. The functions' import root, lambda/, is put on the path, as Lambda does."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lambda"))

@@ -1,0 +1,294 @@
+"""Every HTTP request to the embedded AWS comes through here: routed, authorized, answered, and turned into events."""
+
+import itertools
+import json
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from io import BytesIO
+from typing import TYPE_CHECKING, Protocol
+from xml.sax.saxutils import escape
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.wrappers import Request
+
+from customization.json_types import JsonObject, as_list, as_object
+from rehearsal.clock import VirtualClock
+from rehearsal.embedded.access import Access, AccessDeniedError
+from rehearsal.embedded.authorization import Place, UnknownActionError, demands, function_of
+from rehearsal.embedded.deployed import Deployed
+from rehearsal.embedded.events import EventBus
+from rehearsal.embedded.lambda_runtime import LambdaRuntime, ThrottledError
+from rehearsal.embedded.moto_services import MotoServices, Session
+from rehearsal.embedded.policies import Demand
+from rehearsal.embedded.requests import HttpAnswer, HttpRequest, json_error
+from rehearsal.embedded.states_api import StatesApi
+from rehearsal.embedded.supported import SUPPORTED
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_MOTO_SERVICES = as_list(SUPPORTED["motoServices"], "motoServices")
+_QUERY_SERVICES = ("sns", "sts", "iam", "cloudformation")
+
+
+class Application(Protocol):
+    """A service that somebody else stands in for, such as Bedrock; chosen by the signing name of a request."""
+
+    def handle(
+        self,
+        method: str,
+        path: str,
+        query_string: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of the answer."""
+
+    def authorization(self, method: str, path: str, query_string: str, body: bytes) -> Iterable[tuple[str, str]]:
+        """Return the actions and resource ARNs that the call needs; an unknown path needs nothing."""
+
+    def tags(self, resource_arn: str) -> Mapping[str, str]:
+        """Return the tags of a resource, for conditions on aws:ResourceTag; none for an unknown resource."""
+
+
+@dataclass(frozen=True)
+class Notification:
+    """A message that was published to a topic."""
+
+    at: datetime
+    topic_arn: str
+    subject: str
+    message: str
+    role_arn: str
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the front sends requests to."""
+
+    clock: VirtualClock
+    place: Place
+    moto: MotoServices
+    deployed: Deployed
+    access: Access
+    states: StatesApi
+    runtime: LambdaRuntime
+    events: EventBus
+    applications: Mapping[str, Application]
+    problem: Callable[[str], None]
+
+
+class _QuietHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept, which halves the time of a call
+
+    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002  the interface of werkzeug
+        """Write nothing: calls are recorded by Access."""
+
+
+class Front:
+    """A WSGI application and its server."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._sequence = itertools.count(0x0062E99A88DC407460)
+        self.notifications: list[Notification] = []
+        self._server: BaseWSGIServer | None = None
+
+    def serve(self, port: int) -> int:
+        """Answer on localhost from a thread of its own; returns the port, a free one for 0."""
+        self._server = make_server("localhost", port, self, threaded=True, request_handler=_QuietHandler)
+        threading.Thread(target=self._server.serve_forever, name="embedded AWS", daemon=True).start()
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop answering."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        with self._services.clock.hold():
+            answer = self._answer(environ)
+        try:
+            phrase = HTTPStatus(answer.status).phrase
+        except ValueError:
+            phrase = "Unknown"
+        start_response(f"{answer.status} {phrase}", list(answer.headers.items()))
+        return [answer.body]
+
+    def _answer(self, environ: "WSGIEnvironment") -> HttpAnswer:
+        request = _read(environ)
+        session = self._services.access.session_of(request.access_key)
+        try:
+            if session is not None:
+                self._services.access.require(session, self._demands(request))
+            answer = self._dispatch(request, environ)
+            if session is not None:
+                self._hide_missing_object(request, session, answer)
+            self._after(request, session, answer)
+        except AccessDeniedError as error:
+            return _denied(request, str(error))
+        except UnknownActionError as error:
+            self._services.problem(str(error))
+            return json_error(501, "NotImplemented", str(error))
+        except Exception as error:  # noqa: BLE001  whatever fails here is a fault of the emulator that people must see
+            self._services.problem(f"{request.service} {request.operation or request.path}: {traceback.format_exc()}")
+            return json_error(500, "InternalFailure", f"the rehearsal itself failed: {error}")
+        return answer
+
+    def _demands(self, request: HttpRequest) -> list[Demand]:
+        application = self._services.applications.get(request.service)
+        if application is None:
+            return demands(request, self._services.place)
+        needed = application.authorization(request.method, request.path, request.query_string, request.body)
+        return [Demand(action, arn, self._context(application, action, arn)) for action, arn in needed]
+
+    def _context(self, application: Application, action: str, arn: str) -> dict[str, str]:
+        if action == "iam:PassRole":
+            return {"iam:PassedToService": "bedrock.amazonaws.com"}
+        if action.startswith("kms:"):
+            return {"kms:ViaService": f"bedrock.{self._services.place.region}.amazonaws.com"}
+        return {f"aws:ResourceTag/{key}": value for key, value in application.tags(arn).items()}
+
+    def _dispatch(self, request: HttpRequest, environ: "WSGIEnvironment") -> HttpAnswer:
+        services = self._services
+        application = services.applications.get(request.service)
+        if application is not None:
+            return HttpAnswer(
+                *application.handle(request.method, request.path, request.query_string, request.headers, request.body),
+            )
+        if request.service == "states":
+            return services.states.handle(request)
+        if request.service == "lambda":
+            return self._invoke(request)
+        if request.service == "events":
+            return self._put_events(request)
+        if request.service in _MOTO_SERVICES:
+            return services.moto.answer(environ)
+        raise UnknownActionError(f"the rehearsal has no service {request.service}")
+
+    def _invoke(self, request: HttpRequest) -> HttpAnswer:
+        name = function_of(request)
+        if name is None:
+            raise UnknownActionError("of Lambda the rehearsal answers Invoke only")
+        function = self._services.deployed.function(name)
+        if function is None:
+            return json_error(404, "ResourceNotFoundException", f"Function not found: {name}")
+        payload = json.loads(request.body or b"{}")
+        if request.headers.get("x-amz-invocation-type") == "Event":
+            self._services.clock.spawn(lambda: self._services.events.call_later(function, payload), name)
+            return HttpAnswer(202, {}, b"")
+        try:
+            answer = self._services.runtime.invoke(function, payload)
+        except ThrottledError as error:
+            return json_error(429, "TooManyRequestsException", str(error))
+        headers = {"Content-Type": "application/json", "X-Amz-Executed-Version": function.version}
+        if answer.failed:
+            headers["X-Amz-Function-Error"] = "Unhandled"
+        return HttpAnswer(200, headers, answer.payload.encode())
+
+    def _put_events(self, request: HttpRequest) -> HttpAnswer:
+        if request.operation != "PutEvents":
+            raise UnknownActionError("of EventBridge the rehearsal answers PutEvents only")
+        results: list[JsonObject] = []
+        for item in as_list(request.json["Entries"], "Entries"):
+            entry = as_object(item, "Entries")
+            detail = as_object(json.loads(str(entry["Detail"])), "Detail")
+            resources = [str(resource) for resource in as_list(entry.get("Resources", []), "Resources")]
+            event = self._services.events.event(str(entry["Source"]), str(entry["DetailType"]), resources, detail)
+            self._services.events.publish(event)
+            results.append({"EventId": event["id"]})
+        body = json.dumps({"FailedEntryCount": 0, "Entries": results}).encode()
+        return HttpAnswer(200, {"Content-Type": "application/x-amz-json-1.1"}, body)
+
+    def _hide_missing_object(self, request: HttpRequest, session: Session, answer: HttpAnswer) -> None:
+        """S3 tells only those who may list a bucket that an object is missing; others are denied."""
+        bucket, key = request.bucket_and_key if request.service == "s3" else ("", "")
+        if key and answer.status == HTTPStatus.NOT_FOUND and request.method in ("GET", "HEAD"):
+            self._services.access.require(session, [Demand("s3:ListBucket", f"arn:aws:s3:::{bucket}")])
+
+    def _after(self, request: HttpRequest, session: Session | None, answer: HttpAnswer) -> None:
+        if answer.status != HTTPStatus.OK:
+            return
+        if request.service == "s3":
+            reason = _created_by(request, answer)
+            if reason is not None:
+                self._object_created(request, reason)
+        elif request.service == "sns" and request.operation == "Publish":
+            form = request.form
+            role = "" if session is None else session.role_arn
+            now = self._services.clock.now()
+            subject = form.get("Subject", "")
+            self.notifications.append(Notification(now, form["TopicArn"], subject, form["Message"], role))
+
+    def _object_created(self, request: HttpRequest, reason: str) -> None:
+        services = self._services
+        bucket, key = request.bucket_and_key
+        if bucket not in services.deployed.event_buckets:
+            return
+        stored = services.moto.stored_object(bucket, key)
+        described: JsonObject = {
+            "key": key,
+            "size": stored.size,
+            "etag": stored.etag,
+            "sequencer": f"{next(self._sequence):018X}",
+        }
+        if stored.version_id is not None:
+            described["version-id"] = stored.version_id
+        detail: JsonObject = {
+            "version": "0",
+            "bucket": {"name": bucket},
+            "object": described,
+            "request-id": f"{next(self._sequence):016X}"[-16:],
+            "requester": services.place.account,
+            "source-ip-address": "127.0.0.1",
+            "reason": reason,
+        }
+        arn = f"arn:aws:s3:::{bucket}"
+        services.events.publish(services.events.event("aws.s3", "Object Created", [arn], detail))
+
+
+def _read(environ: "WSGIEnvironment") -> HttpRequest:
+    """Read a request whole, and leave its body readable for moto."""
+    wsgi = Request(environ)
+    body = wsgi.get_data(cache=False)
+    environ["wsgi.input"] = BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    path, _, query = str(environ.get("REQUEST_URI", wsgi.path)).partition("?")
+    return HttpRequest(
+        method=wsgi.method,
+        path=path,
+        query_string=query,
+        headers={name.lower(): value for name, value in wsgi.headers.items()},
+        body=body,
+    )
+
+
+def _created_by(request: HttpRequest, answer: HttpAnswer) -> str | None:
+    """Return the reason that S3's event gives for a new object, None when the request made none."""
+    _, key = request.bucket_and_key
+    if not key:
+        return None
+    if request.method == "POST" and "uploadId" in request.query:
+        return "CompleteMultipartUpload" if b"CompleteMultipartUploadResult" in answer.body else None
+    if request.method != "PUT" or request.query.keys() - {"x-id"}:
+        return None
+    return "CopyObject" if "x-amz-copy-source" in request.headers else "PutObject"
+
+
+def _denied(request: HttpRequest, message: str) -> HttpAnswer:
+    xml = {"Content-Type": "application/xml"}
+    if request.service == "s3":
+        body = f"<Error><Code>AccessDenied</Code><Message>{escape(message)}</Message></Error>"
+        return HttpAnswer(403, xml, b"" if request.method == "HEAD" else body.encode())
+    if request.service in _QUERY_SERVICES:
+        code = "AuthorizationError" if request.service == "sns" else "AccessDenied"
+        error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+        return HttpAnswer(403, xml, f"<ErrorResponse>{error}</ErrorResponse>".encode())
+    is_json = "x-amz-target" in request.headers
+    return json_error(400 if is_json else 403, "AccessDeniedException", message)

@@ -1,0 +1,163 @@
+"""Calls functions in their workers and answers in Lambda's own shapes."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from customization.json_types import Json, JsonObject, as_text
+from rehearsal.clock import VirtualClock
+from rehearsal.embedded.faults import Faults, FunctionFault, Hang, Kill, Throttle
+from rehearsal.embedded.workers import Worker, WorkerDiedError, WorkerSettings
+
+
+@dataclass(frozen=True)
+class Function:
+    """A version of a Lambda function; `label` is its handler's module name."""
+
+    name: str
+    version: str
+    arn: str
+    handler: str
+    root: Path
+    environment: tuple[tuple[str, str], ...]
+    role_arn: str
+    timeout_seconds: int
+    memory_mb: int
+    log_group: str
+
+    @property
+    def label(self) -> str:
+        return self.handler.split(".")[-2]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What Invoke answers: JSON text, and whether it describes an error of the function."""
+
+    payload: str
+    failed: bool
+
+
+class ThrottledError(Exception):
+    """Lambda did not take the call."""
+
+
+@dataclass(frozen=True)
+class RuntimeSurroundings:
+    """What the runtime needs from the embedded AWS.
+
+    `credentials` returns the AWS variables of a session of the function's role; `log` gets what a call has written.
+    """
+
+    clock: VirtualClock
+    faults: Faults
+    log_dir: Path
+    credentials: Callable[[Function], dict[str, str]]
+    log: Callable[[Function, str], None]
+
+
+class LambdaRuntime:
+    """Keeps the workers of all functions: warm ones are used again, concurrent calls get further ones."""
+
+    def __init__(self, around: RuntimeSurroundings) -> None:
+        self._around = around
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[Worker]] = {}
+        self._started: dict[str, int] = {}
+
+    def invoke(self, function: Function, payload: Json) -> Answer:
+        """Return the function's answer; the calling thread must hold the clock. Raises ThrottledError."""
+        request_id = str(uuid.uuid4())
+        try:
+            self._around.faults.before_invoke(function.label, payload)
+            answer = self._run(function, payload, request_id)
+            if not answer.failed:
+                self._around.faults.after_invoke(function.label, payload, answer.payload)
+        except Throttle as fault:
+            raise ThrottledError(str(fault)) from fault
+        except Hang:
+            self._around.clock.sleep(function.timeout_seconds)
+            return _timed_out(function, request_id)
+        except Kill:
+            return _exited(request_id)
+        except FunctionFault as fault:
+            return _failed(fault.error_type, str(fault), request_id)
+        return answer
+
+    def stop(self) -> None:
+        """End every idle worker."""
+        with self._lock:
+            workers = [worker for idle in self._idle.values() for worker in idle]
+            self._idle.clear()
+        for worker in workers:
+            worker.close()
+
+    def _run(self, function: Function, payload: Json, request_id: str) -> Answer:
+        worker = self._take(function)
+        request: JsonObject = {
+            "requestId": request_id,
+            "functionArn": function.arn,
+            "timeoutSeconds": function.timeout_seconds,
+            "payload": json.dumps(payload),
+        }
+        try:
+            answer = worker.call(request, function.timeout_seconds)
+        except TimeoutError:
+            return self._lost(function, worker, _timed_out(function, request_id))
+        except WorkerDiedError:
+            return self._lost(function, worker, _exited(request_id))
+        self._around.log(function, worker.new_log_text())
+        with self._lock:
+            self._idle.setdefault(function.arn, []).append(worker)
+        if "error" in answer:
+            return Answer(json.dumps(answer["error"], ensure_ascii=False), failed=True)
+        return Answer(as_text(answer["result"], "result"), failed=False)
+
+    def _lost(self, function: Function, worker: Worker, answer: Answer) -> Answer:
+        self._around.log(function, worker.new_log_text())
+        worker.close()
+        return answer
+
+    def _take(self, function: Function) -> Worker:
+        with self._lock:
+            if idle := self._idle.get(function.arn):
+                return idle.pop()
+            number = self._started.get(function.arn, 0) + 1
+            self._started[function.arn] = number
+        suffix = "" if number == 1 else f"-{number}"
+        log = self._around.log_dir / f"{function.label}{suffix}.log"
+        environment = self._environment(function) | self._around.credentials(function)
+        return Worker(WorkerSettings(environment, function.root, function.handler, log))
+
+    def _environment(self, function: Function) -> dict[str, str]:
+        return {
+            **dict(function.environment),
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.14",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": function.version,
+            "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"rehearsal/[{function.version}]",
+            "LAMBDA_TASK_ROOT": str(function.root),
+            "LANG": "C.UTF-8",
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "TZ": ":UTC",
+        }
+
+
+def _failed(error_type: str, message: str, request_id: str) -> Answer:
+    error: JsonObject = {"errorMessage": message, "errorType": error_type, "requestId": request_id, "stackTrace": []}
+    return Answer(json.dumps(error, ensure_ascii=False), failed=True)
+
+
+def _timed_out(function: Function, request_id: str) -> Answer:
+    message = f"RequestId: {request_id} Error: Task timed out after {function.timeout_seconds:.2f} seconds"
+    return Answer(json.dumps({"errorType": "Sandbox.Timedout", "errorMessage": message}), failed=True)
+
+
+def _exited(request_id: str) -> Answer:
+    message = f"RequestId: {request_id} Error: Runtime exited without providing a reason"
+    return Answer(json.dumps({"errorType": "Runtime.ExitError", "errorMessage": message}), failed=True)

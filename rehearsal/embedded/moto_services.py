@@ -1,0 +1,249 @@
+"""moto in this process: what it is asked for, each private name it is asked through, and the check that they exist.
+
+moto keeps buckets, tables, topics, queues, parameters, keys, roles, sessions and stacks. It is pinned exactly; a name
+that another version moved is reported at start-up instead of being missed silently.
+"""
+
+import importlib
+import json
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING
+
+from werkzeug.test import run_wsgi_app
+
+from customization.json_types import Json
+from rehearsal.clock import VirtualClock
+from rehearsal.embedded.requests import HttpAnswer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from moto.iam.models import Role
+
+_SEAMS = {
+    "moto.cloudformation.models": ("Stack.parse_template", "CloudFormationBackend.create_stack"),
+    "moto.cloudformation.parsing": (
+        "clean_json",
+        "generate_resource_name",
+        "get_model_map",
+        "parse_and_create_resource",
+        "parse_and_update_resource",
+    ),
+    "moto.core.base_backend": ("BackendDict.reset",),
+    "moto.core.model_instances": ("reset_model_data",),
+    "moto.core.utils": ("utcnow",),
+    "moto.iam.models": ("iam_backends",),
+    "moto.moto_server.werkzeug_app": ("DomainDispatcherApplication", "create_backend_app"),
+    "moto.s3.models": ("utcnow", "s3_backends", "S3Backend.put_bucket_versioning", "S3Backend.put_public_access_block"),
+    "moto.sts.models": ("sts_backends", "STSBackend.assume_role"),
+}
+# CloudFormation imports the models of every service it can create, which takes seconds; these are not deployed here.
+# fmt: off
+_LEFT_OUT = frozenset({
+    "apigateway", "autoscaling", "awslambda", "batch", "cloudwatch", "datapipeline", "ec2", "ecr", "ecs", "efs", "elb",
+    "elbv2", "emr", "iot", "kinesis", "organizations", "rds", "redshift", "route53", "sagemaker",
+    "stepfunctions",
+})
+# fmt: on
+
+
+class MovedSeamError(RuntimeError):
+    """moto lacks a private name that the embedded AWS goes through."""
+
+
+class _Placeholders(MetaPathFinder, Loader):
+    """Answers an import of a left-out service with an empty module whose every name is an empty class."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: types.ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        parts = fullname.split(".")
+        left_out = parts[0] == "moto" and len(parts) > 1 and parts[1] in _LEFT_OUT
+        return ModuleSpec(fullname, self, is_package=True) if left_out else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        def placeholder(name: str) -> type:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (), {})
+
+        module.__dict__["__getattr__"] = placeholder
+
+
+def _import_without_left_out(*names: str) -> None:
+    before = set(sys.modules)
+    placeholders = _Placeholders()
+    sys.meta_path.insert(0, placeholders)
+    try:
+        for name in names:
+            importlib.import_module(name)
+    finally:
+        sys.meta_path.remove(placeholders)
+        for added in set(sys.modules) - before:
+            specification = sys.modules[added].__spec__
+            if specification is not None and specification.loader is placeholders:
+                del sys.modules[added]
+
+
+def _missing_seams() -> Iterator[str]:
+    for module_name, names in _SEAMS.items():
+        module = importlib.import_module(module_name)
+        for name in names:
+            found: object = module
+            for part in name.split("."):
+                found = getattr(found, part, None)
+            if found is None:
+                yield f"{module_name}.{name}"
+
+
+@cache
+def load() -> None:
+    """Import moto once; raises MovedSeamError naming every private name that this version lacks."""
+    _import_without_left_out("moto.cloudformation.models", "moto.logs.models")
+    missing = list(_missing_seams())
+    if missing:
+        raise MovedSeamError(f"moto has moved: {', '.join(missing)}; the embedded AWS is written for moto 5.2.5")
+    _read_templates_as_json()
+
+
+def _read_templates_as_json() -> None:
+    """Parse templates as JSON: moto's YAML parser takes seconds for the same text."""
+    from moto.cloudformation.models import Stack  # noqa: PLC0415  after the placeholders
+
+    def parse(template: str) -> Json:
+        parsed: Json = json.loads(template) if template.lstrip().startswith("{") else original(template)
+        return parsed
+
+    original = Stack.parse_template
+    setattr(Stack, "parse_template", staticmethod(parse))  # noqa: B010  a seam
+
+
+@cache
+def _moto_time() -> "_Time":
+    """Give every moto module the virtual time; modules imported later find it in moto.core.utils."""
+    from moto.core import utils  # noqa: PLC0415
+
+    time, original = _Time(), utils.utcnow
+    for name, module in list(sys.modules.items()):
+        if name.startswith("moto.") and getattr(module, "utcnow", None) is original:
+            setattr(module, "utcnow", time.utcnow)  # noqa: B010  a seam
+    return time
+
+
+@dataclass
+class _Time:
+    clock: VirtualClock | None = None
+
+    def utcnow(self) -> datetime:
+        """Return naive UTC, as moto's own function of this name does."""
+        if self.clock is None:
+            raise RuntimeError("moto is used before an embedded AWS has started")
+        return self.clock.now().replace(tzinfo=None)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Credentials of a role."""
+
+    access_key: str
+    secret_key: str
+    token: str
+    role_arn: str
+    name: str
+
+
+class MotoServices:
+    """moto's state and its web application; there is one a process, so starting it again forgets the last one's."""
+
+    def __init__(self, clock: VirtualClock, region: str) -> None:
+        load()
+        from moto.core.base_backend import BackendDict  # noqa: PLC0415  after the placeholders
+        from moto.core.model_instances import reset_model_data  # noqa: PLC0415
+        from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
+
+        BackendDict.reset()
+        reset_model_data()
+        _moto_time().clock = clock
+        self.account: str = DEFAULT_ACCOUNT_ID
+        self._region = region
+        self._application: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+
+    def answer(self, environ: "WSGIEnvironment") -> HttpAnswer:
+        """Return moto's answer to a request."""
+        chunks, status, headers = run_wsgi_app(self._application, environ, buffered=True)
+        return HttpAnswer(int(status.split(" ", 1)[0]), dict(headers), b"".join(chunks))
+
+    def role_policies(self, role_arn: str) -> list[str]:
+        """Return the texts of the policies of a role, inline and managed; raises LookupError for an unknown role."""
+        role = self._role(role_arn)
+        versions = [version for policy in role.managed_policies.values() for version in policy.versions]
+        managed = [version.document for version in versions if version.is_default]
+        # CloudFormation leaves inline policies as objects here, the API leaves texts.
+        policies: dict[str, object] = dict(role.policies)
+        inline = [policy if isinstance(policy, str) else json.dumps(policy) for policy in policies.values()]
+        return [*inline, *managed]
+
+    def trust_policy(self, role_arn: str) -> str:
+        """Return the text of a role's trust policy; raises LookupError for an unknown role."""
+        return str(self._role(role_arn).assume_role_policy_document)
+
+    def _role(self, role_arn: str) -> "Role":
+        from moto.iam.models import iam_backends  # noqa: PLC0415
+
+        for role in iam_backends[self.account]["aws"].roles.values():
+            if role.arn == role_arn:
+                return role
+        raise LookupError(f"there is no role {role_arn}")
+
+    def session(self, role_arn: str, name: str) -> Session:
+        """Return new credentials of a role, which sts:GetCallerIdentity knows."""
+        from moto.sts.models import sts_backends  # noqa: PLC0415
+
+        session = sts_backends[self.account]["aws"].assume_role(
+            region_name=self._region,
+            role_session_name=name,
+            role_arn=role_arn,
+            policy="",
+            duration=43_200,
+            external_id="",
+        )
+        return Session(session.access_key_id, session.secret_access_key, session.session_token, role_arn, name)
+
+    def set_bucket_options(
+        self, bucket: str, versioning: str | None, public_access_block: dict[str, bool] | None
+    ) -> None:
+        """Apply the properties of a bucket that moto's CloudFormation drops."""
+        from moto.s3.models import s3_backends  # noqa: PLC0415
+
+        backend = s3_backends[self.account]["aws"]
+        if versioning is not None:
+            backend.put_bucket_versioning(bucket, versioning)
+        if public_access_block is not None:
+            backend.put_public_access_block(bucket, public_access_block)
+
+    def stored_object(self, bucket: str, key: str) -> "StoredObject":
+        """Return what S3 keeps of the newest version of an object; raises LookupError when there is none."""
+        from moto.s3.models import s3_backends  # noqa: PLC0415
+
+        found = s3_backends[self.account]["aws"].get_object(bucket, key)
+        if found is None:
+            raise LookupError(f"there is no object {bucket}/{key}")
+        version = found.version_id if s3_backends[self.account]["aws"].get_bucket(bucket).is_versioned else None
+        return StoredObject(int(found.size), str(found.etag).strip('"'), version)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    size: int
+    etag: str
+    version_id: str | None

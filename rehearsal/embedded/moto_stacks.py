@@ -1,0 +1,103 @@
+"""Puts the recorder into moto's CloudFormation, so that every stack is created through it, the CDK CLI's too."""
+
+import copy
+import json
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from customization.json_types import Json, JsonObject, as_object
+from rehearsal.embedded.cloudformation import RecordedResource, Recorder, Resource
+from rehearsal.embedded.moto_services import load
+from rehearsal.embedded.supported import SUPPORTED
+from rehearsal.embedded.template_check import UnsupportedTemplateError, check_resource
+
+if TYPE_CHECKING:
+    from moto.cloudformation.parsing import ResourceMap
+
+_TYPES = as_object(SUPPORTED["resources"], "resources")
+_LONGEST_NAME = 64  # IAM quotas, role name; Lambda CreateFunction, FunctionName
+
+
+def record_with(recorder: Recorder) -> None:
+    """Let `recorder` take part in every resource that moto's CloudFormation creates from now on."""
+    _seam().recorder = recorder
+
+
+def create_stack(name: str, template: JsonObject, account: str, region: str) -> dict[str, str]:
+    """Create a stack and return its outputs; whatever a resource refuses is raised as it is."""
+    _seam()
+    from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
+
+    stack = cloudformation_backends[account][region].create_stack(name, json.dumps(template), {})
+    if stack.status != "CREATE_COMPLETE":
+        raise RuntimeError(f"{name}: {stack.status}")
+    return {output.key: output.value for output in stack.output_map.values() if output is not None}
+
+
+@cache
+def _seam() -> "_Seam":
+    return _Seam()
+
+
+class _Seam:
+    """Replaces three functions of moto's CloudFormation, once a process."""
+
+    def __init__(self) -> None:
+        load()
+        from moto.cloudformation import parsing  # noqa: PLC0415  after the placeholders
+
+        self.recorder: Recorder | None = None
+        self._parsing = parsing
+        self._create_in_moto = parsing.parse_and_create_resource
+        self._name_in_moto = parsing.generate_resource_name
+        for name, replacement in (
+            ("parse_and_create_resource", self._create),
+            ("parse_and_update_resource", self._update),
+            ("generate_resource_name", self._name),
+        ):
+            setattr(parsing, name, replacement)
+        models = cast("dict[str, type]", parsing.get_model_map())
+        for kind in _TYPES:
+            models.setdefault(kind, RecordedResource)
+
+    def _name(self, kind: str, stack: str, logical_id: str) -> str:
+        generated = self._name_in_moto(kind, stack, logical_id)
+        if len(generated) <= _LONGEST_NAME:
+            return generated
+        start, _, suffix = generated.rpartition("-")
+        return f"{start[: _LONGEST_NAME - len(suffix) - 1]}-{suffix}"
+
+    def _create(
+        self,
+        logical_id: str,
+        resource_json: JsonObject,
+        resources_map: "ResourceMap",
+        account_id: str,
+        region_name: str,
+    ) -> object:
+        if self.recorder is None:
+            raise RuntimeError("a stack is created before an embedded AWS has started")
+        condition = resource_json.get("Condition")
+        if condition is not None and not resources_map.lazy_condition_map[str(condition)]:
+            return None
+        check_resource(logical_id, resource_json)
+        resource = self._resolved(logical_id, resource_json, resources_map)
+        recorded = self.recorder.record(resource)
+        if recorded is not None:
+            return recorded
+        created: object = self._create_in_moto(logical_id, resource_json, resources_map, account_id, region_name)
+        self.recorder.add_what_moto_drops(resource, str(getattr(created, "physical_resource_id", "")))
+        return created
+
+    def _resolved(self, logical_id: str, resource_json: JsonObject, resources_map: "ResourceMap") -> Resource:
+        kind = str(resource_json["Type"])
+        written = copy.deepcopy(resource_json.get("Properties", {}))
+        properties: Json = self._parsing.clean_json(written, resources_map)
+        resolved = as_object(properties, logical_id)
+        given = resolved.get(str(as_object(_TYPES[kind], kind).get("nameProperty")))
+        stack: object = resources_map["AWS::StackName"]
+        name = self._name(kind, str(stack), logical_id) if given is None else str(given)
+        return Resource(logical_id, kind, name, resolved)
+
+    def _update(self, logical_id: str, *_: object, **__: object) -> None:
+        raise UnsupportedTemplateError(f"{logical_id}: the rehearsal does not update stacks; start a new one")

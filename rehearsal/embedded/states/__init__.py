@@ -1,0 +1,1 @@
+"""Step Functions: an interpreter of JSONata state machines on the virtual clock."""

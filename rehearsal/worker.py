@@ -1,0 +1,201 @@
+"""Runs one Lambda function's handler in a process of its own, the way the Lambda runtime would.
+
+`worker.py fork FD` imports the libraries once and forks a worker for every channel sent over the socket FD;
+`worker.py serve` is one worker that talks over its standard input and output, for systems without a safe fork.
+A channel carries lines of JSON: the function's settings, then one line a request and one line an answer.
+"""
+
+import array
+import gc
+import importlib
+import json
+import os
+import random
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from io import BufferedIOBase
+from types import TracebackType
+from typing import TypeAlias, Union
+
+Json: TypeAlias = Union[bool, int, float, str, "list[Json]", "dict[str, Json]", None]
+
+_LIBRARIES = (
+    "boto3.session",
+    "botocore.auth",
+    "botocore.endpoint",
+    "botocore.httpsession",
+    "botocore.retries.standard",
+    "s3transfer",
+    "msgspec",
+    "pydantic",
+    "aws_lambda_powertools",
+)
+_LARGEST_ANSWER = 6_291_556  # bytes; Lambda quotas: invocation payload of a synchronous response
+_INITIAL_PATH = list(sys.path)
+
+
+class Context:
+    """The context object that Lambda passes to a handler."""
+
+    def __init__(self, request: dict[str, Json]) -> None:
+        self.aws_request_id = str(request["requestId"])
+        self.invoked_function_arn = str(request["functionArn"])
+        self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+        self.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
+        self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+        self.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
+        self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+        self.identity = None
+        self.client_context = None
+        self._deadline = time.monotonic() + float(str(request["timeoutSeconds"]))
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the real milliseconds until the function's timeout."""
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+
+class _LoadError(Exception):
+    def __init__(self, error_type: str, message: str, stack: list[str]) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.stack = stack
+
+
+class _Worker:
+    def __init__(self, reader: BufferedIOBase, writer: BufferedIOBase) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._settings: dict[str, Json] = json.loads(reader.readline())
+        self._handler: Callable[[Json, Context], Json] | None = None
+
+    def serve(self) -> None:
+        """Become the function, then answer requests until the channel is closed."""
+        self._become_the_function()
+        self._send({"pid": os.getpid()})
+        for line in self._reader:
+            self._send(self._answer(json.loads(line)))
+
+    def _become_the_function(self) -> None:
+        environment = self._settings["environment"]
+        if not isinstance(environment, dict):
+            raise TypeError("environment: expected an object")
+        os.environ.clear()
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        root = str(self._settings["root"])
+        os.chdir(root)
+        sys.path[:] = [root, *_INITIAL_PATH]
+        log = os.open(str(self._settings["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        random.seed()
+
+    def _send(self, answer: dict[str, Json]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._writer.write(json.dumps(answer).encode() + b"\n")
+        self._writer.flush()
+
+    def _answer(self, request: dict[str, Json]) -> dict[str, Json]:
+        context = Context(request)
+        try:
+            if self._handler is None:
+                self._handler = _load(str(self._settings["handler"]))
+            result = self._handler(json.loads(str(request["payload"])), context)
+        except _LoadError as error:
+            return _error(context, error.error_type, str(error), error.stack)
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is reported to the caller
+            return _error(context, type(error).__name__, str(error), _stack(error.__traceback__))
+        return _result(context, result)
+
+
+def _load(handler: str) -> Callable[[Json, Context], Json]:
+    module_name, _, function_name = handler.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        message = f"Unable to import module '{module_name}': {error}"
+        raise _LoadError("Runtime.ImportModuleError", message, _stack(error.__traceback__)) from error
+    found: Callable[[Json, Context], Json] | None = getattr(module, function_name, None)
+    if found is None:
+        message = f"Handler '{function_name}' missing on module '{module_name}'"
+        raise _LoadError("Runtime.HandlerNotFound", message, [])
+    return found
+
+
+def _result(context: Context, result: Json) -> dict[str, Json]:
+    try:
+        text = json.dumps(result, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        return _error(context, "Runtime.MarshalError", f"Unable to marshal response: {error}", [])
+    if len(text.encode()) > _LARGEST_ANSWER:
+        message = f"Response payload size exceeded maximum allowed payload size ({_LARGEST_ANSWER} bytes)."
+        return _error(context, "Function.ResponseSizeTooLarge", message, [])
+    return {"result": text}
+
+
+def _error(context: Context, error_type: str, message: str, stack: list[str]) -> dict[str, Json]:
+    print(f"[ERROR] {error_type}: {message}", *stack, sep="\n", file=sys.stderr)  # noqa: T201  the function's log
+    return {
+        "error": {
+            "errorMessage": message,
+            "errorType": error_type,
+            "requestId": context.aws_request_id,
+            "stackTrace": list(stack),
+        },
+    }
+
+
+def _stack(found: TracebackType | None) -> list[str]:
+    """Return the frames of the handler's own code, without this file's."""
+    frames = traceback.extract_tb(found)
+    return traceback.format_list([frame for frame in frames if frame.filename != __file__])
+
+
+def _serve_standard_streams() -> None:
+    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    _Worker(reader, writer).serve()
+
+
+def _serve_forked(channel: int) -> None:
+    with socket.socket(fileno=channel) as connection:
+        stream = connection.makefile("rwb")
+        _Worker(stream, stream).serve()
+
+
+def _fork_for_each(parent: socket.socket) -> None:
+    for name in _LIBRARIES:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    while True:
+        data, ancillary, _, _ = parent.recvmsg(1, socket.CMSG_SPACE(array.array("i").itemsize))
+        if not data:
+            return
+        channel = array.array("i", ancillary[0][2])[0]
+        if os.fork() == 0:
+            parent.close()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                _serve_forked(channel)
+            os._exit(0)
+        os.close(channel)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+
+
+def main(arguments: list[str]) -> None:
+    """Run as the module's description says."""
+    if arguments[0] == "serve":
+        _serve_standard_streams()
+    else:
+        _fork_for_each(socket.socket(fileno=int(arguments[1])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

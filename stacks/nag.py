@@ -1,0 +1,63 @@
+"""The rule packs that every synthesis runs, and the way a finding is acknowledged."""
+
+import json
+from collections.abc import Iterable
+
+from aws_cdk import Acknowledgment, App, Stack, Validations
+from aws_cdk import aws_iam as iam
+from cdk_nag import AwsSolutionsChecks, ServerlessChecks
+from constructs import IConstruct
+
+
+def attach_packs(app: App) -> None:
+    """Make `app.synth()` raise when a resource breaks a rule of AwsSolutions or Serverless that nobody acknowledged."""
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app), ServerlessChecks(app))
+
+
+def acknowledge(construct: IConstruct, *rules: str, reason: str, limits: str) -> None:
+    """Acknowledge `rules`, such as `AwsSolutions-S1`, for `construct` alone.
+
+    `reason` says why this resource breaks the rule and `limits` what bounds the harm; both go into the validation
+    report, which lists an acknowledgment only when the id carries the name of its pack.
+    """
+    text = f"{reason} Limited by: {limits}"
+    acknowledged = [Acknowledgment(id=f"{rule.partition('-')[0]}::{rule}", reason=text) for rule in rules]
+    Validations.of(construct).acknowledge(*acknowledged)
+
+
+def acknowledge_wildcards(
+    construct: IConstruct, statements: Iterable[iam.PolicyStatement], *, reason: str, limits: str
+) -> None:
+    """Acknowledge exactly the wildcards that `statements` of the role or policy `construct` hold, one finding each.
+
+    A resource of another stack has to come from StorageStack.exports: a reference across stacks turns into an import
+    only later, and the finding's name with it.
+    """
+    stack = Stack.of(construct)
+    documents = stack.resolve([statement.to_statement_json() for statement in statements])
+    resources = {_flatten(resource) for document in documents for resource in _listed(document["Resource"])}
+    actions = {str(action) for document in documents for action in _listed(document["Action"])}
+    findings = sorted({f"Resource::{name}" for name in resources} | {f"Action::{name}" for name in actions})
+    rules = (f"AwsSolutions-IAM5[{finding}]" for finding in findings if "*" in finding)
+    acknowledge(construct, *rules, reason=reason, limits=limits)
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _flatten(value: object) -> str:
+    """Return `value` the way cdk-nag writes a CloudFormation reference into the name of a finding."""
+    match value:
+        case str():
+            return value.replace("${", "<").replace("}", ">")
+        case {"Fn::Join": [str(delimiter), list(items)]}:
+            return delimiter.join(map(_flatten, items))
+        case {"Fn::GetAtt": [str(resource), str(attribute)]}:
+            return f"<{resource}.{attribute}>"
+        case {"Fn::ImportValue": str(name)}:
+            return name
+        case {"Ref": str(name)}:
+            return f"<{name}>"
+        case _:
+            return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,356 @@
+"""What each function may do: one row a function, nothing granted that its handler does not call.
+
+The resource types of Bedrock's actions come from the Service Authorization Reference. Bedrock makes the ids of its
+resources, so their ARNs end with a wildcard, and whatever takes something away is bound to the tag of this deployment.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+
+from stacks.config import DeploymentConfig
+from stacks.storage import StorageExports
+
+Conditions = Mapping[str, Mapping[str, str | list[str]]]
+
+# What serves custom models, with the word of its operations
+_SERVED = {"custom-model-deployment": "CustomModelDeployment", "provisioned-model": "ProvisionedModelThroughput"}
+_LISTS = (
+    "bedrock:ListModelCustomizationJobs",
+    "bedrock:ListCustomModels",
+    "bedrock:ListCustomModelDeployments",
+    "bedrock:ListProvisionedModelThroughputs",
+)
+_ENCRYPTED_SERVICES = ("s3", "dynamodb", "sns", "sqs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """One statement of a policy. `reason` and `limits` are required where a resource holds a wildcard."""
+
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    conditions: Conditions = field(default_factory=dict)
+    reason: str = ""
+    limits: str = ""
+
+    def statement(self) -> iam.PolicyStatement:
+        return iam.PolicyStatement(
+            actions=list(self.actions),
+            resources=list(self.resources),
+            conditions={operator: dict(keys) for operator, keys in self.conditions.items()},
+        )
+
+
+class Grants:
+    """The vocabulary of the table below."""
+
+    def __init__(self, stack: Stack, *, config: DeploymentConfig, exports: StorageExports, topic_arn: str) -> None:
+        self._stack = stack
+        self._stage = config.stage
+        self._exports = exports
+        self._topic_arn = topic_arn
+
+    def read_data(self, *names: str, versions: bool = False) -> Grant:
+        """Read files below incoming/, the pinned versions of them with `versions`."""
+        actions = ("s3:GetObject", "s3:GetObjectVersion") if versions else ("s3:GetObject",)
+        return self._objects(self._exports.data_bucket_arn, actions, [f"incoming/*{name}" for name in names])
+
+    def list_data(self) -> Grant:
+        return _list(self._exports.data_bucket_arn, ("incoming/*",))
+
+    def list_uploads(self) -> Grant:
+        """List multipart uploads; IAM has no condition on their prefix."""
+        return Grant(actions=("s3:ListBucketMultipartUploads",), resources=(self._exports.data_bucket_arn,))
+
+    def read(self, *keys: str) -> Grant:
+        return self._objects(self._exports.artifact_bucket_arn, ("s3:GetObject",), keys)
+
+    def write(self, *keys: str) -> Grant:
+        actions = ("s3:PutObject", "s3:AbortMultipartUpload")
+        return self._objects(self._exports.artifact_bucket_arn, actions, keys)
+
+    def list_artifacts(self, *prefixes: str) -> Grant:
+        return _list(self._exports.artifact_bucket_arn, prefixes)
+
+    def runs(self, *operations: str) -> Grant:
+        return Grant(
+            actions=tuple(f"dynamodb:{operation}" for operation in operations),
+            resources=(self._exports.runs_table_arn,),
+        )
+
+    def leases(self, *operations: str) -> Grant:
+        return Grant(
+            actions=tuple(f"dynamodb:{operation}" for operation in operations),
+            resources=(self._exports.leases_table_arn,),
+        )
+
+    def plan(self) -> tuple[Grant, ...]:
+        """Read what PlanRun decided, and whether this execution still owns the run."""
+        return (self.read("runs/*/manifest.json"), self.runs("GetItem"))
+
+    def publish(self) -> Grant:
+        return Grant(actions=("sns:Publish",), resources=(self._topic_arn,))
+
+    def bedrock(self, *operations: str, on: tuple[str, ...], only_own: bool = False) -> Grant:
+        """Call Bedrock `on` kinds of resources; with `only_own` only on those that bear this deployment's tag."""
+        own = {"StringEquals": {"aws:ResourceTag/deployment": self._exports.deployment_id}}
+        return Grant(
+            actions=tuple(f"bedrock:{operation}" for operation in operations),
+            resources=tuple(self._bedrock_arn(kind) for kind in on),
+            conditions=own if only_own else {},
+            reason="Bedrock makes the ids of its resources, and a run request chooses the base model.",
+            limits="the actions listed, one account and, for whatever ends or deletes, the tag of this deployment.",
+        )
+
+    def ask_models(self) -> Grant:
+        """Ask base and custom models; an inference profile passes the call to the base model of another Region."""
+        everywhere = f"arn:{self._stack.partition}:bedrock:*::foundation-model/*"
+        grant = self.bedrock("InvokeModel", on=("inference-profile", *_SERVED))
+        return replace(grant, resources=(*grant.resources, everywhere))
+
+    def look_at_served(self, *kinds: str) -> Grant:
+        return self.bedrock(*(f"Get{_SERVED[kind]}" for kind in kinds), "ListTagsForResource", on=kinds)
+
+    def release_served(self, *kinds: str) -> tuple[Grant, ...]:
+        delete = self.bedrock(*(f"Delete{_SERVED[kind]}" for kind in kinds), on=kinds, only_own=True)
+        return (self.look_at_served(*kinds), delete)
+
+    def release_models(self) -> tuple[Grant, ...]:
+        return (
+            self.bedrock("GetCustomModel", on=("custom-model",)),
+            self.bedrock("DeleteCustomModel", on=("custom-model",), only_own=True),
+        )
+
+    def stop_jobs(self) -> tuple[Grant, ...]:
+        return (
+            self.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
+            self.bedrock("StopModelCustomizationJob", on=("model-customization-job",), only_own=True),
+        )
+
+    def unscoped(self, *actions: str) -> Grant:
+        """Allow actions for which IAM knows no resource."""
+        return Grant(
+            actions=actions,
+            resources=("*",),
+            reason="These actions have no resource type in IAM.",
+            limits="they list or look up, or send traces, and change nothing.",
+        )
+
+    def model_parameters(self, *operations: str) -> Grant:
+        path = f"{self._stage}/{self._exports.deployment_id}/datasets/*"
+        return Grant(
+            actions=tuple(f"ssm:{operation}" for operation in operations),
+            resources=(self._stack.format_arn(service="ssm", resource="parameter", resource_name=path),),
+            reason="Each data set has its own parameter, named when it is first dropped.",
+            limits="the path of this stage and deployment.",
+        )
+
+    def pass_customization_role(self) -> Grant:
+        return Grant(
+            actions=("iam:PassRole",),
+            resources=(self._exports.customization_role_arn,),
+            conditions={"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}},
+        )
+
+    def key(self, *operations: str, via: tuple[str, ...]) -> Grant:
+        """Use the key through the services `via` alone."""
+        services = [f"{service}.{self._stack.region}.amazonaws.com" for service in via]
+        return Grant(
+            actions=tuple(f"kms:{operation}" for operation in operations),
+            resources=(self._exports.key_arn,),
+            conditions={"StringEquals": {"kms:ViaService": services}},
+        )
+
+    def key_for(self, grants: tuple[Grant, ...]) -> Grant:
+        """Use the key for whatever encrypted resources `grants` reach."""
+        services = {action.partition(":")[0] for grant in grants for action in grant.actions}
+        via = tuple(service for service in _ENCRYPTED_SERVICES if service in services)
+        return self.key("Decrypt", "GenerateDataKey", via=via)
+
+    def _objects(self, bucket_arn: str, actions: tuple[str, ...], keys: "list[str] | tuple[str, ...]") -> Grant:
+        return Grant(
+            actions=actions,
+            resources=tuple(f"{bucket_arn}/{key}" for key in keys),
+            reason="Data sets and runs name their own folders, after this policy is deployed.",
+            limits="one bucket, and the files listed by their place in a folder.",
+        )
+
+    def _bedrock_arn(self, kind: str) -> str:
+        owner = "" if kind == "foundation-model" else None
+        return self._stack.format_arn(service="bedrock", account=owner, resource=kind, resource_name="*")
+
+
+def _list(bucket_arn: str, prefixes: tuple[str, ...]) -> Grant:
+    """List below `prefixes`. A read has none, and S3 answers 404 instead of 403 to those who may list."""
+    return Grant(
+        actions=("s3:ListBucket",),
+        resources=(bucket_arn,),
+        conditions={"StringLikeIfExists": {"s3:prefix": list(prefixes)}},
+    )
+
+
+def function_grants(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    """Return what each function may do, by the module of its handler.
+
+    states:DescribeExecution is added later: it names the state machine, and that names the functions.
+    """
+    return _intake(g) | _preparation(g) | _training(g) | _serving(g) | _evaluation(g) | _ending(g)
+
+
+def _intake(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    return {
+        "poll_uploads": (
+            g.list_data(),
+            g.list_uploads(),
+            g.read_data("/run.json"),
+            g.runs("GetItem", "PutItem", "DeleteItem"),
+        ),
+        "plan_run": (
+            g.list_data(),
+            g.read_data("", versions=True),
+            g.list_artifacts("runs/*"),
+            g.read("runs/*/manifest.json"),
+            g.write("runs/*/manifest.json"),
+            g.runs("GetItem", "PutItem"),
+        ),
+        "explain_unused_upload": (g.runs("PutItem"), g.publish()),
+    }
+
+
+def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    return {
+        "check_preconditions": (
+            *g.plan(),
+            g.bedrock("GetFoundationModel", on=("foundation-model",)),
+            g.bedrock("GetModelCustomizationJob", "ListTagsForResource", on=("model-customization-job",)),
+            g.bedrock("GetCustomModel", on=("custom-model",)),
+            g.look_at_served(*_SERVED),
+            g.unscoped(*_LISTS, "servicequotas:GetServiceQuota"),
+            g.runs("UpdateItem"),
+        ),
+        "prepare_dataset": (
+            *g.plan(),
+            g.list_data(),
+            g.read_data("", versions=True),
+            g.write("runs/*/data/*", "runs/*/estimate.json"),
+            g.runs("UpdateItem"),
+        ),
+        "is_within_budget": (
+            *g.plan(),
+            g.read("runs/*/estimate.json", "runs/*/data/profile.json"),
+            g.runs("UpdateItem"),
+        ),
+    }
+
+
+def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    job, model = ("model-customization-job",), ("custom-model",)
+    return {
+        "create_customization_job": (
+            *g.plan(),
+            g.read("runs/*/data/files.json"),
+            g.bedrock("CreateModelCustomizationJob", on=("foundation-model", *model, *job)),
+            g.bedrock("TagResource", on=(*model, *job)),
+            g.bedrock("GetModelCustomizationJob", "ListTagsForResource", on=job),
+            g.bedrock("GetCustomModel", on=model),
+            g.pass_customization_role(),
+            # Bedrock guide, "Encryption of custom models": whoever creates the job lets Bedrock use the model's key
+            g.key("Decrypt", "GenerateDataKey", "DescribeKey", "CreateGrant", via=("bedrock",)),
+            g.runs("UpdateItem"),
+            g.leases("PutItem"),
+        ),
+        "poll_customization_job": (*g.plan(), *g.stop_jobs(), g.runs("UpdateItem")),
+        "collect_training_metrics": (
+            *g.plan(),
+            g.bedrock("GetModelCustomizationJob", on=job),
+            g.list_artifacts("runs/*"),
+            g.read("runs/*/bedrock/*"),
+            g.write("runs/*/training-metrics-*.json"),
+            g.runs("UpdateItem"),
+        ),
+    }
+
+
+def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    model, deployment, throughput = ("custom-model",), ("custom-model-deployment",), ("provisioned-model",)
+    # Bedrock guide, "Encryption of custom models": who serves or asks an encrypted model decrypts it
+    decrypt_model = g.key("Decrypt", via=("bedrock",))
+    return {
+        "create_model_deployment": (
+            *g.plan(),
+            g.bedrock("CreateCustomModelDeployment", on=model),
+            g.bedrock("TagResource", on=deployment),
+            *g.release_served(*deployment),
+            decrypt_model,
+            g.leases("PutItem"),
+        ),
+        "poll_model_deployment": (*g.plan(), g.look_at_served(*deployment)),
+        "create_provisioned_throughput": (
+            *g.plan(),
+            g.bedrock("CreateProvisionedModelThroughput", on=(*model, "foundation-model")),
+            g.bedrock("TagResource", on=throughput),
+            *g.release_served(*throughput),
+            decrypt_model,
+            g.leases("PutItem"),
+        ),
+        "poll_provisioned_throughput": (*g.plan(), g.look_at_served(*throughput)),
+    }
+
+
+def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    test_records = ("runs/*/data/test.jsonl", "runs/*/data/profile.json")
+    return {
+        "evaluate_shard": (
+            *g.plan(),
+            g.read(*test_records, "answers/*"),
+            g.list_artifacts("answers/*"),
+            g.write("answers/*"),
+            g.ask_models(),
+            g.key("Decrypt", via=("bedrock",)),
+        ),
+        "compare_models": (
+            *g.plan(),
+            g.read(*test_records, "answers/*"),
+            g.list_artifacts("answers/*"),
+            g.write("runs/*/evaluation/*"),
+            g.runs("UpdateItem"),
+        ),
+        "promote_model": (
+            *g.plan(),
+            g.model_parameters("PutParameter"),
+            g.runs("PutItem", "UpdateItem"),
+            g.leases("UpdateItem"),
+        ),
+        "publish_report": (
+            *g.plan(),
+            g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
+            g.list_artifacts("runs/*"),
+            g.write("runs/*/report.html", "runs/*/report.json"),
+            g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
+            g.look_at_served(*_SERVED),
+            g.runs("UpdateItem"),
+            g.leases("Scan"),
+        ),
+    }
+
+
+def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    leases = g.leases("Scan", "UpdateItem")
+    everything = (*g.release_served(*_SERVED), *g.stop_jobs(), *g.release_models(), leases)
+    # Whoever releases what is promoted restores the model before it, or removes the parameter, and says so
+    withdraw = (g.model_parameters("PutParameter", "DeleteParameter"), g.publish())
+    return {
+        "release_serving": (*g.plan(), *g.release_served(*_SERVED), leases, g.runs("UpdateItem")),
+        "release_model": (*g.plan(), *g.release_models(), leases, g.runs("UpdateItem")),
+        "release_resources": (*everything, *withdraw, g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem")),
+        "record_failure": (g.runs("PutItem", "UpdateItem"),),
+        "sweep": (
+            *everything,
+            *withdraw,
+            g.unscoped(*_LISTS),
+            g.runs("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem"),
+        ),
+    }

@@ -1,0 +1,331 @@
+"""The states of the pipeline: what each one does, is sent and keeps. `state_machine` wires them.
+
+JSONata throughout. What a later state needs is a variable, assigned where it is born.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aws_cdk import Duration
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import aws_stepfunctions_tasks as tasks
+from constructs import Construct
+
+from stacks.functions import FUNCTIONS
+
+# What passes by itself: the TransientErrors of customization.errors and what Lambda reports of its own service
+TRANSIENT_ERRORS = (
+    "Throttled",
+    "ServiceUnavailable",
+    "ModelNotReady",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.TooManyRequestsException",
+)
+# The function was stopped half-way; what it had finished is stored, but the same work may well end the same way
+CRASHES = ("Sandbox.Timedout", "Runtime.ExitError")
+
+# Longer than the function may take, so that the function's own end is what the state machine sees
+_TIMEOUT_MARGIN_S = 60
+_SHARDS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A Task state that calls a function. `module` defaults to the state's name in snake_case.
+
+    `sends` maps the payload's fields to JSONata, besides `now`, `executionArn` and, once it is planned, the run.
+    `keeps` are fields of the answer that become variables of the same name.
+    """
+
+    name: str
+    does: str
+    module: str = ""
+    sends: Mapping[str, str] = field(default_factory=dict)
+    keeps: tuple[str, ...] = ()
+    knows_run: bool = True
+    waits_for_quota: bool = False
+
+    @property
+    def handler_module(self) -> str:
+        return self.module or "".join(f"_{c.lower()}" if c.isupper() else c for c in self.name).lstrip("_")
+
+
+TASKS = (
+    Task(
+        name="PollUploads",
+        does="Has the dropped folder settled? A start from the console passes at once.",
+        sends={"input": "$input", "startedAt": "$startedAt"},
+        keeps=("status", "waitSeconds"),
+        knows_run=False,
+    ),
+    Task(
+        name="PlanRun",
+        does="Reads the request, pins the versions of the files, computes the ids and claims the run.",
+        sends={"input": "$input"},
+        keeps=("outcome", "runId", "attempt", "action", "stages", "servingMode", "subject", "message"),
+        knows_run=False,
+    ),
+    Task(name="ReleaseRun", does="Releases what an earlier run keeps.", module="release_resources"),
+    Task(
+        name="CheckPreconditions",
+        does="Can this account, Region and base model do what the run asks?",
+        keeps=("baselineAvailable",),
+    ),
+    Task(
+        name="PrepareDataset",
+        does="Validates, converts, splits and profiles the data, and estimates tokens and cost.",
+        keeps=("testShards", "estimatedUsd", "subject", "message"),
+    ),
+    Task(
+        name="IsWithinBudget",
+        does="Reserves the estimate in the month's budget, or raises BudgetExceeded.",
+        keeps=("subject", "message"),
+    ),
+    Task(
+        name="CreateCustomizationJob",
+        does="Starts the job of this stage, or adopts the one that exists.",
+        sends={"stage": "$stage"},
+        keeps=("jobArn", "status", "waitSeconds"),
+        waits_for_quota=True,
+    ),
+    Task(
+        name="PollCustomizationJob",
+        does="Looks at the job; its answer says how long to wait for the next look.",
+        sends={"stage": "$stage", "jobArn": "$jobArn"},
+        keeps=("status", "waitSeconds"),
+    ),
+    Task(
+        name="CollectTrainingMetrics",
+        does="Reads Bedrock's training and validation losses and names the custom model.",
+        sends={"stage": "$stage", "jobArn": "$jobArn"},
+        keeps=("modelArn",),
+    ),
+    Task(
+        name="CreateModelDeployment",
+        does="Serves the custom model by on-demand deployment; the lease is written first.",
+        sends={"modelArn": "$modelArn"},
+        keeps=("servingArn", "status", "waitSeconds"),
+        waits_for_quota=True,
+    ),
+    Task(
+        name="PollModelDeployment",
+        does="Does the deployment answer yet?",
+        sends={"servingArn": "$servingArn"},
+        keeps=("status", "waitSeconds"),
+    ),
+    Task(
+        name="CreateProvisionedThroughput",
+        does="Serves the custom model by model units; the lease is written first.",
+        sends={"modelArn": "$modelArn"},
+        keeps=("servingArn", "status", "waitSeconds"),
+        waits_for_quota=True,
+    ),
+    Task(
+        name="PollProvisionedThroughput",
+        does="Are the model units in service yet?",
+        sends={"servingArn": "$servingArn"},
+        keeps=("status", "waitSeconds"),
+    ),
+    Task(
+        name="CompareModels",
+        does="Scores base, custom model and the model in use on the same records.",
+        keeps=("verdict", "promote"),
+    ),
+    Task(
+        name="PromoteModel",
+        does="Point of no return: the custom model becomes the model in use of its data set.",
+        sends={"servingArn": "$servingArn", "modelArn": "$modelArn"},
+    ),
+    Task(name="ReleaseServing", does="Ends what bills by the hour, unless it is kept or promoted."),
+    Task(name="ReleaseModel", does="Deletes a custom model that is not worth its storage."),
+    Task(
+        name="PublishReport",
+        does="Writes the report, the run's row and the page of its data set.",
+        keeps=("reportUri", "subject", "message"),
+    ),
+    Task(
+        name="RecordFailure",
+        does="Turns the error into a cause and a fix, and records both.",
+        sends={"error": "$error", "cause": "$cause", "failedState": "$failedState"},
+        keeps=("error", "cause", "fix", "subject", "message"),
+    ),
+    Task(name="ReleaseResources", does="Ends whatever bills and is not promoted."),
+)
+
+# Each with what decides it, which the failure names when no branch fits; a choice between two ways always has one
+CHOICES = {
+    "AreUploadsComplete": ("Is the folder complete, still filling, or waited for by another execution?", "$status"),
+    "WhatIsPlanned": (
+        "Is there something to run, or only something to say or to release?",
+        "{'outcome': $outcome, 'action': $action}",
+    ),
+    "IsEstimateOnly": ("Was only the estimate asked for?", "$action"),
+    "IsBaselineNeeded": ("Are there test records, and does the base model answer?", ""),
+    "IsCustomizationJobFinished": ("Did the job complete? Failed and Stopped are raised by the poll.", "$status"),
+    "HasAnotherStage": ("Does fine-tuning follow the pre-training?", ""),
+    "IsServingNeeded": ("By which way is the custom model asked?", "$servingMode"),
+    "IsModelDeploymentActive": ("Does the deployment answer? A failed one is raised by the poll.", "$status"),
+    "IsProvisionedThroughputInService": ("Do the model units answer? Failed ones are raised by the poll.", "$status"),
+    "ShouldPromote": ("Was promotion asked for, and is the custom model better?", ""),
+}
+
+WAITS = {
+    "WaitForUploads": "Lets the folder settle.",
+    "WaitForCustomizationJob": "1 minute at first, 15 at most: a job takes hours, and an execution has 25,000 events.",
+    "WaitForModelDeployment": "A deployment takes minutes.",
+    "WaitForProvisionedThroughput": "Model units take minutes.",
+}
+
+SUCCEEDS = {
+    "JoinedWaitingRun": ("Another execution waits for the same folder and will use this file too.", {}),
+    "DuplicateRun": ("This run is already done or under way.", {"runId": "$runId"}),
+    "RunReleased": ("What the run kept is released.", {"runId": "$runId"}),
+    "EstimateReady": ("Nothing was spent.", {"runId": "$runId", "estimatedUsd": "$estimatedUsd"}),
+    "RunSucceeded": (
+        "The run is done, whatever its verdict.",
+        {"runId": "$runId", "verdict": "$verdict", "reportUri": "$reportUri"},
+    ),
+}
+
+NOTICES = {
+    "NotifyDuplicate": "Points to the run that does the same.",
+    "NotifyEstimate": "Tells what the run would cost.",
+    "NotifyStart": "Tells what has begun and what it may cost.",
+    "NotifySuccess": "Tells the verdict and where the report lies.",
+    "NotifyFailure": "Tells the cause, the fix and what was released.",
+}
+
+
+def expression(jsonata: str) -> str:
+    return f"{{% {jsonata} %}}"
+
+
+def expressions(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: expression(jsonata) for name, jsonata in fields.items()}
+
+
+def build_initialization(scope: Construct) -> sfn.Pass:
+    """Build the first state. Whatever failure handling reads has a value from here on, however early the failure."""
+    empty = ("runId", "servingArn", "error", "cause", "fix", "failedState", "subject", "message")
+    return sfn.Pass.jsonata(
+        scope,
+        "InitializeRun",
+        comment="Gives every variable that failure handling reads a value.",
+        assign={
+            "input": expression("$states.input"),
+            "startedAt": expression("$states.context.Execution.StartTime"),
+            "attempt": 0,
+            "stage": 0,
+            **dict.fromkeys(empty, ""),
+        },
+    )
+
+
+def build_task(scope: Construct, task: Task, functions: Mapping[str, lambda_.Function]) -> tasks.LambdaInvoke:
+    run = {"runId": "$runId", "attempt": "$attempt"} if task.knows_run else {}
+    sends = {"executionArn": "$states.context.Execution.Id", **run, **task.sends}
+    state = _build_invocation(
+        scope, task, functions, sends, {name: f"$states.result.Payload.{name}" for name in task.keeps}
+    )
+    if task.waits_for_quota:
+        # Somebody else's job or model units have to end first: 6 hours at 15 minutes
+        state.add_retry(
+            errors=["QuotaUnavailable"],
+            interval=Duration.minutes(15),
+            backoff_rate=1,
+            max_attempts=24,
+        )
+    return state
+
+
+def _build_invocation(
+    scope: Construct,
+    task: Task,
+    functions: Mapping[str, lambda_.Function],
+    sends: Mapping[str, str],
+    assign: Mapping[str, str],
+) -> tasks.LambdaInvoke:
+    timeout = Duration.seconds(FUNCTIONS[task.handler_module].timeout_s + _TIMEOUT_MARGIN_S)
+    state = tasks.LambdaInvoke.jsonata(
+        scope,
+        task.name,
+        comment=task.does,
+        lambda_function=functions[task.handler_module].current_version,
+        payload=sfn.TaskInput.from_object(
+            {"now": expression("$states.context.State.EnteredTime"), **expressions(sends)}
+        ),
+        retry_on_service_exceptions=False,  # it has neither jitter nor Lambda.TooManyRequestsException
+        task_timeout=sfn.Timeout.duration(timeout),
+        assign=expressions(assign) or None,
+        outputs=expression("$states.result.Payload"),
+    )
+    _retry(state, TRANSIENT_ERRORS, interval_s=2, attempts=8)
+    _retry(state, CRASHES, interval_s=10, attempts=2)
+    return state
+
+
+def _retry(state: sfn.TaskStateBase, errors: tuple[str, ...], *, interval_s: int, attempts: int) -> None:
+    state.add_retry(
+        errors=list(errors),
+        interval=Duration.seconds(interval_s),
+        backoff_rate=2,
+        max_attempts=attempts,
+        max_delay=Duration.minutes(2),
+        jitter_strategy=sfn.JitterType.FULL,
+    )
+
+
+def build_evaluation(
+    scope: Construct, name: str, side: str, functions: Mapping[str, lambda_.Function]
+) -> sfn.DistributedMap:
+    """Build the map that asks the model of `side` every shard of the test records. One shard that fails fails it."""
+    shard = Task(
+        name=f"{name}Shard",
+        does="Asks the model one shard of the test records, and stores the answers as they come.",
+        module="evaluate_shard",
+    )
+    fields = ("executionArn", "runId", "attempt", "side", "shard", "servingArn")
+    evaluation = sfn.DistributedMap.jsonata(
+        scope,
+        name,
+        comment=f"Asks the {side} model all test records, in shards.",
+        items=sfn.ProvideItems.jsonata(expression("[0..$testShards-1]")),
+        # Variables do not reach into a distributed map
+        item_selector={
+            "executionArn": expression("$states.context.Execution.Id"),
+            "runId": expression("$runId"),
+            "attempt": expression("$attempt"),
+            "side": side,
+            "shard": expression("$states.context.Map.Item.Value"),
+            "servingArn": expression("$servingArn"),
+        },
+        max_concurrency=_SHARDS_AT_ONCE,
+        map_execution_type=sfn.StateMachineType.STANDARD,
+        # An array constructor, since the sum of a path that finds nothing is nothing at all
+        outputs=expressions(
+            {total: f"$sum([$states.result.{total}])" for total in ("answered", "failed")},
+        ),
+    )
+    sends = {name: f"$states.input.{name}" for name in fields}
+    evaluation.item_processor(_build_invocation(scope, shard, functions, sends, {}))
+    return evaluation
+
+
+def build_notice(scope: Construct, name: str, topic: sns.ITopic) -> tasks.SnsPublish:
+    state = tasks.SnsPublish.jsonata(
+        scope,
+        name,
+        comment=NOTICES[name],
+        topic=topic,
+        subject=expression("$subject"),
+        message=sfn.TaskInput.from_text(expression("$message")),
+        task_timeout=sfn.Timeout.duration(Duration.seconds(30)),
+    )
+    # Publishing has no list of transient errors, and a notice that comes twice does no harm
+    _retry(state, ("States.TaskFailed",), interval_s=2, attempts=3)
+    return state
