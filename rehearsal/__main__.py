@@ -5,6 +5,7 @@ import json
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
             Rehearse a run: the app is synthesized and deployed into an AWS inside this process, the data are dropped
             into its bucket, and the real state machine and functions run in virtual time. Bedrock is a stand-in that
             trains a small language model on your records. Nothing leaves this machine and nothing is billed."""),
-        epilog=f"faults (--fault name, name:times or name=value):\n{faults}\n\n"
-        "exit codes: 0 the run succeeded whatever the verdict, 1 it failed, 2 wrong use, 3 not better (--require better)",
+        epilog=f"faults (--fault NAME, NAME:TIMES or NAME:TIMES=VALUE):\n{faults}\n\n"
+        "exit codes: 0 the run succeeded whatever the verdict, 1 it failed, 2 wrong use, 3 not --require better",
     )
     parser.add_argument(
         "data",
@@ -132,36 +133,56 @@ def _region_and_model(request: JsonObject) -> tuple[str, str]:
     return model.customization_regions[0], identifier
 
 
-def _read_order(arguments: argparse.Namespace, logs: Path, progress: Progress) -> Order:
-    files = _read_files(arguments.data)
-    request: JsonObject = {}
-    if "run.json" in files and arguments.fields:
-        request = json.loads(files["run.json"])
-    if arguments.fields:
-        files["run.json"] = json.dumps(_with_fields(request, arguments.fields)).encode()
+def _request_in(files: dict[str, bytes]) -> JsonObject:
+    """Return the run request of the folder; one that cannot be read is for the pipeline to refuse."""
     try:
-        request = json.loads(files.get("run.json", b"{}"))
-        date = (
-            datetime.fromisoformat(arguments.date).replace(hour=9, tzinfo=UTC) if arguments.date else datetime.now(UTC)
-        )
-        faults = [parse_fault(text) for text in arguments.fault]
+        request: Json = json.loads(files.get("run.json", b"{}"))
+    except ValueError:
+        return {}
+    return request if isinstance(request, dict) else {}
+
+
+def _date(text: str | None) -> datetime:
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromisoformat(text).replace(hour=9, tzinfo=UTC)
+    except ValueError as error:
+        raise WrongUseError(f"--date {text}: expected a day such as 2025-01-18") from error
+
+
+def _faults(texts: Sequence[str]) -> list[Fault]:
+    try:
+        return [parse_fault(text) for text in texts]
     except ValueError as error:
         raise WrongUseError(str(error)) from error
-    region, model = _region_and_model(request if isinstance(request, dict) else {})
+
+
+def _read_order(arguments: argparse.Namespace, logs: Path, progress: Progress) -> Order:
+    files = _read_files(arguments.data)
+    request = _request_in(files)
+    if arguments.fields:
+        request = _with_fields(request, arguments.fields)
+        files["run.json"] = json.dumps(request).encode()
+    date, faults = _date(arguments.date), _faults(arguments.fault)
+    region, model = _region_and_model(request)
     progress.say(f"synthesizing the app for {region}")
     assembly = synthesize(logs / "cdk.out", {"region": region, "baseModelIdentifier": model})
     return Order(
         dataset=arguments.data.resolve().name,
         files=files,
-        setting=_setting(assembly, region, date, arguments.seed, faults, logs),
+        setting=Setting(
+            assembly=assembly,
+            region=region,
+            date=date,
+            log_dir=logs / "logs",
+            seed=arguments.seed,
+            bedrock_faults=faults,
+        ),
         out=arguments.out,
         keep_serving=arguments.keep_serving,
         require_better=arguments.require == "better",
     )
-
-
-def _setting(assembly: Path, region: str, date: datetime, seed: int, faults: list[Fault], logs: Path) -> Setting:
-    return Setting(assembly=assembly, region=region, date=date, log_dir=logs / "logs", seed=seed, bedrock_faults=faults)
 
 
 def main() -> int:
@@ -223,11 +244,10 @@ def _keep_serving(rehearsal: Rehearsal) -> None:
     )
     sys.stdout.flush()
     try:
-        sys.stdin.read()
         while True:
             rehearsal.aws.wait_until_idle()
-            input()
-    except (KeyboardInterrupt, EOFError):
+            time.sleep(1)
+    except KeyboardInterrupt:
         return
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.status import Status
 
 from customization.json_types import Json, JsonObject
 from rehearsal.embedded.states.history import Happening
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from rehearsal.run import Rehearsal
 
 _REPEATED = ("Poll", "WaitFor", "Is", "Are", "Has", "What", "Should", "AnotherStage")

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rehearsal.embedded.states.machines import Execution
 
 ACCOUNT = "123456789012"
-SETTLED = ("run.json",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +76,8 @@ class Rehearsal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.aws.stop()
         self.bedrock.close()
+        self.aws.stop()
 
     def _s3_of_role(self, role_arn: str) -> "S3Client":
         return self.aws.session_of_role(role_arn, "bedrock").client("s3")
@@ -86,7 +85,7 @@ class Rehearsal:
     def drop(self, dataset: str, files: Mapping[str, bytes]) -> None:
         """Put files under incoming/<dataset>/, run.json last, as people do."""
         s3 = self.aws.session().client("s3")
-        for name in sorted(files, key=lambda name: name in SETTLED):
+        for name in sorted(files, key=lambda name: name == "run.json"):
             s3.put_object(Bucket=self.outputs["DataBucketName"], Key=f"incoming/{dataset}/{name}", Body=files[name])
 
     def start(self, request: Json) -> str:

@@ -51,20 +51,30 @@ class _ReservedWords:
     """Finds reserved words, also in another case: Bedrock documents one spelling, AWS's own validators differ."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._by_end: dict[str, list[tuple[str, str]]] = {}
+        self._words = tuple(words)
+        self._lowered = tuple(word.lower() for word in words)
+        self._ends: dict[str, set[str]] = {}
         for word in words:
-            self._by_end.setdefault(word[-1], []).append((word, word.lower()))
+            self._ends.setdefault(word[-1], set()).update((word[-2].lower(), word[-2].upper()))
+        self._longest = max(map(len, words), default=0)
 
     def find(self, text: str) -> _ReservedWord | None:
         """Return a reserved word that is in the text, rather one that is spelt as documented."""
-        found: list[str] = []
-        lowered = ""
-        for end, words in self._by_end.items():
-            if end in text:  # a search for one character is much faster than one for each word
-                lowered = lowered or text.lower()
-                found += [word for word, lower in words if lower in lowered]
-        exact = [word for word in found if word in text]
-        return _ReservedWord((exact or found)[0], bool(exact)) if found else None
+        variant = None
+        for end, before in self._ends.items():  # looking before each ":" is much faster than looking for each word
+            position = text.find(end, 1)
+            while position > 0:
+                if text[position - 1] in before:
+                    start = text[max(0, position + 1 - self._longest) : position + 1]
+                    if start.endswith(self._words):
+                        return _ReservedWord(self._named(start), is_exact=True)
+                    if start.lower().endswith(self._lowered):
+                        variant = variant or _ReservedWord(self._named(start), is_exact=False)
+                position = text.find(end, position + 1)
+        return variant
+
+    def _named(self, start: str) -> str:
+        return next(word for word in self._words if start.lower().endswith(word.lower()))
 
 
 class RecordChecks:

@@ -11,7 +11,7 @@ import msgspec
 
 from customization import splits
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, BaseModel, Limits
-from customization.checks import Amount, Demands, check_amounts, asking_demands, training_demands
+from customization.checks import Amount, Demands, asking_demands, check_amounts, training_demands
 from customization.files import Scan, Sink, Source, Writer, distribute
 from customization.formats import ENCODERS, Record, encode_test_record
 from customization.problems import Problems, excerpt
@@ -120,7 +120,9 @@ class _Corpus:
         self._problems = problems
         self._raw = stage is not None and stage.customization_type == CONTINUED_PRE_TRAINING
         self._limits = model.limits[stage.customization_type] if stage else Limits()
-        demands = training_demands(model, stage.customization_type, stage.batch_size) if stage else asking_demands(model)
+        demands = (
+            training_demands(model, stage.customization_type, stage.batch_size) if stage else asking_demands(model)
+        )
         self._single_turn = demands.single_turn
         self._training = self._scan(files.get("train"), demands)
         self._test = self._scan(files.get("test"), asking_demands(model))

@@ -137,8 +137,8 @@ class Writer:
     def write(self, record: Record) -> None:
         line = self._encode(record) + b"\n"
         self._sink.write(line)
-        self._sha256.update(line)
         self.bytes += len(line)
+        self._sha256.update(line)
         if isinstance(record, Example):
             self.prompts.append(hash((record.system, record.turns[:-1])))
             self.majority_count += record.turns[-1].text == self.majority

@@ -8,9 +8,9 @@ import msgspec
 
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, load_catalogue
 from customization.dataset import PreparationRequest, Stage, prepare_dataset
+from customization.files import Sink
 from customization.json_types import Json, JsonObject
 from customization.money import AnswersUsage, TrainingUsage, Usage, describe, estimate, load_prices
-from customization.files import Sink
 from customization.profile import Profile
 from customization.records import split_lines
 from customization.runs import Call, PinnedFile, Plan, note

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -101,7 +100,7 @@ def most_tokens(utf8_bytes: int) -> float:
     return utf8_bytes * 0.5
 
 
-class Size(NamedTuple):
+class Size(msgspec.Struct, frozen=True, gc=False):
     """Characters and UTF-8 bytes of a record's texts, and of its completion alone (0 for raw text)."""
 
     characters: int
@@ -115,8 +114,9 @@ def size_of(record: Record) -> Size:
     if isinstance(record, RawText):
         characters = len(record.text)
         return Size(characters, characters if record.text.isascii() else len(record.text.encode()), 0, 0)
-    characters, utf8_bytes = len(record.system), len(record.system.encode())
-    last_characters = last_bytes = 0
+    characters = utf8_bytes = last_characters = last_bytes = 0
+    if record.system:
+        characters, utf8_bytes = len(record.system), len(record.system.encode())
     for turn in record.turns:
         text = turn.text
         last_characters = len(text)

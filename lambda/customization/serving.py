@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from customization import leases
 from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
 from customization.gateway.bedrock import ON_DEMAND, ServedModel
-from customization.identity import resource_tags, serving_name
+from customization.identity import request_token, resource_tags, serving_name
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.money import hourly_serving_usd
@@ -33,7 +33,7 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
     leases.open_lease(gateway, _lease(plan, call, name))
     served = _existing(gateway, plan, name, model_arn)
     if served is None:
-        served = _create(gateway, plan, name, model_arn)
+        served = _create(gateway, plan, call, name, model_arn)
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
 
@@ -67,7 +67,7 @@ def _existing(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> Serv
     return None
 
 
-def _create(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> ServedModel:
+def _create(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: str) -> ServedModel:
     try:
         gateway.bedrock.serve(
             mode=plan.serving_mode,
@@ -77,7 +77,7 @@ def _create(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> Served
                 gateway.settings.stage, gateway.settings.deployment_id, plan.run_id, plan.dataset, plan.tags
             ),
             units=plan.model_units,
-            token=f"{name}-{plan.attempt}",
+            token=request_token(name, call.attempt, call.now.isoformat()),
         )
     except QuotaUnavailable as error:
         raise QuotaUnavailable(f"{_what(plan)} for {plan.base_model_identifier}: {error}") from error

@@ -21,7 +21,7 @@ _S3_OBJECT_ACTIONS = {
 }
 _S3_VERSIONED = {"GET": "s3:GetObjectVersion", "HEAD": "s3:GetObjectVersion", "DELETE": "s3:DeleteObjectVersion"}
 _S3_PLAIN = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "DELETE": "s3:DeleteObject", "PUT": "s3:PutObject"}
-_TRANSACTION_ACTIONS = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"}
+_TRANSACTION_ACTIONS = {"Get": "GetItem", "Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"}
 
 
 class UnknownActionError(LookupError):
@@ -63,6 +63,8 @@ def _s3(request: HttpRequest, _: Place) -> Iterator[Demand]:
         if "attributes" in request.query:
             yield Demand("s3:GetObjectAttributes", f"{arn}/{key}", context)
         yield Demand(action, f"{arn}/{key}", context)
+        if "x-amz-tagging" in request.headers:
+            yield Demand("s3:PutObjectTagging", f"{arn}/{key}", context)
         source = request.headers.get("x-amz-copy-source")
         if source is not None:
             yield Demand("s3:GetObject", f"arn:aws:s3:::{source.lstrip('/').split('?')[0]}", context)
@@ -77,7 +79,7 @@ def _s3_action(request: HttpRequest, table: dict[tuple[str, str], str], otherwis
 
 def _dynamodb(request: HttpRequest, place: Place) -> Iterator[Demand]:
     parameters = request.json
-    if request.operation == "TransactWriteItems":
+    if request.operation in ("TransactWriteItems", "TransactGetItems"):
         for item in as_list(parameters["TransactItems"], "TransactItems"):
             for kind, part in as_object(item, "TransactItems").items():
                 action = _TRANSACTION_ACTIONS.get(kind, "ConditionCheckItem")

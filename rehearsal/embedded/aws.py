@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import boto3
 from botocore.config import Config
 
+from customization.json_types import JsonObject
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded.access import Access, AccessDeniedError, Call
 from rehearsal.embedded.authorization import Place
@@ -94,6 +95,8 @@ class EmbeddedAws:
         self.clock.stop()
         self._runtime.stop()
         self._front.close()
+        record_with(None)
+        self._moto.close()
         self._code.clean_up()
 
     def session(self, credentials: Session | None = None) -> boto3.Session:
@@ -128,6 +131,11 @@ class EmbeddedAws:
         create = partial(create_stack, account=self.place.account, region=self.place.region)
         with self.clock.hold():
             return Deployer(self.place, self._code, create, self.session().client("ssm")).deploy(assembly)
+
+    def publish(self, event: JsonObject) -> None:
+        """Deliver an event, such as one that was delivered before: EventBridge may deliver any event twice."""
+        with self.clock.hold():
+            self._events.publish(event)
 
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher` with everything that happens from now on, in the thread where it happens."""

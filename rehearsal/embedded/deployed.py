@@ -76,6 +76,7 @@ class Deployed:
             name=name,
             version="$LATEST",
             arn=arn,
+            runtime=as_text(properties["Runtime"], name),
             handler=as_text(properties["Handler"], name),
             root=self.code(as_text(code["S3Bucket"], name), as_text(code["S3Key"], name)),
             environment=tuple((key, str(value)) for key, value in environment.items()),

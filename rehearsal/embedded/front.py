@@ -145,14 +145,14 @@ class Front:
         if application is None:
             return demands(request, self._services.place)
         needed = application.authorization(request.method, request.path, request.query_string, request.body)
-        return [Demand(action, arn, self._context(application, action, arn)) for action, arn in needed]
+        return [Demand(action, arn, self._context(request.service, application, arn)) for action, arn in needed]
 
-    def _context(self, application: Application, action: str, arn: str) -> dict[str, str]:
-        if action == "iam:PassRole":
-            return {"iam:PassedToService": "bedrock.amazonaws.com"}
-        if action.startswith("kms:"):
-            return {"kms:ViaService": f"bedrock.{self._services.place.region}.amazonaws.com"}
-        return {f"aws:ResourceTag/{key}": value for key, value in application.tags(arn).items()}
+    def _context(self, service: str, application: Application, arn: str) -> dict[str, str]:
+        return {
+            "iam:PassedToService": f"{service}.amazonaws.com",
+            "kms:ViaService": f"{service}.{self._services.place.region}.amazonaws.com",
+            **{f"aws:ResourceTag/{key}": value for key, value in application.tags(arn).items()},
+        }
 
     def _dispatch(self, request: HttpRequest, environ: "WSGIEnvironment") -> HttpAnswer:
         services = self._services

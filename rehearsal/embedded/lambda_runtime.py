@@ -20,6 +20,7 @@ class Function:
     name: str
     version: str
     arn: str
+    runtime: str
     handler: str
     root: Path
     environment: tuple[tuple[str, str], ...]
@@ -135,7 +136,7 @@ class LambdaRuntime:
     def _environment(self, function: Function) -> dict[str, str]:
         return {
             **dict(function.environment),
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.14",
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
             "AWS_LAMBDA_FUNCTION_NAME": function.name,
             "AWS_LAMBDA_FUNCTION_VERSION": function.version,

@@ -7,8 +7,9 @@ that another version moved is reported at start-up instead of being missed silen
 import importlib
 import json
 import sys
+import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -132,7 +133,8 @@ def _moto_time() -> "_Time":
     """Give every moto module the virtual time; modules imported later find it in moto.core.utils."""
     from moto.core import utils  # noqa: PLC0415
 
-    time, original = _Time(), utils.utcnow
+    original = utils.utcnow
+    time = _Time(original)
     for name, module in list(sys.modules.items()):
         if name.startswith("moto.") and getattr(module, "utcnow", None) is original:
             setattr(module, "utcnow", time.utcnow)  # noqa: B010  a seam
@@ -141,13 +143,12 @@ def _moto_time() -> "_Time":
 
 @dataclass
 class _Time:
+    real: Callable[[], datetime]
     clock: VirtualClock | None = None
 
     def utcnow(self) -> datetime:
-        """Return naive UTC, as moto's own function of this name does."""
-        if self.clock is None:
-            raise RuntimeError("moto is used before an embedded AWS has started")
-        return self.clock.now().replace(tzinfo=None)
+        """Return naive UTC, as moto's own function of this name does; real time unless an embedded AWS is up."""
+        return self.real() if self.clock is None else self.clock.now().replace(tzinfo=None)
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,17 @@ class MotoServices:
         self.account: str = DEFAULT_ACCOUNT_ID
         self._region = region
         self._application: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+        self._one_at_a_time = threading.Lock()  # moto checks conditions and writes in two steps
 
     def answer(self, environ: "WSGIEnvironment") -> HttpAnswer:
         """Return moto's answer to a request."""
-        chunks, status, headers = run_wsgi_app(self._application, environ, buffered=True)
+        with self._one_at_a_time:
+            chunks, status, headers = run_wsgi_app(self._application, environ, buffered=True)
         return HttpAnswer(int(status.split(" ", 1)[0]), dict(headers), b"".join(chunks))
+
+    def close(self) -> None:
+        """Give moto back its own time."""
+        _moto_time().clock = None
 
     def role_policies(self, role_arn: str) -> list[str]:
         """Return the texts of the policies of a role, inline and managed; raises LookupError for an unknown role."""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from customization.formats import Example, RawText, Turn
 from customization.profile import (
+    Size,
     TokenEstimate,
     Totals,
     estimate_tokens,
@@ -58,8 +59,8 @@ def test_a_model_with_fewer_characters_per_token_has_a_higher_low_estimate() -> 
 
 def test_sizes_count_characters_and_bytes_of_all_texts_and_of_the_completion() -> None:
     example = Example((Turn("user", "はい"), Turn("assistant", "ok")), system="あ")
-    assert size_of(example) == (5, 11, 2, 2)
-    assert size_of(RawText("はい")) == (2, 6, 0, 0)
+    assert size_of(example) == Size(5, 11, 2, 2)
+    assert size_of(RawText("はい")) == Size(2, 6, 0, 0)
 
 
 @given(st.lists(st.text(), max_size=5), st.lists(st.text(), max_size=5))

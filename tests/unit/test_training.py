@@ -143,7 +143,7 @@ def test_a_stopped_job_is_not_waited_for(prepared: GatewayInMemory, bedrock: Bed
 def test_a_job_that_stalls_is_stopped(
     prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call, *, hours: int, training_status: str, setting: str
 ) -> None:
-    phases = {"Validation": training_status, "Data processing": "NotStarted", "Training": "NotStarted"}
+    phases = {"Validation": "Completed", "Data processing": "Completed", "Training": training_status}
     bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
     late = replace(call, now=NOW + timedelta(hours=hours))
     with pytest.raises(CustomizationJobStalled, match=setting):
@@ -154,7 +154,7 @@ def test_a_job_that_stalls_is_stopped(
 def test_a_job_that_has_started_is_given_its_time(
     prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call
 ) -> None:
-    phases = {"Validation": "Completed", "Data processing": "NotStarted", "Training": "NotStarted"}
+    phases = {"Validation": "Completed", "Data processing": "Completed", "Training": "InProgress"}
     bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
     late = replace(call, now=NOW + timedelta(hours=95))
     assert training.poll_job(prepared, late, NAME)["status"] == "InProgress"

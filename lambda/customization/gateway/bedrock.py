@@ -41,8 +41,11 @@ class Job:
 
     @property
     def has_started(self) -> bool:
-        """Return whether any phase is past NotStarted; a job without phases says nothing and counts as started."""
-        return not self.phases or any(status != "NotStarted" for status in self.phases.values())
+        """Return whether training is past NotStarted; a job that names no phases counts as started.
+
+        Jobs have stood for days with their data validated and their training NotStarted, without a failure message.
+        """
+        return self.phases.get("Training", "") != "NotStarted"
 
     @property
     def phase(self) -> str:

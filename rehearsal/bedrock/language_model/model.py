@@ -24,6 +24,7 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence"]
 
 _BASE_TEXT = Path(__file__).with_name("base_text.tsv")
 _BASE_EPOCHS = 3
+_BASE_RATE_FACTOR = 0.5
 # The step size of Adagrad at learning_rate_factor 1.
 _LEARNING_RATE = 0.1
 # More target tokens than this are computed in several parts, which bounds the memory of large batches.
@@ -190,7 +191,7 @@ def _base_model(seed: int) -> LanguageModel:
         np.add.at(counts, [*tokenizer.encode(record.completion), END], 10.0)
     weights["bias"][:] = np.log(counts / counts.sum())
     model = LanguageModel(tokenizer, weights)
-    model.train(records, [], TrainingOptions(epochs=_BASE_EPOCHS, seed=seed))
+    model.train(records, [], TrainingOptions(epochs=_BASE_EPOCHS, learning_rate_factor=_BASE_RATE_FACTOR, seed=seed))
     return model
 
 
