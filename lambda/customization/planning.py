@@ -1,7 +1,7 @@
 """PlanRun: from an event or a request to a plan with pinned files and ids, owned by one execution."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -164,22 +164,29 @@ def _stages(resolved: ResolvedRequest, files: Mapping[str, PinnedFile]) -> tuple
     return tuple(stages)
 
 
+def _run_id(resolved: ResolvedRequest, stages: Sequence[Stage]) -> str:
+    request = resolved.request
+    serving: JsonObject = {
+        "mode": resolved.serving_mode,
+        **request.serving.model_dump(mode="json", include={"keep", "model_units"}),
+        # An estimate must not stand in the way of the run that it is about.
+        **({"action": "estimate"} if request.action == "estimate" else {}),
+    }
+    return run_id(
+        dataset=request.dataset,
+        training_ids=[stage.training_id for stage in stages],
+        inference=request.inference.model_dump(mode="json"),
+        evaluation=request.evaluation.model_dump(mode="json"),
+        serving=serving,
+    )
+
+
 def _plan(gateway: "Gateway", resolved: ResolvedRequest, files: dict[str, PinnedFile], call: Call) -> Plan:
     request = resolved.request
     stages = _stages(resolved, files)
     inference = InferenceSettings(**request.inference.model_dump())
     return Plan(
-        run_id=run_id(
-            dataset=request.dataset,
-            training_ids=[stage.training_id for stage in stages],
-            inference=request.inference.model_dump(mode="json"),
-            evaluation=request.evaluation.model_dump(mode="json"),
-            serving={
-                "mode": resolved.serving_mode,
-                **request.serving.model_dump(mode="json", include={"keep", "model_units"}),
-                **({"action": "estimate"} if request.action == "estimate" else {}),
-            },
-        ),
+        run_id=_run_id(resolved, stages),
         attempt=0,
         execution_arn=call.execution_arn,
         started_at=call.now,

@@ -15,7 +15,7 @@ from customization.runs import Call, Plan
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
-POLL_SECONDS = 30
+POLL_SECONDS = 60
 # A deployment takes about 8 minutes, a throughput somewhat longer; what is not ready after this never will be.
 READY_WITHIN = timedelta(hours=3)
 # Without an hourly price nothing limits how long a served model may stand: this does.

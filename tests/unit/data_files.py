@@ -10,7 +10,7 @@ import pytest
 from customization.catalogue import BaseModel, load_catalogue
 from customization.dataset import PreparationRequest, Stage, prepare_dataset
 from customization.files import Sink
-from customization.json_types import JsonObject, as_object
+from customization.json_types import Json, JsonObject, as_object
 from customization.problems import InvalidDataset, Problem
 from customization.profile import Profile
 from customization.records import split_lines
@@ -89,6 +89,27 @@ def pair(number: int) -> JsonObject:
 
 def pairs(count: int, start: int = 0) -> list[JsonObject]:
     return [pair(number) for number in range(start, start + count)]
+
+
+def texts_of(count: int) -> list[JsonObject]:
+    return [{"input": f"Paragraph {number} of the manual."} for number in range(count)]
+
+
+def conversation(*texts: str, system: str = "") -> JsonObject:
+    messages: list[Json] = [
+        {"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)
+    ]
+    return {"system": system, "messages": messages} if system else {"messages": messages}
+
+
+def with_limits(identifier: str, **limits: int) -> BaseModel:
+    model = model_of(identifier)
+    changed = {kind: msgspec.structs.replace(old, **limits) for kind, old in model.limits.items()}
+    return msgspec.structs.replace(model, limits=changed)
+
+
+def codes(problems: list[Problem]) -> list[str]:
+    return [problem.code for problem in problems]
 
 
 def model_of(identifier: str) -> BaseModel:

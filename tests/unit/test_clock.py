@@ -90,7 +90,10 @@ def test_a_wait_without_a_signal_ends_at_its_timeout(clock: VirtualClock) -> Non
 
 
 def test_a_wait_that_nothing_will_end_is_reported_by_name(clock: VirtualClock) -> None:
-    clock.spawn(lambda: clock.signal("an answer from nobody").wait() and None, "waiter")
+    def wait() -> None:
+        clock.signal("an answer from nobody").wait()
+
+    clock.spawn(wait, "waiter")
 
     with pytest.raises(ClockError, match="an answer from nobody"):
         clock.wait_until_idle(REAL_SECONDS)

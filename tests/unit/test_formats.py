@@ -219,6 +219,12 @@ def test_a_key_that_no_format_knows_is_warned_of_on_any_line() -> None:
     ]
 
 
+def test_a_category_that_is_no_string_is_not_used() -> None:
+    records, problems = read_object({"prompt": "a", "completion": "b", "category": 3})
+    assert [record.category for record in records if isinstance(record, Example)] == [""]
+    assert [(problem.code, problem.found) for problem in problems] == [("category_ignored", "a number")]
+
+
 def test_several_text_blocks_are_joined_and_a_foreign_schema_version_is_noted() -> None:
     blocks: Json = [{"text": "a"}, {"text": "b"}]
     answer: Json = {"role": "assistant", "content": [{"text": "c"}]}

@@ -1,0 +1,123 @@
+"""What keeps the code in the shape that the documentation describes."""
+
+import ast
+import importlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from customization import errors
+from customization.settings import VARIABLES
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "lambda" / "customization"
+LONGEST_FUNCTION = 40
+
+
+def modules(folder: str) -> list[Path]:
+    return [path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts]
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def importers(folder: str, *packages: str) -> list[str]:
+    """Return the modules of `folder` that import one of `packages`."""
+    return [
+        str(path.relative_to(ROOT))
+        for path in modules(folder)
+        if any(name.split(".")[0] in packages or name in packages for name in imported(path))
+    ]
+
+
+def test_stacks_and_functions_do_not_import_each_other_nor_what_uses_them() -> None:
+    assert importers("stacks", "customization", "rehearsal", "tests", "samples") == []
+    assert importers("lambda", "stacks", "rehearsal", "tests", "samples", "aws_cdk") == []
+    assert importers("rehearsal", "tests", "samples") == []
+
+
+def test_only_the_gateway_calls_aws() -> None:
+    outside = [
+        path
+        for path in importers("lambda", "boto3", "botocore")
+        if not path.startswith("lambda/customization/gateway/")
+    ]
+    assert outside == []
+
+
+def test_the_domain_does_not_import_the_handlers() -> None:
+    inside = [
+        str(path.relative_to(ROOT))
+        for path in modules("lambda")
+        if "handlers" not in path.parts and any(name.startswith("customization.handlers") for name in imported(path))
+    ]
+    assert inside == []
+
+
+def test_lambda_is_an_import_root_and_no_package() -> None:
+    assert not (ROOT / "lambda" / "__init__.py").exists()
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the functions with their lines, but for those that give a reason beside them: `# long: because`."""
+    lines = path.read_text().splitlines()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "# long: " not in lines[node.lineno - 1]:
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or 0) - node.lineno + 1
+
+
+@pytest.mark.parametrize("folder", ["lambda", "stacks", "rehearsal", "samples", "tests"])
+def test_no_function_is_longer_than_forty_lines(folder: str) -> None:
+    found = [name for path in modules(folder) for name, lines in functions(path) if lines > LONGEST_FUNCTION]
+    assert found == []
+
+
+def test_every_error_says_whether_it_passes_by_itself() -> None:
+    named = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    for error in named:
+        assert issubclass(error, errors.PipelineError | errors.TransientError), error
+        assert error.__doc__, error
+
+
+def test_every_handler_is_a_function_of_event_and_context_named_handler() -> None:
+    for path in (PACKAGE / "handlers").glob("[a-z]*.py"):
+        module = importlib.import_module(f"customization.handlers.{path.stem}")
+        assert callable(module.handler), path
+        assert module.__doc__, path
+
+
+def test_every_data_file_says_where_it_comes_from_and_of_when() -> None:
+    for path in (PACKAGE / "data").glob("*.json"):
+        if path.name == "texts.json":
+            continue
+        text = path.read_text()
+        assert "source" in text, path
+        assert '"asOf"' in text or '"date"' in text, path
+        json.loads(text)
+
+
+def test_no_variable_of_the_environment_is_read_outside_the_settings() -> None:
+    readers = {
+        str(path.relative_to(PACKAGE))
+        for path in modules("lambda")
+        if path.name != "settings.py" and ("os.environ" in path.read_text() or "getenv" in path.read_text())
+    }
+    assert readers == set()
+    assert len(set(VARIABLES)) == len(VARIABLES)
+
+
+def test_no_file_of_the_repository_is_larger_than_a_megabyte_or_names_a_download_address() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607  git is on the path
+    for name in listed.stdout.split():
+        path = ROOT / name
+        assert not path.is_file() or path.stat().st_size < 1_000_000, name
+    for lock in ("package-lock.json", "requirements.txt", "lambda/layers/core.txt", "lambda/layers/evaluation.txt"):
+        assert "http" not in (ROOT / lock).read_text(), lock
