@@ -82,12 +82,15 @@ def test_the_context_object_tells_virtual_times_and_names() -> None:
 
 def test_retries_back_off_on_virtual_time_and_are_counted_anew_for_each_entry() -> None:
     retry: Json = [{"ErrorEquals": ["Throttled"], "IntervalSeconds": 10, "BackoffRate": 2, "MaxAttempts": 2}]
-    errors = ["Throttled", "Throttled"] * 2
-    run = Run(
-        {"Ask": task(Retry=retry, Next="Again"), "Again": task(Retry=retry)},
-        lambda payload: failing(*errors[:1])(payload) if errors and errors.pop(0) else "done",
-    )
-    run.finish()
+    outcomes = iter(["Throttled", "Throttled", "", "Throttled", "Throttled", ""])
+
+    def answer(payload: JsonObject) -> Json:
+        error = next(outcomes)
+        if error:
+            raise StateError(error, "because")
+        return payload
+
+    run = Run({"Ask": task(Retry=retry, Next="Again"), "Again": task(Retry=retry)}, answer).finish()
 
     assert run.execution.outcome.status == "SUCCEEDED"
     assert run.seconds == 2 * (10 + 20)

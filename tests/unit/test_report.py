@@ -84,7 +84,8 @@ def comparison(text: str = "an answer", *, gain: int = 6) -> Comparison:
     return compare(score_records(records, {"base": base, "custom": custom}), ComparisonSettings())
 
 
-def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: str = NOVA) -> ReportData:  # long: every field of the report is named once
+def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: str = NOVA) -> ReportData:
+    # long: names every field of the report once
     base = load_catalogue().find(model)
     usage = money.Usage(
         model=model,

@@ -30,7 +30,7 @@ class _Undefined:
 _UNDEFINED = _Undefined()
 
 
-class _Function(Jsonata.JFunctionCallable):
+class _Function(Jsonata.JLambda):
     def __init__(self, answer: Callable[[Sequence[Json]], Json]) -> None:
         self._answer = answer
 
