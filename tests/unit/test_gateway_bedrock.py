@@ -1,0 +1,110 @@
+"""Every call of Bedrock that the gateway makes is one that the service model, patterns and bounds included, takes."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from customization.catalogue import load_catalogue
+from customization.errors import ModelNotReady, QuotaUnavailable
+from customization.formats import TestRecord, Turn
+from customization.gateway.bedrock import Bedrock, BedrockRuntime, JobRequest
+from customization.identity import job_name, resource_tags, serving_name
+from customization.inference import InferenceSettings, build_call, read_answer
+from tests.unit.bedrock_harness import NOVA, ROLE, Rehearsal, conversations
+from tests.unit.fakes import SETTINGS
+
+PREFIX = "longstage-0a1b2c3d-"
+RUN = f"{'a' * 30}-0123456789"
+TAGS = resource_tags("longstage", "0a1b2c3d", RUN, "a" * 30, {"cost centre": "a/b:c=d+e@f-g_h.i"})
+
+
+@pytest.fixture
+def rehearsal() -> Iterator[Rehearsal]:
+    started = Rehearsal()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def bedrock(rehearsal: Rehearsal) -> Bedrock:
+    return Bedrock(rehearsal.control)
+
+
+def trained(rehearsal: Rehearsal, bedrock: Bedrock) -> str:
+    """Return the ARN of a custom model that a job has made."""
+    name = job_name(PREFIX, "0123456789", 12)
+    bedrock.create_job(
+        JobRequest(
+            name=name,
+            base_model=NOVA,
+            customization_type="FINE_TUNING",
+            hyper_parameters={"epochCount": "2", "learningRate": "0.00001"},
+            training_uri=rehearsal.put("train.jsonl", conversations(10)),
+            validation_uri="",
+            output_uri=f"s3://bucket/runs/{RUN}/bedrock/1/",
+            role_arn=ROLE,
+            key_arn=SETTINGS.key_arn,
+            tags=TAGS,
+            token=name,
+        )
+    )
+    job = bedrock.job(name)
+    assert job is not None
+    assert not job.has_started
+    assert [item.name for item in bedrock.jobs_in_progress()] == [name]
+    rehearsal.wait(minutes=600)
+    job = bedrock.job(job.arn)
+    assert job is not None
+    assert (job.status, bedrock.tags(job.arn)) == ("Completed", TAGS)
+    return job.output_model_arn
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "provisioned"])
+def test_a_model_is_trained_served_asked_and_removed(rehearsal: Rehearsal, bedrock: Bedrock, mode: str) -> None:
+    model_arn = trained(rehearsal, bedrock)
+    name = serving_name(PREFIX, RUN)
+    arn = bedrock.serve(mode=mode, name=name, model_arn=model_arn, tags=TAGS, units=1, token="t")  # noqa: S106  no secret
+    rehearsal.wait(minutes=60)
+    served = bedrock.served(mode, name)
+    assert served is not None
+    assert (served.is_ready, served.arn, bedrock.tags(arn)) == (True, arn, TAGS)
+    assert [(item.name, item.mode) for item in bedrock.all_served()] == [(name, mode)]
+    record = TestRecord("r", (Turn("user", "question 3"),), "answer 3 is here", "be kind")
+    call = build_call(load_catalogue().find(NOVA), arn, record, InferenceSettings(top_p=0.9, stop_sequences=("END",)))
+    runtime = BedrockRuntime(rehearsal.runtime)
+    with pytest.raises(ModelNotReady):
+        runtime.ask(call.operation, call.parameters)
+    answer = read_answer(load_catalogue().find(NOVA), call, runtime.ask(call.operation, call.parameters))
+    assert answer.stop_reason == "end_turn"
+    assert answer.input_tokens
+    bedrock.stop_serving(mode, arn)
+    bedrock.stop_serving(mode, arn)
+    assert bedrock.served(mode, name) is None
+    bedrock.delete_model(model_arn)
+    assert not bedrock.model_is_there(model_arn)
+
+
+def test_what_is_not_there_is_an_answer_and_no_error(bedrock: Bedrock) -> None:
+    assert bedrock.job("nothing") is None
+    assert bedrock.served("on-demand", "nothing") is None
+    assert bedrock.served("provisioned", "nothing") is None
+    assert bedrock.foundation_model("amazon.titan-text-express-v1:0:8k") is None
+    assert not bedrock.model_is_there("nothing")
+    bedrock.delete_model("nothing")
+    bedrock.stop_serving("provisioned", "nothing")
+    bedrock.stop_job("nothing")
+
+
+def test_a_base_model_is_described(bedrock: Bedrock) -> None:
+    found = bedrock.foundation_model(NOVA)
+    assert found is not None
+    assert (found.lifecycle_status, found.customizations) == ("ACTIVE", ("FINE_TUNING",))
+
+
+def test_missing_model_units_are_told_from_other_refusals() -> None:
+    rehearsal = Rehearsal(faults=["no-model-units"])
+    bedrock = Bedrock(rehearsal.control)
+    model_arn = trained(rehearsal, bedrock)
+    with pytest.raises(QuotaUnavailable, match="model units"):
+        bedrock.serve(mode="provisioned", name="n", model_arn=model_arn, tags=TAGS, units=1, token="t")  # noqa: S106  no secret
+    rehearsal.close()
