@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 DATA ?= samples/support-ja
+DATE ?=
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,8 +43,8 @@ workflow: install ## test whole runs through the rehearsal
 test: lint types ## lint, types and every test that needs no AWS account
 	$(BIN)/pytest -q -n 2 --dist loadfile tests
 
-run: install ## rehearse a run on this machine: make run DATA=folder
-	$(BIN)/python -m rehearsal $(DATA)
+run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
+	$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
 
 deploy: install ## deploy into the AWS account of your credentials
 	npm ci --silent && npx cdk deploy --all

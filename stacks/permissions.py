@@ -19,7 +19,6 @@ Conditions = Mapping[str, Mapping[str, str | list[str]]]
 _SERVED = {"custom-model-deployment": "CustomModelDeployment", "provisioned-model": "ProvisionedModelThroughput"}
 _LISTS = (
     "bedrock:ListModelCustomizationJobs",
-    "bedrock:ListCustomModels",
     "bedrock:ListCustomModelDeployments",
     "bedrock:ListProvisionedModelThroughputs",
 )
@@ -112,7 +111,10 @@ class Grants:
         return replace(grant, resources=(*grant.resources, everywhere))
 
     def look_at_served(self, *kinds: str) -> Grant:
-        return self.bedrock(*(f"Get{_SERVED[kind]}" for kind in kinds), "ListTagsForResource", on=kinds)
+        return self.bedrock(*(f"Get{_SERVED[kind]}" for kind in kinds), on=kinds)
+
+    def read_tags(self, *kinds: str) -> Grant:
+        return self.bedrock("ListTagsForResource", on=kinds)
 
     def release_served(self, *kinds: str) -> tuple[Grant, ...]:
         delete = self.bedrock(*(f"Delete{_SERVED[kind]}" for kind in kinds), on=kinds, only_own=True)
@@ -225,10 +227,11 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "check_preconditions": (
             *g.plan(),
             g.bedrock("GetFoundationModel", on=("foundation-model",)),
-            g.bedrock("GetModelCustomizationJob", "ListTagsForResource", on=("model-customization-job",)),
+            g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
             g.bedrock("GetCustomModel", on=("custom-model",)),
             g.look_at_served(*_SERVED),
-            g.unscoped(*_LISTS, "servicequotas:GetServiceQuota"),
+            g.read_tags("model-customization-job", *_SERVED),
+            g.unscoped(*_LISTS, "bedrock:ListCustomModels", "servicequotas:GetServiceQuota"),
             g.runs("UpdateItem"),
         ),
         "prepare_dataset": (
@@ -254,7 +257,8 @@ def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read("runs/*/data/files.json"),
             g.bedrock("CreateModelCustomizationJob", on=("foundation-model", *model, *job)),
             g.bedrock("TagResource", on=(*model, *job)),
-            g.bedrock("GetModelCustomizationJob", "ListTagsForResource", on=job),
+            g.bedrock("GetModelCustomizationJob", on=job),
+            g.read_tags(*job),
             g.bedrock("GetCustomModel", on=model),
             g.pass_customization_role(),
             # Bedrock guide, "Encryption of custom models": whoever creates the job lets Bedrock use the model's key
@@ -339,11 +343,12 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
 
 def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
     leases = g.leases("Scan", "UpdateItem")
-    everything = (*g.release_served(*_SERVED), *g.stop_jobs(), *g.release_models(), leases)
+    served = (*g.release_served(*_SERVED), g.read_tags(*_SERVED))
+    everything = (*served, *g.stop_jobs(), *g.release_models(), leases)
     # Whoever releases what is promoted restores the model before it, or removes the parameter, and says so
     withdraw = (g.model_parameters("PutParameter", "DeleteParameter"), g.publish())
     return {
-        "release_serving": (*g.plan(), *g.release_served(*_SERVED), leases, g.runs("UpdateItem")),
+        "release_serving": (*g.plan(), *served, leases, g.runs("UpdateItem")),
         "release_model": (*g.plan(), *g.release_models(), leases, g.runs("UpdateItem")),
         "release_resources": (*everything, *withdraw, g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem")),
         "record_failure": (g.runs("PutItem", "UpdateItem"),),

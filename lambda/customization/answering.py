@@ -24,11 +24,14 @@ def read_test_records(gateway: "Gateway", plan: Plan) -> list[TestRecord]:
     return msgspec.json.Decoder(TestRecord).decode_lines(gateway.artifacts.read(data_key(plan, "test")))
 
 
-def answers_key(gateway: "Gateway", plan: Plan, side: str, shard: int) -> str:
-    """Return where the answers of one shard are kept: by model, inference settings and test records."""
-    base = load_catalogue().find(plan.base_model_identifier)
+def model_of(plan: Plan, side: str) -> str:
+    """Return what tells the answers of one model from those of another: an inference id, or a trainingId."""
+    return load_catalogue().find(plan.base_model_identifier).inference_model_id if side == BASE else plan.training_id
+
+
+def _answers_key(gateway: "Gateway", plan: Plan, model: str, shard: int) -> str:
     kept_under = answers_id(
-        model=base.inference_model_id if side == BASE else plan.training_id,
+        model=model,
         inference=msgspec.to_builtins(plan.inference),
         test_records=read_profile(gateway, plan).test_digest,
     )
@@ -41,7 +44,7 @@ def answer_shard(gateway: "Gateway", plan: Plan, *, side: str, shard: int, servi
     Raises:
         Throttled, ModelNotReady, AccessDenied, ResourceNotFound: what concerns every record of the shard.
     """
-    key = answers_key(gateway, plan, side, shard)
+    key = _answers_key(gateway, plan, model_of(plan, side), shard)
     kept = gateway.artifacts.read_if_there(key)
     if kept is None:
         base = load_catalogue().find(plan.base_model_identifier)
@@ -68,10 +71,10 @@ def _ask(gateway: "Gateway", plan: Plan, model_id: str, side: str, shard: int) -
     return answer_records(records, ask, CONCURRENCY, time.sleep)
 
 
-def read_answers(gateway: "Gateway", plan: Plan, side: str, records: int) -> list[Prediction]:
-    """Return the kept answers of one side, in the records' order; empty where the side was not asked."""
+def read_answers(gateway: "Gateway", plan: Plan, model: str, records: int) -> list[Prediction]:
+    """Return the kept answers of one model to the run's test records, in their order; empty where it was not asked."""
     answers: list[Prediction] = []
     for shard in range(shard_count(records)):
-        kept = gateway.artifacts.read_if_there(answers_key(gateway, plan, side, shard))
+        kept = gateway.artifacts.read_if_there(_answers_key(gateway, plan, model, shard))
         answers += decode_predictions(kept) if kept else []
     return answers

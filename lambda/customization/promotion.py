@@ -38,6 +38,7 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     row: JsonObject = {
         "runId": promoted_key(plan.dataset),
         "promotedRunId": plan.run_id,
+        "trainingId": plan.training_id,
         "modelArn": model_arn,
         "servingArn": serving_arn if kept else None,
         "until": until,

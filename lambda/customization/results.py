@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from customization import budget, leases
-from customization.answering import read_answers, read_test_records
+from customization.answering import model_of, read_answers, read_test_records
 from customization.catalogue import load_catalogue
 from customization.comparison import Comparison, ComparisonSettings, RecordResult, compare, not_compared, score_records
-from customization.evaluation import BASE, CUSTOM
+from customization.evaluation import BASE, CUSTOM, IN_USE
 from customization.inference import build_call
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.money import AnswersUsage, Settlement, Usage, estimate, load_prices, settle
 from customization.preparation import read_profile, usage_of
+from customization.promotion import promoted_key
 from customization.report import (
     FileReport,
     ReportData,
@@ -39,7 +40,10 @@ def _comparison_key(plan: Plan) -> str:
 
 
 def compare_models(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Compare the answers of base and custom model, keep every record's scores, and return {verdict, promote}."""
+    """Compare base, custom model and, where its answers are kept, the model in use; return {verdict, promote}.
+
+    Every record's answers and scores are kept in predictions.jsonl.
+    """
     comparison = not_compared()
     if read_profile(gateway, plan).test_records and plan.serving_mode != "none":
         results = _results(gateway, plan)
@@ -54,14 +58,19 @@ def compare_models(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
         lines = msgspec.json.Encoder().encode_lines(results)
         gateway.artifacts.put(f"{plan.prefix}evaluation/predictions.jsonl", lines, "application/x-ndjson")
     gateway.artifacts.put(_comparison_key(plan), msgspec.json.encode(comparison))
-    promote = plan.promote == "if-better" and comparison.verdict == "better"
+    is_improvement = comparison.verdict == "better" and not comparison.is_worse_than(IN_USE)
+    promote = plan.promote == "if-better" and is_improvement
     note(gateway, call, {"verdict": comparison.verdict, "reason": say(comparison.reason, "en")})
     return {"verdict": comparison.verdict, "promote": promote}
 
 
 def _results(gateway: "Gateway", plan: Plan) -> list[RecordResult]:
     records = read_test_records(gateway, plan)
-    answers = {side: read_answers(gateway, plan, side, len(records)) for side in (BASE, CUSTOM)}
+    models = {side: model_of(plan, side) for side in (BASE, CUSTOM)}
+    in_use = gateway.runs.get(promoted_key(plan.dataset))
+    if in_use and in_use["trainingId"] != plan.training_id:
+        models[IN_USE] = str(in_use["trainingId"])
+    answers = {side: read_answers(gateway, plan, model, len(records)) for side, model in models.items()}
     return score_records(
         records, {side: given for side, given in answers.items() if given}, plan.evaluation.primary_metric
     )

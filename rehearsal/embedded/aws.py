@@ -1,13 +1,15 @@
 """An AWS in this process: what a deployed pipeline needs of it, on virtual time, with IAM enforced."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from traceback import format_exception
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 
 from customization.json_types import JsonObject
@@ -35,6 +37,12 @@ if TYPE_CHECKING:
 _CONFIG = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 _PATIENCE = 120.0  # real seconds
 _SOURCES = {"bedrock": "model-customization-job/rehearsal"}  # for whose sake a service assumes a role: aws:SourceArn
+
+
+@cache
+def _models() -> botocore.loaders.Loader:
+    """Return the loader of service models, shared by all sessions: reading them takes most of a client's making."""
+    return botocore.loaders.create_loader()
 
 
 class EmbeddedAws:
@@ -101,7 +109,10 @@ class EmbeddedAws:
 
     def session(self, credentials: Session | None = None) -> boto3.Session:
         """Return a session of the deployer, who may do everything, or of a role; its clients call this AWS."""
+        core = botocore.session.Session()
+        core.register_component("data_loader", _models())
         session = boto3.Session(
+            botocore_session=core,
             aws_access_key_id="AKIAREHEARSALDEPLOYR" if credentials is None else credentials.access_key,
             aws_secret_access_key="none" if credentials is None else credentials.secret_key,
             aws_session_token=None if credentials is None else credentials.token,

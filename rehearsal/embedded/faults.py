@@ -37,10 +37,10 @@ class Kill(FunctionFault):
 class Faults(Protocol):
     """Hooks around every function call; `function` is the handler's module name, such as plan_run."""
 
-    def before_invoke(self, function: str, payload: Json) -> None:
+    def before_invoke(self, function: str, payload: Json, /) -> None:
         """Called before the handler runs; a FunctionFault raised here keeps it from running."""
 
-    def after_invoke(self, function: str, payload: Json, result: str) -> None:
+    def after_invoke(self, function: str, payload: Json, result: str, /) -> None:
         """Called after the handler returned JSON text; a FunctionFault raised here loses the answer, not the work."""
 
 

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import re
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _MOTO_SERVICES = as_list(SUPPORTED["motoServices"], "motoServices")
+_UPLOAD_ID = re.compile(r"<UploadId>(.*?)</UploadId>")
+_INITIATED = re.compile(r"<Initiated>.*?</Initiated>")
+_POLL_SECONDS = 0.05  # how soon the server notices that it is to stop
 _QUERY_SERVICES = ("sns", "sts", "iam", "cloudformation")
 
 
@@ -45,13 +50,14 @@ class Application(Protocol):
         query_string: str,
         headers: Mapping[str, str],
         body: bytes,
+        /,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the answer."""
 
-    def authorization(self, method: str, path: str, query_string: str, body: bytes) -> Iterable[tuple[str, str]]:
+    def authorization(self, method: str, path: str, query_string: str, body: bytes, /) -> Iterable[tuple[str, str]]:
         """Return the actions and resource ARNs that the call needs; an unknown path needs nothing."""
 
-    def tags(self, resource_arn: str) -> Mapping[str, str]:
+    def tags(self, resource_arn: str, /) -> Mapping[str, str]:
         """Return the tags of a resource, for conditions on aws:ResourceTag; none for an unknown resource."""
 
 
@@ -96,12 +102,14 @@ class Front:
         self._services = services
         self._sequence = itertools.count(0x0062E99A88DC407460)
         self.notifications: list[Notification] = []
+        self._uploads: dict[str, str] = {}
         self._server: BaseWSGIServer | None = None
 
     def serve(self, port: int) -> int:
         """Answer on localhost from a thread of its own; returns the port, a free one for 0."""
         self._server = make_server("localhost", port, self, threaded=True, request_handler=_QuietHandler)
-        threading.Thread(target=self._server.serve_forever, name="embedded AWS", daemon=True).start()
+        serve = partial(self._server.serve_forever, poll_interval=_POLL_SECONDS)
+        threading.Thread(target=serve, name="embedded AWS", daemon=True).start()
         return self._server.server_port
 
     def close(self) -> None:
@@ -168,8 +176,22 @@ class Front:
         if request.service == "events":
             return self._put_events(request)
         if request.service in _MOTO_SERVICES:
-            return services.moto.answer(environ)
+            return self._with_upload_times(request, services.moto.answer(environ))
         raise UnknownActionError(f"the rehearsal has no service {request.service}")
+
+    def _with_upload_times(self, request: HttpRequest, answer: HttpAnswer) -> HttpAnswer:
+        """Put the times of multipart uploads into a list of them: moto gives all the same."""
+        if request.service != "s3" or "uploads" not in request.query:
+            return answer
+        text = answer.body.decode()
+        if request.method == "POST":
+            now = self._services.clock.now().strftime("%Y-%m-%dT%H:%M:%S.000Z")
+            self._uploads.update(dict.fromkeys(_UPLOAD_ID.findall(text), now))
+            return answer
+        times = iter([self._uploads[upload] for upload in _UPLOAD_ID.findall(text)])
+        body = _INITIATED.sub(lambda _: f"<Initiated>{next(times)}</Initiated>", text).encode()
+        headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-length"}
+        return HttpAnswer(answer.status, {**headers, "Content-Length": str(len(body))}, body)
 
     def _invoke(self, request: HttpRequest) -> HttpAnswer:
         name = function_of(request)

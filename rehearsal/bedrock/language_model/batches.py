@@ -11,7 +11,7 @@ from rehearsal.bedrock.language_model.tokenizer import ANSWER, END, Tokenizer
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-# Contexts are the last 1, 2, … CONTEXT_ORDERS tokens of the answer; a prompt is a bag of n-grams of up to PROMPT_ORDERS.
+# Contexts are the last 1, 2 and so on up to CONTEXT_ORDERS tokens; a prompt is a bag of n-grams of up to PROMPT_ORDERS.
 CONTEXT_ORDERS = 5
 PROMPT_ORDERS = 3
 CONTEXT_ROWS = 1 << 15
@@ -47,11 +47,11 @@ class Batch:
     position: Integers
     longest: int
     targets: Integers
-    context_rows: Integers  # N × CONTEXT_ORDERS
-    prompts: Integers  # B × L tokens, _NO_TOKEN after the end of a prompt
+    context_rows: Integers  # N by CONTEXT_ORDERS
+    prompts: Integers  # B by L tokens, _NO_TOKEN after the end of a prompt
     prompt_rows: Integers  # the hashed n-grams of all prompts, one after the other
     prompt_row_example: Integers  # to which example each of prompt_rows belongs
-    matches: NDArray[np.int8]  # N × L: how many tokens before a place of the prompt equal those before the target
+    matches: NDArray[np.int8]  # N by L: how many tokens before a place of the prompt equal those before the target
 
     @property
     def size(self) -> int:
@@ -96,7 +96,7 @@ def prompt_rows(prompt: Integers) -> Integers:
 
 
 def shifted(prompts: Integers, by: int) -> Integers:
-    """Return `prompts` (B × L) moved to the right: at each place the token `by` places before it."""
+    """Return `prompts` (B by L) moved to the right: at each place the token `by` places before it."""
     moved = np.full_like(prompts, _NO_TOKEN)
     moved[:, by:] = prompts[:, : max(prompts.shape[1] - by, 0)]
     return moved
@@ -128,7 +128,7 @@ def make_batch(examples: Sequence[Example]) -> Batch:
 
 
 def _context_rows(preceding: Sequence[Integers]) -> Integers:
-    """The same as `context_rows`, for many targets at once: `preceding` holds their last token, the one before, …"""
+    """Do the same as `context_rows` for many targets: `preceding` holds their last tokens, then the ones before."""
     rows = np.empty((len(preceding[0]), CONTEXT_ORDERS), np.int64)
     value = np.zeros(len(rows), np.int64)
     for order, tokens in enumerate(preceding, start=1):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -81,15 +81,14 @@ class LanguageModel:
         self._tokenizer = tokenizer
         self._weights = weights
 
-    @classmethod
-    def pretrained(cls, seed: int) -> Self:
+    @staticmethod
+    def pretrained(seed: int) -> "LanguageModel":
         """Return a base model: trained on a small general text, the same for the same seed."""
-        base = _base_model(seed)
-        return cls(base._tokenizer, base._weights).copy()
+        return _base_model(seed).copy()
 
-    def copy(self) -> Self:
+    def copy(self) -> "LanguageModel":
         """Return a model that is trained apart from this one."""
-        return type(self)(self._tokenizer, {name: weight.copy() for name, weight in self._weights.items()})
+        return LanguageModel(self._tokenizer, {name: weight.copy() for name, weight in self._weights.items()})
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of `text`."""
@@ -128,7 +127,7 @@ class LanguageModel:
             raise ValueError("a loss needs at least one record")
         return self._mean_loss([example for record in records for example in self._encode(record)])
 
-    def answer(
+    def answer(  # noqa: PLR0917 - what every inference API takes
         self,
         prompt: str,
         max_tokens: int,

@@ -71,13 +71,13 @@ class Forward:
     """What the backward pass needs again."""
 
     state: Floats
-    prompt: Floats  # B × WIDTH
+    prompt: Floats  # B by WIDTH
     scale: Floats  # B: what the sum of a prompt's embeddings is multiplied by
     hidden: Floats
     vocabulary: Floats
     chosen: Floats  # the probability of the target by the vocabulary
-    keys: Floats  # B × L × KEY_WIDTH
-    query: Floats  # B × T × KEY_WIDTH
+    keys: Floats  # B by L by KEY_WIDTH
+    query: Floats  # B by T by KEY_WIDTH
     attention: Floats
     hits: Flags
     copied: Floats  # the probability of the target by copying
@@ -168,7 +168,7 @@ def _keys(weights: Weights, batch: Batch) -> Floats:
 
 
 def _spread(batch: Batch, values: Floats) -> Floats:
-    """Return one row a token as B × T × …, zero where an example is shorter."""
+    """Return one row a token by example and position, zero where an example is shorter."""
     spread = np.zeros((batch.size, batch.longest, values.shape[1]), np.float32)
     spread[batch.example, batch.position] = values
     return spread
@@ -197,7 +197,8 @@ def softmax(scores: Floats) -> Floats:
 
 def sigmoid(values: Floats) -> Floats:
     """Return the logistic function, without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * values))
+    halves: Floats = 1 + np.tanh(0.5 * values)
+    return 0.5 * halves
 
 
 class Reader:

@@ -10,7 +10,9 @@ END = 0
 ANSWER = 257
 
 _FIRST_PIECE = 258
-_LONGEST_PIECE = 6
+_LONGEST_PIECE = 8
+# A substring that a longer one contains nearly always is no piece of its own.
+_SHARE_OF_LONGER = 0.8
 _KANA = [chr(code) for code in (*range(0x3041, 0x3097), *range(0x30A1, 0x30FD))]
 # Pieces never cross from Japanese to other writing, nor take in punctuation and digits.
 _WORD = re.compile(r" ?[A-Za-z]+|[^\W\dA-Za-z_]+")
@@ -26,7 +28,15 @@ def learn_pieces(texts: Iterable[str], frequent: int = 500, least_count: int = 4
             for start in range(len(word)):
                 for end in range(start + 2, min(start + _LONGEST_PIECE, len(word)) + 1):
                     substrings[word[start:end]] += 1
-    saved = {piece: count * (len(piece) - 1) for piece, count in substrings.items() if count >= least_count}
+    in_longer: Counter[str] = Counter()
+    for piece, count in substrings.items():
+        for shorter in (piece[1:], piece[:-1]):
+            in_longer[shorter] = max(in_longer[shorter], count)
+    saved = {
+        piece: count * (len(piece) - 1)
+        for piece, count in substrings.items()
+        if count >= least_count and in_longer[piece] < count * _SHARE_OF_LONGER
+    }
     chosen = sorted(saved, key=lambda piece: (-saved[piece], piece))[:frequent]
     return sorted(character for character in characters if not character.isascii()) + chosen
 

@@ -1,0 +1,121 @@
+"""The rule packs bite where nobody acknowledged, and only there."""
+
+import json
+from pathlib import Path
+
+import pytest
+from aws_cdk import App, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_s3 as s3
+
+from customization.json_types import Json, JsonObject, as_object
+from stacks.nag import acknowledge, acknowledge_wildcards, attach_packs
+from tests.infra.synthesis import at, listed, read
+
+PACKS = {"AwsSolutions", "Serverless"}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    context = {"@aws-cdk/core:defaultCrossStackReferences": "strong"}
+    return App(outdir=str(tmp_path), context=context, builtin_cloud_formation_validation=False)
+
+
+@pytest.fixture
+def stack(app: App) -> Stack:
+    return Stack(app, "Tried")
+
+
+def problems_of(app: App) -> str:
+    attach_packs(app)
+    with pytest.raises(RuntimeError, match="ValidationFailed") as caught:
+        app.synth()
+    return str(caught.value)
+
+
+def reports(folder: Path) -> dict[str, JsonObject]:
+    found = [as_object(report, "report") for report in listed(read(folder / "validation-report.json")["pluginReports"])]
+    return {str(report["pluginName"]): report for report in found}
+
+
+def function_role(stack: Stack) -> iam.Role:
+    return iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+
+
+def test_a_bad_stack_is_refused_by_both_packs(app: App, stack: Stack) -> None:
+    s3.Bucket(stack, "Bucket")
+    code = lambda_.Code.from_inline("def handler(event, context): pass")
+    lambda_.Function(stack, "Function", runtime=lambda_.Runtime.PYTHON_3_9, handler="index.handler", code=code)
+    problems = problems_of(app)
+    assert "AwsSolutions-S10" in problems
+    assert "AwsSolutions-L1" in problems
+    assert "Serverless-LambdaTracing" in problems
+
+
+def test_an_acknowledgment_is_for_one_construct_and_one_rule(app: App, stack: Stack) -> None:
+    first, _ = (s3.Bucket(stack, id_, enforce_ssl=True) for id_ in ("First", "Second"))
+    acknowledge(first, "AwsSolutions-S1", reason="Tried here.", limits="nothing.")
+    problems = problems_of(app)
+    assert "Tried/Second/Resource" in problems
+    assert "Tried/First/Resource" not in problems
+
+
+def test_an_acknowledgment_is_reported_with_its_reason_and_its_limits(app: App, stack: Stack, tmp_path: Path) -> None:
+    bucket = s3.Bucket(stack, "Bucket", enforce_ssl=True)
+    acknowledge(bucket, "AwsSolutions-S1", reason="Tried here.", limits="an empty bucket.")
+    attach_packs(app)
+    app.synth()
+    (suppressed,) = listed(reports(tmp_path)["AwsSolutions"]["suppressedViolations"])
+    assert at(suppressed, "reason") == "Tried here. Limited by: an empty bucket."
+
+
+def test_acknowledged_wildcards_are_those_of_the_statement_and_no_others(app: App, stack: Stack) -> None:
+    bucket = s3.Bucket(Stack(app, "Other"), "Bucket", enforce_ssl=True)
+    acknowledge(bucket, "AwsSolutions-S1", reason="Tried elsewhere.", limits="nothing.")
+    exported = Stack.of(bucket).export_value(bucket.bucket_arn)
+    role = function_role(stack)
+    known = iam.PolicyStatement(
+        actions=["s3:GetObject", "s3:List*"],
+        resources=[
+            f"{exported}/runs/*",
+            stack.format_arn(service="bedrock", resource="custom-model", resource_name="*"),
+            f"{role.role_arn}/*",
+        ],
+    )
+    role.add_to_policy(known)
+    acknowledge_wildcards(role, [known], reason="Tried here.", limits="nothing.")
+    role.add_to_policy(iam.PolicyStatement(actions=["s3:PutObject"], resources=[f"{exported}/other/*"]))
+    problems = problems_of(app)
+    assert problems.count("AwsSolutions-IAM5[") == 1
+    assert "/other/*]" in problems
+
+
+def test_the_stacks_of_this_project_leave_nothing_unacknowledged(
+    assembly: Path, templates: dict[str, JsonObject]
+) -> None:
+    assert templates
+    found = reports(assembly)
+    assert set(found) >= PACKS
+    assert {name: report["violations"] for name, report in found.items()} == {name: [] for name in found}
+
+
+def test_every_acknowledgment_of_this_project_says_why_and_what_limits_the_harm(
+    assembly: Path, templates: dict[str, JsonObject]
+) -> None:
+    assert templates
+    for pack in PACKS:
+        for suppressed in _suppressed(reports(assembly)[pack]):
+            reason, _, limits = str(at(suppressed, "reason")).partition(" Limited by: ")
+            assert min(len(reason), len(limits)) > 20, json.dumps(suppressed)
+
+
+def test_no_finding_is_acknowledged_for_a_whole_stack(assembly: Path, templates: dict[str, JsonObject]) -> None:
+    assert templates
+    for pack in PACKS:
+        for suppressed in _suppressed(reports(assembly)[pack]):
+            assert "/" in str(at(suppressed, "acknowledgedAt")), json.dumps(suppressed)
+
+
+def _suppressed(report: JsonObject) -> list[Json]:
+    return listed(report["suppressedViolations"])

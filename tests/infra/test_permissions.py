@@ -1,0 +1,341 @@
+"""Who may do what: one role a function, nothing it does not need, and what bills or deletes held by few."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from customization.json_types import Json, JsonObject, as_object, as_text
+from customization.settings import VARIABLES, read_settings
+from tests.infra.machine import function_modules
+from tests.infra.synthesis import at, listed, resources
+
+# IAM knows no resource for these (Service Authorization Reference)
+WITHOUT_RESOURCE = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "bedrock:ListModelCustomizationJobs",
+    "bedrock:ListCustomModels",
+    "bedrock:ListCustomModelDeployments",
+    "bedrock:ListProvisionedModelThroughputs",
+    "servicequotas:GetServiceQuota",
+}
+# What costs money, ends something or reaches people, and the only functions that may
+POWERS = {
+    "bedrock:CreateModelCustomizationJob": {"create_customization_job"},
+    "bedrock:CreateCustomModelDeployment": {"create_model_deployment"},
+    "bedrock:CreateProvisionedModelThroughput": {"create_provisioned_throughput"},
+    "bedrock:InvokeModel": {"evaluate_shard"},
+    "bedrock:TagResource": {"create_customization_job", "create_model_deployment", "create_provisioned_throughput"},
+    "bedrock:StopModelCustomizationJob": {"poll_customization_job", "release_resources", "sweep"},
+    "bedrock:DeleteCustomModel": {"release_model", "release_resources", "sweep"},
+    "bedrock:DeleteCustomModelDeployment": {"create_model_deployment", "release_serving", "release_resources", "sweep"},
+    "bedrock:DeleteProvisionedModelThroughput": {
+        "create_provisioned_throughput",
+        "release_serving",
+        "release_resources",
+        "sweep",
+    },
+    "iam:PassRole": {"create_customization_job"},
+    "kms:CreateGrant": {"create_customization_job"},
+    "ssm:PutParameter": {"promote_model", "release_resources", "sweep"},
+    "ssm:DeleteParameter": {"release_resources", "sweep"},
+    "sns:Publish": {"explain_unused_upload", "release_resources", "sweep"},
+    "sqs:SendMessage": {"explain_unused_upload", "sweep"},
+    "states:DescribeExecution": {"poll_uploads", "plan_run", "release_resources", "sweep"},
+}
+WRITTEN = {
+    "plan_run": {"runs/*/manifest.json"},
+    "prepare_dataset": {"runs/*/data/*", "runs/*/estimate.json"},
+    "collect_training_metrics": {"runs/*/training-metrics-*.json"},
+    "evaluate_shard": {"answers/*"},
+    "compare_models": {"runs/*/evaluation/*"},
+    "publish_report": {"runs/*/report.html", "runs/*/report.json"},
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    conditions: JsonObject
+
+
+@pytest.fixture(scope="module")
+def pipeline(templates: dict[str, JsonObject]) -> JsonObject:
+    return templates["pipeline"]
+
+
+@pytest.fixture(scope="module")
+def by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
+    """Return every statement of each function's role."""
+    functions = resources(pipeline, "AWS::Lambda::Function")
+    return {
+        module: list(_statements(pipeline, as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name)))
+        for name, module in function_modules(pipeline).items()
+    }
+
+
+def _statements(pipeline: JsonObject, role: str) -> Iterator[Statement]:
+    inline = as_object(resources(pipeline)[role]["Properties"], role).get("Policies", [])
+    attached = [
+        policy["Properties"]
+        for policy in resources(pipeline, "AWS::IAM::Policy").values()
+        if {"Ref": role} in listed(at(policy, "Properties", "Roles"))
+    ]
+    for policy in (*listed(inline), *attached):
+        for found in listed(at(policy, "PolicyDocument", "Statement")):
+            statement = as_object(found, role)
+            assert statement["Effect"] == "Allow"
+            yield Statement(
+                tuple(as_text(action, role) for action in listed(statement["Action"])),
+                tuple(_text(resource) for resource in listed(statement["Resource"])),
+                as_object(statement.get("Condition", {}), role),
+            )
+
+
+def _text(value: Json) -> str:
+    """Return a resource with its references written as the last word of what they name."""
+    match value:
+        case str():
+            return value
+        case {"Fn::Join": ["", list(parts)]}:
+            return "".join(map(_text, parts))
+        case {"Fn::ImportValue": str(export)}:
+            return f"<{export.rpartition(':')[2]}>"
+        case {"Fn::GetAtt": [str(name), str(attribute)]}:
+            return f"<{name}.{attribute}>"
+        case {"Ref": str(name)}:
+            return f"<{name}>"
+        case _:
+            raise ValueError(value)
+
+
+def _holders(by_function: dict[str, list[Statement]]) -> dict[str, set[str]]:
+    holders: defaultdict[str, set[str]] = defaultdict(set)
+    for module, statements in by_function.items():
+        for statement in statements:
+            for action in statement.actions:
+                holders[action].add(module)
+    return holders
+
+
+def test_every_function_has_a_role_of_its_own_without_managed_policies(pipeline: JsonObject) -> None:
+    functions = resources(pipeline, "AWS::Lambda::Function")
+    roles = [as_text(at(function, "Properties", "Role", "Fn::GetAtt", 0), name) for name, function in functions.items()]
+    assert len(set(roles)) == len(functions)
+    assert [
+        name for name, role in resources(pipeline, "AWS::IAM::Role").items() if "ManagedPolicyArns" in str(role)
+    ] == []
+
+
+def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonObject) -> None:
+    trusted: defaultdict[str, int] = defaultdict(int)
+    for role in resources(pipeline, "AWS::IAM::Role").values():
+        (statement,) = listed(at(role, "Properties", "AssumeRolePolicyDocument", "Statement"))
+        service = as_text(at(statement, "Principal", "Service"), "service")
+        trusted[service] += 1
+        if service != "lambda.amazonaws.com":
+            assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+        if service == "states.amazonaws.com":
+            source = _text(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
+            assert source == "arn:aws:states:us-east-1:<AWS::AccountId>:*"
+    assert dict(trusted) == {
+        "lambda.amazonaws.com": len(resources(pipeline, "AWS::Lambda::Function")),
+        "states.amazonaws.com": 1,
+        "events.amazonaws.com": 1,
+    }
+
+
+def test_no_action_is_a_pattern_and_only_actions_without_a_resource_have_a_star(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    for module, statements in by_function.items():
+        for statement in statements:
+            assert [action for action in statement.actions if "*" in action] == [], module
+            if "*" in statement.resources:
+                assert set(statement.actions) <= WITHOUT_RESOURCE, module
+            else:
+                assert not set(statement.actions) & WITHOUT_RESOURCE, module
+
+
+@pytest.mark.parametrize("action", sorted(POWERS))
+def test_what_costs_ends_or_tells_is_held_by_few(by_function: dict[str, list[Statement]], action: str) -> None:
+    assert _holders(by_function)[action] == POWERS[action]
+
+
+def test_nothing_else_creates_deletes_stops_or_passes(by_function: dict[str, list[Statement]]) -> None:
+    verbs = ("Create", "Delete", "Stop", "Update", "Put", "Pass", "Tag", "Untag", "Invoke", "Publish", "Send")
+    changing = {
+        action
+        for action in _holders(by_function)
+        if action.partition(":")[2].startswith(verbs) and action.partition(":")[0] in ("bedrock", "iam", "ssm", "sns")
+    }
+    assert changing == {action for action in POWERS if action.partition(":")[0] in ("bedrock", "iam", "ssm", "sns")}
+
+
+def test_whatever_ends_or_deletes_is_bound_to_this_deployments_tag(by_function: dict[str, list[Statement]]) -> None:
+    own = {
+        "StringEquals": {"aws:ResourceTag/deployment": {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}}
+    }
+    for module, statements in by_function.items():
+        for statement in statements:
+            if any(action.startswith(("bedrock:Delete", "bedrock:Stop")) for action in statement.actions):
+                assert statement.conditions == own, module
+
+
+def test_the_customization_role_alone_can_be_passed_and_to_bedrock_alone(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    (statement,) = [found for found in by_function["create_customization_job"] if "iam:PassRole" in found.actions]
+    assert statement.actions == ("iam:PassRole",)
+    (role,) = statement.resources
+    assert role.startswith("<ExportsOutputFnGetAttCustomizationRole")
+    assert statement.conditions == {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
+
+
+def test_bedrocks_resources_are_those_of_this_account_and_region_or_amazons_models(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    for module, statements in by_function.items():
+        for statement in statements:
+            if statement.actions[0].startswith("bedrock:") and statement.resources != ("*",):
+                for resource in statement.resources:
+                    own = resource.startswith("arn:aws:bedrock:us-east-1:<AWS::AccountId>:")
+                    amazons = resource == "arn:aws:bedrock:us-east-1::foundation-model/*"
+                    asked = resource == "arn:aws:bedrock:*::foundation-model/*" and module == "evaluate_shard"
+                    assert own or amazons or asked, (module, resource)
+
+
+def test_each_function_writes_its_own_artifacts_and_none_writes_data_or_bedrocks_output(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    written: defaultdict[str, set[str]] = defaultdict(set)
+    for module, statements in by_function.items():
+        for statement in statements:
+            if "s3:PutObject" in statement.actions:
+                assert all(
+                    resource.startswith("<ExportsOutputFnGetAttArtifactBucket") for resource in statement.resources
+                )
+                written[module] |= {resource.partition("/")[2] for resource in statement.resources}
+            assert not {action for action in statement.actions if action.startswith("s3:Delete")}
+    assert written == WRITTEN
+
+
+def test_people_s_data_is_read_by_those_alone_who_settle_pin_or_prepare_it(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    readers = {
+        module
+        for module, statements in by_function.items()
+        for statement in statements
+        for resource in statement.resources
+        if resource.startswith("<ExportsOutputFnGetAttDataBucket") and "/" in resource
+    }
+    assert readers == {"poll_uploads", "plan_run", "prepare_dataset"}
+
+
+def test_those_who_list_a_bucket_are_told_that_an_object_is_missing(by_function: dict[str, list[Statement]]) -> None:
+    for module, statements in by_function.items():
+        for statement in statements:
+            if "s3:ListBucket" in statement.actions:
+                # Reading has no prefix: without IfExists S3 would answer 403 where nothing is
+                assert set(statement.conditions) == {"StringLikeIfExists"}, module
+
+
+def test_each_function_writes_to_its_own_log_group(
+    pipeline: JsonObject, by_function: dict[str, list[Statement]]
+) -> None:
+    functions = resources(pipeline, "AWS::Lambda::Function")
+    for name, module in function_modules(pipeline).items():
+        group = as_text(at(functions[name], "Properties", "LoggingConfig", "LogGroup", "Ref"), name)
+        (statement,) = [found for found in by_function[module] if found.actions[0].startswith("logs:")]
+        assert statement.actions == ("logs:CreateLogStream", "logs:PutLogEvents")
+        assert statement.resources == (f"<{group}.Arn>",)
+
+
+def _key_services(statements: list[Statement]) -> dict[str, set[str]]:
+    """Return the services through which the key may be used, with the actions."""
+    services: defaultdict[str, set[str]] = defaultdict(set)
+    for statement in statements:
+        if statement.actions[0].startswith("kms:"):
+            (resource,) = statement.resources
+            assert resource.startswith("<ExportsOutputFnGetAttKey")
+            assert set(statement.conditions) == {"StringEquals"}
+            via = listed(at(statement.conditions, "StringEquals", "kms:ViaService"))
+            for service in via:
+                services[as_text(service, "service").removesuffix(".us-east-1.amazonaws.com")] |= set(statement.actions)
+    return services
+
+
+def test_every_function_may_use_the_key_through_the_encrypted_services_that_it_calls(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    for module, statements in by_function.items():
+        called = {action.partition(":")[0] for statement in statements for action in statement.actions}
+        services = _key_services(statements)
+        assert set(services) - {"bedrock"} == called & {"s3", "dynamodb", "sns", "sqs"}, module
+        for service in set(services) - {"bedrock"}:
+            assert services[service] == {"kms:Decrypt", "kms:GenerateDataKey"}
+
+
+def test_who_makes_serves_or_asks_an_encrypted_model_may_use_its_key_through_bedrock(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    through_bedrock = {
+        module: _key_services(statements)["bedrock"]
+        for module, statements in by_function.items()
+        if "bedrock" in _key_services(statements)
+    }
+    assert through_bedrock == {
+        "create_customization_job": {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"},
+        "create_model_deployment": {"kms:Decrypt"},
+        "create_provisioned_throughput": {"kms:Decrypt"},
+        "evaluate_shard": {"kms:Decrypt"},
+    }
+
+
+def test_the_state_machine_calls_its_functions_and_its_topic_and_starts_itself_for_maps(pipeline: JsonObject) -> None:
+    (machine,) = resources(pipeline, "AWS::StepFunctions::StateMachine").values()
+    role = as_text(at(machine, "Properties", "RoleArn", "Fn::GetAtt", 0), "role")
+    statements = {action: found for found in _statements(pipeline, role) for action in found.actions}
+    modules = function_modules(pipeline)
+    invoked = {
+        modules[resource.removeprefix("<").partition(".")[0]]
+        for resource in statements["lambda:InvokeFunction"].resources
+    }
+    assert invoked == set(modules.values()) - {"sweep", "explain_unused_upload"}
+    assert all(resource.endswith(".Arn>:*") for resource in statements["lambda:InvokeFunction"].resources)
+    assert statements["sns:Publish"].resources == ("<TopicBFC7AF6E>",)
+    assert _key_services([statements["kms:Decrypt"]]) == {"sns": {"kms:Decrypt", "kms:GenerateDataKey"}}
+    assert len(statements["states:StartExecution"].resources) == 1
+    unscoped = {action for action, found in statements.items() if found.resources == ("*",)}
+    assert {action.partition(":")[0] for action in unscoped} == {"logs", "xray"}
+
+
+def test_executions_are_described_of_this_machine_alone(by_function: dict[str, list[Statement]]) -> None:
+    for module in POWERS["states:DescribeExecution"]:
+        (statement,) = [found for found in by_function[module] if "states:DescribeExecution" in found.actions]
+        (resource,) = statement.resources
+        assert resource.startswith("arn:aws:states:us-east-1:<AWS::AccountId>:execution:<Customization")
+        assert resource.endswith(".Name>:*")
+
+
+def test_every_function_gets_the_environment_that_the_settings_read(pipeline: JsonObject) -> None:
+    for name, function in resources(pipeline, "AWS::Lambda::Function").items():
+        environment = as_object(at(function, "Properties", "Environment", "Variables"), name)
+        own = {variable for variable in environment if not variable.startswith("POWERTOOLS_")}
+        assert own | {"AWS_REGION"} == set(VARIABLES), name
+        assert (environment["STAGE"], environment["POWERTOOLS_SERVICE_NAME"]) == ("dev", "customization")
+
+
+def test_the_settings_can_be_read_from_the_environment(pipeline: JsonObject) -> None:
+    function = next(iter(resources(pipeline, "AWS::Lambda::Function").values()))
+    variables = as_object(at(function, "Properties", "Environment", "Variables"), "environment")
+    texts = {name: _text(value) for name, value in variables.items()}
+    settings = read_settings({**texts, "AWS_REGION": "us-east-1"})
+    assert settings.defaults.base_model_identifier == "amazon.nova-micro-v1:0:128k"
+    assert (settings.defaults.budget_usd, settings.defaults.monthly_budget_usd) == (20, 200)
+    assert json.loads(texts["DEFAULTS"])["language"] == "en"
