@@ -1,7 +1,7 @@
 """A deployed pipeline in an embedded AWS with a stand-in of Bedrock: what the command line and the tests drive."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from customization.catalogue import load_catalogue
 from customization.json_types import Json, JsonObject
 from customization.money import load_prices
 from rehearsal.bedrock.faults import Fault
+from rehearsal.bedrock.quotas import ServiceQuotas
 from rehearsal.bedrock.service import BedrockService
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded.aws import EmbeddedAws
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rehearsal.embedded.states.machines import Execution
 
 ACCOUNT = "123456789012"
+# What an account has whose request for model units was granted.
+MODEL_UNITS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Setting:
     date: datetime
     log_dir: Path
     seed: int = 0
-    bedrock_faults: Iterable[Fault] = ()
+    bedrock_faults: Sequence[Fault] = ()
     function_faults: Faults | None = None
     port: int = 0
 
@@ -60,7 +63,7 @@ class Rehearsal:
         self.aws = EmbeddedAws(
             self.clock,
             region=setting.region,
-            applications={"bedrock": self.bedrock},
+            applications={"bedrock": self.bedrock, "servicequotas": self._quotas()},
             log_dir=setting.log_dir,
             faults=setting.function_faults,
             port=setting.port,
@@ -78,6 +81,10 @@ class Rehearsal:
     ) -> None:
         self.bedrock.close()
         self.aws.stop()
+
+    def _quotas(self) -> ServiceQuotas:
+        has_none = any(fault.name == "no-model-units" for fault in self._setting.bedrock_faults)
+        return ServiceQuotas(self._setting.region, ACCOUNT, 0 if has_none else MODEL_UNITS)
 
     def _s3_of_role(self, role_arn: str) -> "S3Client":
         return self.aws.session_of_role(role_arn, "bedrock").client("s3")

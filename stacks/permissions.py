@@ -314,6 +314,7 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.write("answers/*"),
             g.ask_models(),
             g.key("Decrypt", via=("bedrock",)),
+            g.runs("UpdateItem"),
         ),
         "compare_models": (
             *g.plan(),
@@ -351,7 +352,7 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "release_serving": (*g.plan(), *served, leases, g.runs("UpdateItem")),
         "release_model": (*g.plan(), *g.release_models(), leases, g.runs("UpdateItem")),
         "release_resources": (*everything, *withdraw, g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem")),
-        "record_failure": (g.runs("PutItem", "UpdateItem"),),
+        "record_failure": (g.runs("GetItem", "PutItem", "UpdateItem"),),
         "sweep": (
             *everything,
             *withdraw,

@@ -67,10 +67,15 @@ TASKS = (
         name="PlanRun",
         does="Reads the request, pins the versions of the files, computes the ids and claims the run.",
         sends={"input": "$input"},
-        keeps=("outcome", "runId", "attempt", "action", "stages", "servingMode", "subject", "message"),
+        keeps=("outcome", "runId", "attempt", "dataset", "action", "stages", "servingMode", "subject", "message"),
         knows_run=False,
     ),
-    Task(name="ReleaseRun", does="Releases what an earlier run keeps.", module="release_resources"),
+    Task(
+        name="ReleaseRun",
+        does="Releases what is kept for a data set.",
+        module="release_resources",
+        sends={"dataset": "$dataset"},
+    ),
     Task(
         name="CheckPreconditions",
         does="Can this account, Region and base model do what the run asks?",

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization.catalogue import load_catalogue
+from customization.errors import PipelineError, TransientError
 from customization.evaluation import BASE, Prediction, answer_records, asker, decode_predictions, encode_predictions
 from customization.formats import TestRecord
 from customization.identity import answers_id
 from customization.json_types import JsonObject
 from customization.preparation import SHARD_RECORDS, data_key, read_profile, shard_count
-from customization.runs import Plan
+from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -38,12 +39,22 @@ def _answers_key(gateway: "Gateway", plan: Plan, model: str, shard: int) -> str:
     return f"answers/{kept_under}/{shard:04d}.jsonl"
 
 
-def answer_shard(gateway: "Gateway", plan: Plan, *, side: str, shard: int, serving_arn: str) -> JsonObject:
+def answer_shard(gateway: "Gateway", plan: Plan, call: Call, *, side: str, shard: int, serving_arn: str) -> JsonObject:
     """Ask a model one shard, unless its answers are kept already, and return {answered, failed} records.
+
+    What ends the shard is written into the run's row: the Map that runs the shards tells only that one of them failed.
 
     Raises:
         Throttled, ModelNotReady, AccessDenied, ResourceNotFound: what concerns every record of the shard.
     """
+    try:
+        return _answer_shard(gateway, plan, side, shard, serving_arn)
+    except (PipelineError, TransientError) as error:
+        note(gateway, call, {"shardError": f"{type(error).__name__}: {error}"})
+        raise
+
+
+def _answer_shard(gateway: "Gateway", plan: Plan, side: str, shard: int, serving_arn: str) -> JsonObject:
     key = _answers_key(gateway, plan, model_of(plan, side), shard)
     kept = gateway.artifacts.read_if_there(key)
     if kept is None:

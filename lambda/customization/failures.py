@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Step Functions takes at most 256 and 32,768 characters (Fail state); people read far less.
 LONGEST_CAUSE = 8000
+# A Distributed Map ends with these, and without the cause of the item that failed.
+_MAP_ERRORS = {"States.ExceedToleratedFailureThreshold", "States.ItemReaderFailed"}
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -68,6 +70,8 @@ def _message(cause: str) -> str:
 
 def record_failure(gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str) -> JsonObject:
     """Write into the run's row how it ended and return {error, cause, fix, subject, message} for the notification."""
+    if error in _MAP_ERRORS:
+        cause = str((gateway.runs.get(call.run_id) or {}).get("shardError") or cause)
     failure = explain(error, cause)
     ended: JsonObject = {
         "state": FAILED,

@@ -99,6 +99,8 @@ def release_all(gateway: "Gateway", call: Call) -> JsonObject:
 
     A model lives on so that the next attempt adopts it instead of paying for training again; the sweeper ends it.
     """
+    if not call.run_id:
+        return {"released": []}
     released = leases.release_run(gateway, call, (*SERVING, leases.JOB), "the run failed")
     budget.give_back(gateway, call.run_id, call.attempt)
     return _told(gateway, call, released)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 FIRST_POLL_SECONDS = 60
-LAST_POLL_SECONDS = 900
+# 15 minutes would make a job of 24 hours more than 1,000 history events, at 9 a poll.
+LAST_POLL_SECONDS = 1200
 
 
 def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonObject:
@@ -145,7 +146,7 @@ def _model_of_stage(gateway: "Gateway", plan: Plan, stage: int) -> str:
 
 
 def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
-    """Return {status, waitSeconds, phase} of a job; the wait grows with its age from 1 to 15 minutes.
+    """Return {status, waitSeconds, phase} of a job; the wait grows with its age from 1 to 20 minutes.
 
     Raises:
         CustomizationJobFailed: with Bedrock's failure message.

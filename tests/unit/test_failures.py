@@ -1,10 +1,12 @@
 """A cause is a sentence, and a documented message comes with what to do."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from customization.failures import explain, record_failure
+from customization.promotion import release_all
 from customization.runs import Call
 from tests.unit.fakes import GatewayInMemory
 
@@ -56,3 +58,13 @@ def test_a_failure_before_the_run_was_planned_leaves_a_row_too(gateway: GatewayI
     row = gateway.runs.get("unplanned#first")
     assert row is not None
     assert row["cause"] == "dataset: missing"
+
+
+def test_the_cause_of_a_map_is_that_of_the_shard_that_failed(claimed: GatewayInMemory, call: Call) -> None:
+    claimed.runs.update(ROW, {"shardError": "AccessDenied: not authorized to perform: bedrock:InvokeModel"})
+    told = record_failure(claimed, call, "States.ExceedToleratedFailureThreshold", "", "EvaluateBaseline")
+    assert "bedrock:InvokeModel" in str(told["cause"])
+
+
+def test_a_failure_before_the_run_was_planned_releases_nothing(gateway: GatewayInMemory, call: Call) -> None:
+    assert release_all(gateway, replace(call, run_id="")) == {"released": []}

@@ -13,6 +13,7 @@ def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     return answer_shard(
         gateway,
         owned_plan(gateway, call),
+        call,
         side=as_text(event["side"], "side"),
         shard=as_int(event["shard"], "shard"),
         serving_arn=as_text(event.get("servingArn") or "", "servingArn"),

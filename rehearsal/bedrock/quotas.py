@@ -1,0 +1,45 @@
+"""The stand-in of Service Quotas: the one quota of Bedrock that the pipeline asks for."""
+
+import json
+from collections.abc import Mapping
+
+# "Model units, with no commitment, across custom models"; 0 in a new account (AWS General Reference, Bedrock quotas).
+MODEL_UNITS = "L-BE77399C"
+_JSON = {"Content-Type": "application/x-amz-json-1.1"}
+
+
+class ServiceQuotas:
+    """Answers GetServiceQuota as an account does whose quota of model units is `model_units`."""
+
+    def __init__(self, region: str, account: str, model_units: int) -> None:
+        self._place = f"arn:aws:servicequotas:{region}:{account}:bedrock"
+        self._quotas = {MODEL_UNITS: float(model_units)}
+
+    def handle(
+        self, method: str, path: str, query_string: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body for one request."""
+        del method, path, query_string
+        operation = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
+        code = str(json.loads(body or b"{}").get("QuotaCode"))
+        if not operation.endswith(".GetServiceQuota"):
+            return _refusal(f"The rehearsal does not know {operation} of Service Quotas.")
+        if code not in self._quotas:
+            return _refusal(f"The rehearsal knows no quota {code}.")
+        quota = {"ServiceCode": "bedrock", "QuotaCode": code, "Value": self._quotas[code], "Unit": "None"}
+        return 200, _JSON, json.dumps({"Quota": quota}).encode()
+
+    def authorization(self, method: str, path: str, query_string: str, body: bytes) -> list[tuple[str, str]]:
+        """Return the one permission that GetServiceQuota needs."""
+        del method, path, query_string
+        code = json.loads(body or b"{}").get("QuotaCode")
+        return [("servicequotas:GetServiceQuota", f"{self._place}/{code}")]
+
+    def tags(self, resource_arn: str) -> Mapping[str, str]:
+        """Return none: a quota has no tags here."""
+        del resource_arn
+        return {}
+
+
+def _refusal(message: str) -> tuple[int, Mapping[str, str], bytes]:
+    return 400, _JSON, json.dumps({"__type": "NoSuchResourceException", "message": message}).encode()
