@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from rehearsal.run import Rehearsal
 
-_REPEATED = ("Poll", "WaitFor", "Is", "Are", "Has", "What", "Should", "AnotherStage")
+# Polls and choices would bury what is done.
+_UNTOLD = ("InitializeRun", "Poll", "WaitFor")
 _VERDICT_STYLES = {"better": "bold green", "worse": "bold red"}
 
 
@@ -51,10 +52,11 @@ class Progress:
                     self._ended()
 
     def _entered(self, happening: Happening) -> None:
-        if happening.name.startswith(_REPEATED) or happening.name.endswith("Shard"):
-            self._renew(f"{_time(happening)}  {happening.name}")
-        else:
-            self._print(f"{_time(happening)}  {happening.name}")
+        text = f"{_time(happening)}  {happening.name}"
+        is_choice = happening.detail.get("type") == "Choice"
+        if not is_choice and not happening.name.startswith(_UNTOLD) and not happening.name.endswith("Shard"):
+            self._print(text)
+        self._renew(text)
 
     def _exited(self, happening: Happening) -> None:
         output = happening.detail.get("output")
