@@ -84,11 +84,15 @@ def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
 
 
 def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Release the custom models of the run, or keep the last one where the request and the verdict say so."""
+    """Release the custom models of the run, or keep the last one where the request and the verdict say so.
+
+    With keepModel if-better a worse model goes at once, a better one and one that nothing could be compared with stays,
+    and an inconclusive one stays for 14 days: training it took hours, and deleting it cannot be undone.
+    """
     row = gateway.runs.get(plan.run_id) or {}
-    is_kept = plan.keep_model == "always" or (plan.keep_model == "if-better" and row.get("verdict") != "worse")
-    if is_kept or row.get("promoted") or plan.keep:
-        if plan.keep_model == "always" or row.get("verdict") == "better":
+    is_worse = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
+    if not is_worse or row.get("promoted") or plan.keep:
+        if plan.keep_model == "always" or row.get("verdict") in {"better", "not compared"}:
             _keep_model(gateway, plan, call.now)
         return {"released": []}
     return _told(gateway, call, leases.release_run(gateway, call, (leases.MODEL,), f"keepModel is {plan.keep_model}"))

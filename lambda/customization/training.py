@@ -185,7 +185,10 @@ def _stop_if_stalled(gateway: "Gateway", job: Job, age: timedelta) -> None:
 
 
 def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_arn: str) -> JsonObject:
-    """Read what Bedrock wrote about a completed job, keep it beside the run, and return {modelArn}."""
+    """Read what Bedrock wrote about a completed job, keep it beside the run, and return {modelArn}.
+
+    The job bills no more, so its lease ends.
+    """
     job = gateway.bedrock.job(job_arn)
     if job is None or not job.output_model_arn:
         raise CustomizationJobFailed(
@@ -194,6 +197,7 @@ def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_
     metrics = _metrics(gateway, job)
     gateway.artifacts.put(f"{plan.prefix}training-metrics-{stage + 1}.json", msgspec.json.encode(metrics))
     note(gateway, call, {f"jobArn{stage}": job.arn, f"modelArn{stage}": job.output_model_arn})
+    leases.release_run(gateway, call, (leases.JOB,), "it has completed")
     return {"modelArn": job.output_model_arn}
 
 
