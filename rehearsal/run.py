@@ -32,9 +32,12 @@ MODEL_UNITS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where and when to rehearse: `assembly` is a synthesized app, `log_dir` gets a file for each function."""
+    """Where and when to rehearse: `log_dir` gets a file for each function.
 
-    assembly: Path
+    `assembly` is a synthesized app; without one nothing is deployed until somebody does, such as the CDK CLI.
+    """
+
+    assembly: Path | None
     region: str
     date: datetime
     log_dir: Path
@@ -72,9 +75,17 @@ class Rehearsal:
 
     def __enter__(self) -> Self:
         self.aws.start()
-        deployed = self.aws.deploy(self._setting.assembly)
-        self.outputs = {name: value for outputs in deployed.values() for name, value in outputs.items()}
+        if self._setting.assembly is not None:
+            deployed = self.aws.deploy(self._setting.assembly)
+            self.outputs = {name: value for outputs in deployed.values() for name, value in outputs.items()}
         return self
+
+    def find_outputs(self) -> None:
+        """Learn what the stacks are called inside, after somebody else has deployed them."""
+        stacks = self.aws.session().client("cloudformation").describe_stacks()["Stacks"]
+        self.outputs = {
+            output["OutputKey"]: output["OutputValue"] for stack in stacks for output in stack.get("Outputs", [])
+        }
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -90,10 +101,11 @@ class Rehearsal:
         return self.aws.session_of_role(role_arn, "bedrock").client("s3")
 
     def drop(self, dataset: str, files: Mapping[str, bytes]) -> None:
-        """Put files under incoming/<dataset>/, run.json last, as people do."""
+        """Put files under incoming/<dataset>/ at one moment, run.json last, as people do."""
         s3 = self.aws.session().client("s3")
-        for name in sorted(files, key=lambda name: name == "run.json"):
-            s3.put_object(Bucket=self.outputs["DataBucketName"], Key=f"incoming/{dataset}/{name}", Body=files[name])
+        with self.clock.hold():
+            for name in sorted(files, key=lambda name: name == "run.json"):
+                s3.put_object(Bucket=self.outputs["DataBucketName"], Key=f"incoming/{dataset}/{name}", Body=files[name])
 
     def start(self, request: Json) -> str:
         """Start an execution with an input of the console and return its ARN."""
