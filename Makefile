@@ -1,6 +1,8 @@
 # `make` alone lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+# Python keeps the bytecode of what it imports: without it every start would compile the CDK anew.
+export PYTHONDONTWRITEBYTECODE :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 DATA ?= samples/support-ja
 DATE ?=

@@ -7,6 +7,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from customization.catalogue import load_catalogue
 from customization.errors import InvalidRunRequest
 from customization.json_types import Json, JsonObject
 from rehearsal.bedrock.faults import FAULTS, Fault, parse_fault
+from rehearsal.embedded.aws import preload
 from rehearsal.progress import Progress
 from rehearsal.run import Rehearsal, Setting
 from rehearsal.synthesis import ROOT, SynthesisError, synthesize
@@ -167,12 +169,14 @@ def _read_order(arguments: argparse.Namespace, logs: Path, progress: Progress) -
     date, faults = _date(arguments.date), _faults(arguments.fault)
     region, model = _region_and_model(request)
     progress.say(f"synthesizing the app for {region}")
-    assembly = synthesize(logs / "cdk.out", {"region": region, "baseModelIdentifier": model})
+    with ThreadPoolExecutor(max_workers=1) as synthesis:
+        assembly = synthesis.submit(synthesize, logs / "cdk.out", {"region": region, "baseModelIdentifier": model})
+        preload()
     return Order(
         dataset=arguments.data.resolve().name,
         files=files,
         setting=Setting(
-            assembly=assembly,
+            assembly=assembly.result(),
             region=region,
             date=date,
             log_dir=logs / "logs",

@@ -18,9 +18,11 @@ from functools import partial
 @dataclass(order=True)
 class _WakeUp:
     due: float
+    foreground: (
+        bool  # of wake-ups at the same time the background ones come first: what is scheduled up to then happens
+    )
     order: int
     wake: Callable[[], None] = field(compare=False)
-    foreground: bool = field(compare=False)
     cancelled: bool = field(default=False, compare=False)
 
 
@@ -161,7 +163,7 @@ class VirtualClock:
         threading.Thread(target=run, name=name, daemon=True).start()
 
     def _push(self, due: float, wake: Callable[[], None], *, foreground: bool) -> _WakeUp:
-        wake_up = _WakeUp(due, next(self._order), wake, foreground)
+        wake_up = _WakeUp(due, foreground, next(self._order), wake)
         heapq.heappush(self._wake_ups, wake_up)
         self._foreground += foreground
         return wake_up

@@ -172,10 +172,10 @@ def _serve_forked(channel: int) -> None:
 def _read_service_models() -> None:
     """Read the models of the services that functions call once, before any fork: most of a cold start is this."""
     import boto3  # noqa: PLC0415  only the process that forks needs it
-    from botocore.loaders import JSONFileLoader  # noqa: PLC0415
+    from botocore import loaders  # noqa: PLC0415
+    from botocore import session as core  # noqa: PLC0415
 
-    read = JSONFileLoader.load_file
-    setattr(JSONFileLoader, "load_file", cache(read))  # noqa: B010
+    setattr(core, "create_loader", cache(loaders.create_loader))  # noqa: B010  sessions share what has been read
     session = boto3.Session(aws_access_key_id="none", aws_secret_access_key="none", region_name="us-east-1")  # noqa: S106
     for name in _CLIENTS:
         session.client(name)  # type: ignore[call-overload]  # the overloads want literals

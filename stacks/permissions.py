@@ -22,6 +22,7 @@ _LISTS = (
     "bedrock:ListCustomModelDeployments",
     "bedrock:ListProvisionedModelThroughputs",
 )
+_ACCOUNT = ("bedrock:GetFoundationModelAvailability", "servicequotas:GetServiceQuota")
 _ENCRYPTED_SERVICES = ("s3", "dynamodb", "sns", "sqs")
 
 
@@ -231,7 +232,7 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.bedrock("GetCustomModel", on=("custom-model",)),
             g.look_at_served(*_SERVED),
             g.read_tags("model-customization-job", *_SERVED),
-            g.unscoped(*_LISTS, "bedrock:ListCustomModels", "servicequotas:GetServiceQuota"),
+            g.unscoped(*_LISTS, "bedrock:ListCustomModels", *_ACCOUNT),
             g.runs("UpdateItem"),
         ),
         "prepare_dataset": (
@@ -274,6 +275,7 @@ def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read("runs/*/bedrock/*"),
             g.write("runs/*/training-metrics-*.json"),
             g.runs("UpdateItem"),
+            g.leases("Scan", "UpdateItem"),
         ),
     }
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from aws_cdk import Duration, Environment, RemovalPolicy, Stack
+from aws_cdk import CfnOutput, Duration, Environment, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -65,6 +65,7 @@ class PipelineStack(Stack):
             explain_unused_upload=self.functions["explain_unused_upload"],
             dead_letter_queue=self.dead_letter_queue,
         )
+        CfnOutput(self, "StateMachineArn", value=self.state_machine.state_machine_arn, description="Start runs here")
 
     def _build_topic(self) -> sns.Topic:
         topic = sns.Topic(self, "Topic", master_key=self._key, enforce_ssl=True)

@@ -7,6 +7,7 @@ from customization.catalogue import BaseModel, Catalogue, State
 from customization.json_types import JsonObject
 from rehearsal.bedrock.account import Account, page
 from rehearsal.bedrock.errors import not_found, validation
+from rehearsal.bedrock.faults import Faults
 from rehearsal.bedrock.protocol import Request, Response
 
 INVALID_MODEL = "The provided model identifier is invalid."
@@ -40,8 +41,9 @@ def foundation_id(identifier: str) -> str:
 
 
 class BaseModels:
-    def __init__(self, account: Account, catalogue: Catalogue) -> None:
+    def __init__(self, account: Account, catalogue: Catalogue, faults: Faults) -> None:
         self._account = account
+        self._faults = faults
         self._customizable = {model.base_model_identifier: model for model in catalogue.models}
         self._inferable = {model.inference_model_id.removeprefix(PROFILE_PREFIX): model for model in catalogue.models}
         self._profiles = {
@@ -116,12 +118,13 @@ class BaseModels:
         model = self._customizable.get(identifier) or self._inferable.get(identifier)
         if model is None or state_of(model, now) in {"ENDED", "NOT_YET"}:
             raise not_found(INVALID_MODEL)
+        is_refused = self._faults.is_in_effect("base-model-unavailable")
         return Response(
             {
                 "modelId": identifier,
                 "agreementAvailability": {"status": "AVAILABLE"},
                 "authorizationStatus": "AUTHORIZED",
-                "entitlementAvailability": "AVAILABLE",
+                "entitlementAvailability": "NOT_AVAILABLE" if is_refused else "AVAILABLE",
                 "regionAvailability": "AVAILABLE",
             }
         )

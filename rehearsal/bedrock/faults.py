@@ -100,6 +100,11 @@ class Faults:
         self._left = [fault.times for fault in self._faults]
         self._lock = Lock()
 
+    def is_in_effect(self, name: str) -> bool:
+        """Return whether a fault of that name would strike now; none is used up."""
+        with self._lock:
+            return any(fault.name == name and left != 0 for fault, left in zip(self._faults, self._left, strict=True))
+
     def strike(self, name: str, value_prefix: str = "") -> str | None:
         """Return the value of a fault of that name that strikes now and use one strike up; None for none."""
         with self._lock:

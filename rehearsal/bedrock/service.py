@@ -66,7 +66,7 @@ class BedrockService:
         self._account = Account(region, account, seed)
         self._faults = Faults(faults)
         self._ledger = Ledger(prices, region)
-        base_models = BaseModels(self._account, catalogue)
+        base_models = BaseModels(self._account, catalogue, self._faults)
         trainer = Trainer(s3_client_for_role, pretrained or (lambda: LanguageModel.pretrained(seed)), seed)
         shared = (self._account, base_models, self._ledger, self._faults)
         self._jobs = CustomizationJobs(

@@ -23,7 +23,7 @@ from rehearsal.embedded.events import Delivery, EventBus
 from rehearsal.embedded.faults import Faults, NoFaults
 from rehearsal.embedded.front import Application, Front, Notification, Services
 from rehearsal.embedded.lambda_runtime import Function, LambdaRuntime, RuntimeSurroundings
-from rehearsal.embedded.moto_services import MotoServices, Session
+from rehearsal.embedded.moto_services import MotoServices, Session, load
 from rehearsal.embedded.moto_stacks import create_stack, record_with
 from rehearsal.embedded.states.history import Happening, Watcher
 from rehearsal.embedded.states.machines import Execution, Machine
@@ -43,6 +43,12 @@ _SOURCES = {"bedrock": "model-customization-job/rehearsal"}  # for whose sake a 
 def _models() -> botocore.loaders.Loader:
     """Return the loader of service models, shared by all sessions: reading them takes most of a client's making."""
     return botocore.loaders.create_loader()
+
+
+def preload() -> None:
+    """Import what takes long and start the process that forks workers, for example while an app is synthesized."""
+    start_forker()
+    load()
 
 
 class EmbeddedAws:
@@ -69,6 +75,7 @@ class EmbeddedAws:
         self._watchers: list[Watcher] = []
         self._port = port
         self._moto = MotoServices(clock, region)
+        self._code = CodeFolders(self._moto.read_object)
         self.place = Place(self._moto.account, region)
         self.deployed = Deployed(self.place, self._find_code)
         self._access = Access(self._moto, self.deployed)
@@ -94,7 +101,6 @@ class EmbeddedAws:
     def start(self) -> Self:
         """Answer at `endpoint_url`, also for the AWS CLI and the CDK CLI (AWS_ENDPOINT_URL)."""
         self.endpoint_url = f"http://localhost:{self._front.serve(self._port)}"
-        self._code = CodeFolders(self.session().client("s3"))
         record_with(Recorder(self.deployed, self._moto))
         return self
 
@@ -141,7 +147,8 @@ class EmbeddedAws:
         """
         create = partial(create_stack, account=self.place.account, region=self.place.region)
         with self.clock.hold():
-            return Deployer(self.place, self._code, create, self.session().client("ssm")).deploy(assembly)
+            self._moto.bootstrap()
+            return Deployer(self.place, self._code, create).deploy(assembly)
 
     def publish(self, event: JsonObject) -> None:
         """Deliver an event, such as one that was delivered before: EventBridge may deliver any event twice."""

@@ -32,6 +32,7 @@ class Created:
 
     ref: str
     attributes: Mapping[str, str]
+    forget: Callable[[], object] = lambda: None
 
 
 class RecordedResource:
@@ -41,7 +42,7 @@ class RecordedResource:
         self.cf_resource_type = self.type = resource.kind
         self.logical_resource_id = resource.logical_id
         self.physical_resource_id = created.ref
-        self._attributes = created.attributes
+        self._created = created
 
     @classmethod
     def has_cfn_attr(cls, attr: str) -> bool:  # noqa: ARG003  the interface of moto's models
@@ -53,15 +54,18 @@ class RecordedResource:
 
     def get_cfn_attribute(self, name: str) -> str:
         """Return what GetAtt answers; raises UnsupportedTemplateError for an attribute that is not recorded."""
-        if name not in self._attributes:
-            raise UnsupportedTemplateError(f"{self.logical_resource_id}: the rehearsal has no attribute {name}")
-        return self._attributes[name]
+        try:
+            return self._created.attributes[name]
+        except KeyError:
+            message = f"{self.logical_resource_id}: the rehearsal has no attribute {name}"
+            raise UnsupportedTemplateError(message) from None
 
     def is_created(self) -> bool:
         return True
 
-    def delete(self, account_id: str, region_name: str) -> None:
-        """Delete nothing: what was recorded goes with the embedded AWS."""
+    def delete(self, *_: str) -> None:
+        """Take back what the embedded AWS acts upon; the rest goes with it."""
+        self._created.forget()
 
 
 class Recorder:
@@ -108,21 +112,22 @@ class Recorder:
         rule = rule_from(resource.name, self._deployed.place, resource.properties)
         self._deployed.rules[rule.arn] = rule
         self._deployed.on_rule(rule)
-        return Created(resource.name, {"Arn": rule.arn})
+        return Created(resource.name, {"Arn": rule.arn}, lambda: self._deployed.rules.pop(rule.arn))
 
     def _function(self, resource: Resource) -> Created:
         if not str(resource.properties.get("Runtime")).startswith("python"):
             raise UnsupportedTemplateError(f"{resource.logical_id}: only Python runtimes run here")
         arn = self._deployed.place.arn("lambda", f"function:{resource.name}")
         self._deployed.add_function(resource.name, arn, resource.properties)
-        return Created(resource.name, {"Arn": arn})
+        return Created(resource.name, {"Arn": arn}, lambda: self._deployed.functions.pop(arn))
 
     def _version(self, resource: Resource) -> Created:
         function = self._named_function(resource)
         published = sum(1 for arn in self._deployed.functions if arn.rpartition(":")[0] == function.arn)
         arn = f"{function.arn}:{published + 1}"
         self._deployed.functions[arn] = replace(function, arn=arn, version=str(published + 1))
-        return Created(arn, {"Version": str(published + 1), "FunctionArn": arn})
+        answers = {"Version": str(published + 1), "FunctionArn": arn}
+        return Created(arn, answers, lambda: self._deployed.functions.pop(arn))
 
     def _alias(self, resource: Resource) -> Created:
         function = self._named_function(resource)
@@ -174,7 +179,8 @@ class Recorder:
         arn = self._deployed.place.arn("states", f"stateMachine:{resource.name}")
         role = as_text(resource.properties["RoleArn"], "RoleArn")
         self._deployed.machines[arn] = Machine(arn, resource.name, role, definition)
-        return Created(arn, {"Arn": arn, "Name": resource.name})
+        answers = {"Arn": arn, "Name": resource.name}
+        return Created(arn, answers, lambda: self._deployed.machines.pop(arn))
 
     def _bucket(self, resource: Resource, reference: str) -> None:
         properties = resource.properties

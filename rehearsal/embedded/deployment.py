@@ -7,18 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from customization.json_types import Json, JsonObject, as_list, as_object, as_text
 from rehearsal.embedded.authorization import Place
 from rehearsal.embedded.template_check import check_template
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_ssm import SSMClient
-
 _STACK = "aws:cloudformation:stack"
-_BOOTSTRAP_VERSION = "30"  # of the CDK's bootstrap stack, which templates ask for
 
 
 class AssemblyError(ValueError):
@@ -29,17 +23,16 @@ class AssemblyError(ValueError):
 class CodeFolders:
     """Where the code of functions lies: in the assembly, or unpacked from a zip file that the CDK CLI has uploaded."""
 
-    s3: "S3Client"
+    read: Callable[[str, str], bytes]
     folders: dict[tuple[str, str], Path] = field(default_factory=dict)
     _unpacked: list["tempfile.TemporaryDirectory[str]"] = field(default_factory=list)
 
     def find(self, bucket: str, key: str) -> Path:
         """Return the folder of an asset by its place in S3."""
         if (bucket, key) not in self.folders:
-            content = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
             folder = tempfile.TemporaryDirectory(prefix="rehearsal-code-")
             self._unpacked.append(folder)
-            with zipfile.ZipFile(BytesIO(content)) as archive:
+            with zipfile.ZipFile(BytesIO(self.read(bucket, key))) as archive:
                 archive.extractall(folder.name)
             self.folders[bucket, key] = Path(folder.name)
         return self.folders[bucket, key]
@@ -57,7 +50,6 @@ class Deployer:
     place: Place
     code: CodeFolders
     create_stack: Callable[[str, JsonObject], dict[str, str]]
-    ssm: "SSMClient"
 
     def deploy(self, assembly: Path) -> dict[str, dict[str, str]]:
         """Return the outputs of each stack by the stack's name.
@@ -75,7 +67,6 @@ class Deployer:
         for name, template in templates.items():
             check_template(name, template)
         self._find_code(assembly, artifacts)
-        self._bootstrap()
         return {name: self.create_stack(name, template) for name, template in templates.items()}
 
     def _artifacts(self, assembly: Path) -> dict[str, JsonObject]:
@@ -106,11 +97,6 @@ class Deployer:
         for name, value in values.items():
             resolved = resolved.replace(f"${{AWS::{name}}}", value)
         return resolved
-
-    def _bootstrap(self) -> None:
-        """Put the parameter there that `cdk bootstrap` leaves and every template asks for."""
-        name = "/cdk-bootstrap/hnb659fds/version"
-        self.ssm.put_parameter(Name=name, Value=_BOOTSTRAP_VERSION, Type="String", Overwrite=True)
 
 
 def _in_order(artifacts: dict[str, JsonObject]) -> list[str]:

@@ -81,7 +81,7 @@ class EventBus:
                 self._deliver(rule, event)
 
     def _fire(self, rule: Rule) -> None:
-        if rule.enabled:
+        if rule.enabled and rule.arn in self._deployed.rules:
             self._deliver(rule, self.event("aws.events", "Scheduled Event", [rule.arn], {}))
 
     def _deliver(self, rule: Rule, event: JsonObject) -> None:

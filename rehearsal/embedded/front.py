@@ -29,6 +29,7 @@ from rehearsal.embedded.policies import Demand
 from rehearsal.embedded.requests import HttpAnswer, HttpRequest, json_error
 from rehearsal.embedded.states_api import StatesApi
 from rehearsal.embedded.supported import SUPPORTED
+from rehearsal.embedded.template_check import UnsupportedTemplateError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -104,6 +105,12 @@ class Front:
         self.notifications: list[Notification] = []
         self._uploads: dict[str, str] = {}
         self._server: BaseWSGIServer | None = None
+        self._own: dict[str, Callable[[HttpRequest], HttpAnswer | None]] = {
+            "cloudformation": self._protect_stack,
+            "events": self._put_events,
+            "lambda": self._invoke,
+            "states": services.states.handle,
+        }
 
     def serve(self, port: int) -> int:
         """Answer on localhost from a thread of its own; returns the port, a free one for 0."""
@@ -142,10 +149,12 @@ class Front:
             return _denied(request, str(error))
         except UnknownActionError as error:
             self._services.problem(str(error))
-            return json_error(501, "NotImplemented", str(error))
+            return _error(request, 501, "NotImplemented", str(error))
+        except UnsupportedTemplateError as error:
+            return _error(request, 400, "ValidationError", str(error))
         except Exception as error:  # noqa: BLE001  whatever fails here is a fault of the emulator that people must see
             self._services.problem(f"{request.service} {request.operation or request.path}: {traceback.format_exc()}")
-            return json_error(500, "InternalFailure", f"the rehearsal itself failed: {error}")
+            return _error(request, 500, "InternalFailure", f"the rehearsal itself failed: {error}")
         return answer
 
     def _demands(self, request: HttpRequest) -> list[Demand]:
@@ -163,21 +172,31 @@ class Front:
         }
 
     def _dispatch(self, request: HttpRequest, environ: "WSGIEnvironment") -> HttpAnswer:
-        services = self._services
-        application = services.applications.get(request.service)
+        application = self._services.applications.get(request.service)
         if application is not None:
             return HttpAnswer(
-                *application.handle(request.method, request.path, request.query_string, request.headers, request.body),
+                *application.handle(request.method, request.path, request.query_string, request.headers, request.body)
             )
-        if request.service == "states":
-            return services.states.handle(request)
-        if request.service == "lambda":
-            return self._invoke(request)
-        if request.service == "events":
-            return self._put_events(request)
+        own = self._own.get(request.service)
+        answer = None if own is None else own(request)
+        if answer is not None:
+            return answer
         if request.service in _MOTO_SERVICES:
-            return self._with_upload_times(request, services.moto.answer(environ))
+            return self._with_upload_times(request, self._services.moto.answer(environ))
         raise UnknownActionError(f"the rehearsal has no service {request.service}")
+
+    def _protect_stack(self, request: HttpRequest) -> HttpAnswer | None:
+        """Do for CloudFormation what moto does not: set termination protection, and respect it."""
+        moto, name = self._services.moto, request.form.get("StackName", "")
+        if request.operation == "DeleteStack" and moto.is_protected(name):
+            reason = "cannot be deleted while TerminationProtection is enabled"
+            return _error(request, 400, "ValidationError", f"Stack [{name}] {reason}")
+        if request.operation != "UpdateTerminationProtection":
+            return None
+        stack_id = moto.protect_stack(name, enabled=request.form["EnableTerminationProtection"] == "true")
+        result = f"<UpdateTerminationProtectionResult><StackId>{stack_id}</StackId></UpdateTerminationProtectionResult>"
+        body = f"<UpdateTerminationProtectionResponse>{result}</UpdateTerminationProtectionResponse>"
+        return HttpAnswer(200, {"Content-Type": "text/xml"}, body.encode())
 
     def _with_upload_times(self, request: HttpRequest, answer: HttpAnswer) -> HttpAnswer:
         """Put the times of multipart uploads into a list of them: moto gives all the same."""
@@ -303,14 +322,19 @@ def _created_by(request: HttpRequest, answer: HttpAnswer) -> str | None:
     return "CopyObject" if "x-amz-copy-source" in request.headers else "PutObject"
 
 
-def _denied(request: HttpRequest, message: str) -> HttpAnswer:
-    xml = {"Content-Type": "application/xml"}
+def _error(request: HttpRequest, status: int, code: str, message: str) -> HttpAnswer:
+    """Return an error in the protocol of the request's service."""
+    text = escape(message)
     if request.service == "s3":
-        body = f"<Error><Code>AccessDenied</Code><Message>{escape(message)}</Message></Error>"
-        return HttpAnswer(403, xml, b"" if request.method == "HEAD" else body.encode())
+        body = "" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>{text}</Message></Error>"
+        return HttpAnswer(status, {"Content-Type": "application/xml"}, body.encode())
     if request.service in _QUERY_SERVICES:
-        code = "AuthorizationError" if request.service == "sns" else "AccessDenied"
-        error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
-        return HttpAnswer(403, xml, f"<ErrorResponse>{error}</ErrorResponse>".encode())
-    is_json = "x-amz-target" in request.headers
-    return json_error(400 if is_json else 403, "AccessDeniedException", message)
+        error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{text}</Message></Error>"
+        return HttpAnswer(status, {"Content-Type": "text/xml"}, f"<ErrorResponse>{error}</ErrorResponse>".encode())
+    return json_error(status, code, message)
+
+
+def _denied(request: HttpRequest, message: str) -> HttpAnswer:
+    if request.service == "s3" or request.service in _QUERY_SERVICES:
+        return _error(request, 403, "AuthorizationError" if request.service == "sns" else "AccessDenied", message)
+    return json_error(400 if "x-amz-target" in request.headers else 403, "AccessDeniedException", message)

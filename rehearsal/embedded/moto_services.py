@@ -27,8 +27,17 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
     from moto.iam.models import Role
 
+_BOOTSTRAP_VERSION = "30"  # of the CDK's bootstrap stack; templates ask for 6 at least
 _SEAMS = {
-    "moto.cloudformation.models": ("Stack.parse_template", "CloudFormationBackend.create_stack"),
+    "moto.cloudformation.models": (
+        "ChangeSet._parse_template",
+        "ChangeSet.apply",
+        "CloudFormationBackend.create_stack",
+        "CloudFormationBackend.get_stack",
+        "Stack._create_output_map",
+        "Stack._create_resource_map",
+        "Stack.parse_template",
+    ),
     "moto.cloudformation.parsing": (
         "clean_json",
         "generate_resource_name",
@@ -42,6 +51,7 @@ _SEAMS = {
     "moto.iam.models": ("iam_backends",),
     "moto.moto_server.werkzeug_app": ("DomainDispatcherApplication", "create_backend_app"),
     "moto.s3.models": ("utcnow", "s3_backends", "S3Backend.put_bucket_versioning", "S3Backend.put_public_access_block"),
+    "moto.ssm.models": ("ssm_backends", "SimpleSystemManagerBackend.put_parameter"),
     "moto.sts.models": ("sts_backends", "STSBackend.assume_role"),
 }
 # CloudFormation imports the models of every service it can create, which takes seconds; these are not deployed here.
@@ -118,13 +128,17 @@ def load() -> None:
 
 def _read_templates_as_json() -> None:
     """Parse templates as JSON: moto's YAML parser takes seconds for the same text."""
-    from moto.cloudformation.models import Stack  # noqa: PLC0415  after the placeholders
+    from moto.cloudformation.models import ChangeSet, Stack  # noqa: PLC0415  after the placeholders
 
     def parse(template: str) -> Json:
         parsed: Json = json.loads(template) if template.lstrip().startswith("{") else original(template)
         return parsed
 
+    def parse_change_set(change_set: ChangeSet) -> None:
+        setattr(change_set, "template_dict", parse(change_set.template))  # noqa: B010
+
     original = Stack.parse_template
+    setattr(ChangeSet, "_parse_template", parse_change_set)  # noqa: B010
     setattr(Stack, "parse_template", staticmethod(parse))  # noqa: B010  a seam
 
 
@@ -237,6 +251,48 @@ class MotoServices:
             backend.put_bucket_versioning(bucket, versioning)
         if public_access_block is not None:
             backend.put_public_access_block(bucket, public_access_block)
+
+    def read_object(self, bucket: str, key: str) -> bytes:
+        """Return the content of an object; raises LookupError when there is none."""
+        from moto.s3.models import s3_backends  # noqa: PLC0415
+
+        found = s3_backends[self.account]["aws"].get_object(bucket, key)
+        if found is None:
+            raise LookupError(f"there is no object {bucket}/{key}")
+        return bytes(found.value)
+
+    def protect_stack(self, name_or_id: str, *, enabled: bool) -> str:
+        """Set the termination protection of a stack and return the stack's id."""
+        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415
+
+        stack = cloudformation_backends[self.account][self._region].get_stack(name_or_id)
+        stack.enable_termination_protection = enabled
+        return str(stack.stack_id)
+
+    def is_protected(self, name_or_id: str) -> bool:
+        """Return whether a stack is protected from deletion; moto keeps that but does not act upon it."""
+        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415
+
+        stacks = cloudformation_backends[self.account][self._region].stacks.values()
+        return any(name_or_id in (s.name, s.stack_id) and s.enable_termination_protection for s in stacks)
+
+    def bootstrap(self) -> None:
+        """Put the parameter there that `cdk bootstrap` leaves and every template asks for."""
+        from moto.ssm.models import ssm_backends  # noqa: PLC0415
+
+        ssm_backends[self.account][self._region].put_parameter(
+            name="/cdk-bootstrap/hnb659fds/version",
+            description="",
+            value=_BOOTSTRAP_VERSION,
+            parameter_type="String",
+            allowed_pattern="",
+            keyid="",
+            overwrite=True,
+            tags=[],
+            data_type="text",
+            tier=None,
+            policies=None,
+        )
 
     def stored_object(self, bucket: str, key: str) -> "StoredObject":
         """Return what S3 keeps of the newest version of an object; raises LookupError when there is none."""

@@ -1,17 +1,22 @@
-"""Puts the recorder into moto's CloudFormation, so that every stack is created through it, the CDK CLI's too."""
+"""Puts the recorder into moto's CloudFormation, so that every stack is created through it, the CDK CLI's too.
+
+The CLI creates stacks through change sets, whose outputs and exports moto would drop.
+"""
 
 import copy
 import json
+from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from customization.json_types import Json, JsonObject, as_object
-from rehearsal.embedded.cloudformation import RecordedResource, Recorder, Resource
+from rehearsal.embedded.cloudformation import Created, RecordedResource, Recorder, Resource
 from rehearsal.embedded.moto_services import load
 from rehearsal.embedded.supported import SUPPORTED
 from rehearsal.embedded.template_check import UnsupportedTemplateError, check_resource
 
 if TYPE_CHECKING:
+    from moto.cloudformation.models import ChangeSet
     from moto.cloudformation.parsing import ResourceMap
 
 _TYPES = as_object(SUPPORTED["resources"], "resources")
@@ -39,13 +44,33 @@ def _seam() -> "_Seam":
     return _Seam()
 
 
+def _create_stacks_of_change_sets() -> None:
+    from moto.cloudformation.models import ChangeSet, cloudformation_backends  # noqa: PLC0415  after the placeholders
+
+    def apply(change_set: "ChangeSet") -> None:
+        stack = change_set.stack
+        if change_set.change_set_type != "CREATE":
+            raise UnsupportedTemplateError(f"{stack.name}: the rehearsal does not update stacks; start a new one")
+        exports = cloudformation_backends[stack.account_id][stack.region_name].exports
+        stack.template, stack.template_dict = change_set.template, change_set.template_dict
+        stack.parameters, stack.cross_stack_resources = change_set.parameters, exports
+        stack.resource_map = stack._create_resource_map()  # noqa: SLF001  a seam
+        stack.output_map = stack._create_output_map()  # noqa: SLF001
+        exports.update({export.name: export for export in stack.exports})
+        stack.create_resources()
+
+    setattr(ChangeSet, "apply", apply)  # noqa: B010
+
+
 class _Seam:
     """Replaces three functions of moto's CloudFormation, once a process."""
 
     def __init__(self) -> None:
         load()
         from moto.cloudformation import parsing  # noqa: PLC0415  after the placeholders
+        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415
 
+        self._backends = cloudformation_backends
         self.recorder: Recorder | None = None
         self._parsing = parsing
         self._create_in_moto = parsing.parse_and_create_resource
@@ -56,6 +81,7 @@ class _Seam:
             ("generate_resource_name", self._name),
         ):
             setattr(parsing, name, replacement)
+        _create_stacks_of_change_sets()
         models = cast("dict[str, type]", parsing.get_model_map())
         for kind in _TYPES:
             models.setdefault(kind, RecordedResource)
@@ -80,6 +106,10 @@ class _Seam:
         condition = resource_json.get("Condition")
         if condition is not None and not resources_map.lazy_condition_map[str(condition)]:
             return None
+        if resources_map.stack_id in self._backends[account_id][region_name].deleted_stacks:
+            # Describing a deleted stack evaluates its outputs, for which moto would create the resources anew.
+            gone = Resource(logical_id, str(resource_json["Type"]), "", {})
+            return RecordedResource(gone, Created("deleted", defaultdict(lambda: "deleted")))
         check_resource(logical_id, resource_json)
         resource = self._resolved(logical_id, resource_json, resources_map)
         recorded = self.recorder.record(resource)

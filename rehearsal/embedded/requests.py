@@ -15,11 +15,6 @@ class HttpAnswer:
     headers: Mapping[str, str]
     body: bytes
 
-    def header(self, name: str) -> str | None:
-        """Return a header's value whatever its capitals."""
-        wanted = name.lower()
-        return next((value for key, value in self.headers.items() if key.lower() == wanted), None)
-
 
 @dataclass(frozen=True)
 class HttpRequest:

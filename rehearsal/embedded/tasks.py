@@ -1,7 +1,6 @@
 """The integrations of the state machine: lambda:invoke and sns:publish, with the machine's own role."""
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError, ParamValidationError
@@ -16,6 +15,8 @@ from rehearsal.embedded.states.errors import StateError, runtime_error
 from rehearsal.embedded.states.machines import Machine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mypy_boto3_sns import SNSClient
 
 _OK: JsonObject = {"SdkHttpMetadata": {"HttpStatusCode": 200}}

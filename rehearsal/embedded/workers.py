@@ -39,13 +39,22 @@ class WorkerSettings:
     log: Path
 
 
+@dataclass(frozen=True)
+class _Channel:
+    """Two ends that lead to a worker; `process` is one of ours to wait for, None when another one has forked it."""
+
+    reader: BufferedIOBase
+    writer: BufferedIOBase
+    process: "subprocess.Popen[bytes] | None" = None
+
+
 class Worker:
     """One process that answers one request at a time."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._log = settings.log
         self._log_read = settings.log.stat().st_size if settings.log.exists() else 0
-        self._reader, self._writer = _forked_channel() if _CAN_FORK else _interpreter_channel()
+        self._channel = _forked_channel() if _CAN_FORK else _interpreter_channel()
         described: JsonObject = {
             "environment": dict(settings.environment),
             "root": str(settings.root),
@@ -80,15 +89,11 @@ class Worker:
 
     def close(self) -> None:
         """End the process by closing its channel."""
-        for stream in {self._reader, self._writer}:
+        for stream in {self._channel.reader, self._channel.writer}:
             with suppress(OSError):
                 stream.close()
-
-    def kill(self) -> None:
-        """End the process at once, as a crash would."""
-        with suppress(ProcessLookupError):
-            os.kill(self._process, signal.SIGKILL)
-        self.close()
+        if self._channel.process is not None:
+            self._channel.process.wait()
 
     def _kill_for_time(self) -> None:
         self._timed_out = True
@@ -97,9 +102,9 @@ class Worker:
 
     def _exchange(self, message: JsonObject) -> Json:
         try:
-            self._writer.write(json.dumps(message).encode() + b"\n")
-            self._writer.flush()
-            line = self._reader.readline()
+            self._channel.writer.write(json.dumps(message).encode() + b"\n")
+            self._channel.writer.flush()
+            line = self._channel.reader.readline()
         except (BrokenPipeError, ConnectionResetError) as error:
             raise WorkerDiedError from error
         if not line:
@@ -118,14 +123,14 @@ class _Forker:
             self._process = _start(["fork", str(theirs.fileno())], pass_fds=(theirs.fileno(),))
         atexit.register(self._stop)
 
-    def channel(self) -> tuple[BufferedIOBase, BufferedIOBase]:
+    def channel(self) -> _Channel:
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             descriptors = array.array("i", [theirs.fileno()])
             self._socket.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
         with ours:
             stream = ours.makefile("rwb")
-        return stream, stream
+        return _Channel(stream, stream)
 
     def _stop(self) -> None:
         self._socket.close()
@@ -138,16 +143,17 @@ def start_forker() -> _Forker:
     return _Forker()
 
 
-def _forked_channel() -> tuple[BufferedIOBase, BufferedIOBase]:
+def _forked_channel() -> _Channel:
     return start_forker().channel()
 
 
-def _interpreter_channel() -> tuple[BufferedIOBase, BufferedIOBase]:
+def _interpreter_channel() -> _Channel:
     process = _start(["serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     if process.stdout is None or process.stdin is None:
         raise OSError("the worker was started without pipes")
     with process.stdout as theirs_out, process.stdin as theirs_in:
-        return os.fdopen(os.dup(theirs_out.fileno()), "rb"), os.fdopen(os.dup(theirs_in.fileno()), "wb")
+        reader, writer = os.fdopen(os.dup(theirs_out.fileno()), "rb"), os.fdopen(os.dup(theirs_in.fileno()), "wb")
+    return _Channel(reader, writer, process)
 
 
 def _start(

@@ -13,7 +13,7 @@ import boto3
 
 
 def echo(event, context):
-    return {"event": event, "function": context.function_name, "secret": os.environ.get("SECRET")}
+    return {"event": event, "function": context.function_name, "stage": os.environ.get("STAGE")}
 
 
 def call(event, context):
@@ -148,7 +148,7 @@ def function(handler: str, role_name: str = "FunctionRole", **more: Json) -> Jso
             "Role": arn(role_name),
             "Runtime": "python3.14",
             "Timeout": 60,
-            "Environment": {"Variables": {"SECRET": "template"}},
+            "Environment": {"Variables": {"STAGE": "dev"}},
             **more,
         },
     }

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from customization.json_types import Json, JsonObject, as_object
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded.states.definition import check_definition
-from rehearsal.embedded.states.history import Happening
 from rehearsal.embedded.states.machines import Execution, Machine
+
+if TYPE_CHECKING:
+    from rehearsal.embedded.states.history import Happening
 
 START = datetime(2025, 1, 18, 9, tzinfo=UTC)
 MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:pipeline"

@@ -1,8 +1,10 @@
 """The embedded AWS as a whole: every place where it goes through moto, or around it, has its test here."""
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from customization.json_types import Json, JsonObject, as_object
 from rehearsal.clock import VirtualClock
+from rehearsal.embedded import moto_services, workers
 from rehearsal.embedded.aws import EmbeddedAws
 from rehearsal.embedded.faults import FunctionFault, Hang, Kill, Throttle
 from rehearsal.embedded.template_check import UnsupportedTemplateError
@@ -106,7 +109,7 @@ def test_a_machine_runs_the_deployed_version_of_a_function_with_the_templates_en
     assert found["status"] == "SUCCEEDED"
     output = json.loads(str(found["output"]))
     assert output["event"] == {"text": 'he said "no"\n'}
-    assert output["secret"] == "template"
+    assert output["stage"] == "dev"
 
 
 def test_a_function_sees_its_own_variables_folder_and_session_only(
@@ -118,7 +121,7 @@ def test_a_function_sees_its_own_variables_folder_and_session_only(
     environment = output["environment"]
 
     assert "NOBODYS" not in environment
-    assert environment["SECRET"] == "template"
+    assert environment["STAGE"] == "dev"
     assert environment["AWS_ENDPOINT_URL"] == deployed.aws.endpoint_url
     assert environment["AWS_REGION"] == "us-east-1"
     assert environment["AWS_SESSION_TOKEN"]
@@ -311,13 +314,19 @@ def test_a_missing_object_is_told_only_to_those_who_may_list(deploy: Deploy) -> 
     ],
 )
 def test_each_service_is_authorized_by_its_own_action_and_resource(
-    deploy: Deploy, service: str, operation: str, parameters: JsonObject, action: str, allowed: str
+    deploy: Deploy,
+    *,
+    service: str,
+    operation: str,
+    parameters: JsonObject,
+    action: str,
+    allowed: str,
 ) -> None:
     resource = imported(allowed.strip("{}")) if allowed.startswith("{") else allowed
     deployed = deploy(pipeline(CALL, allow(action, resource)))
-    filled = json.loads(json.dumps(parameters).replace("{T", "<T").replace("{Q", "<Q")) if False else parameters
-    values = {
-        name: value.format(**deployed.storage) if isinstance(value, str) else value for name, value in filled.items()
+    values: JsonObject = {
+        name: value.format(**deployed.storage) if isinstance(value, str) else value
+        for name, value in parameters.items()
     }
 
     assert deployed.call(service, operation, **values)["status"] == "SUCCEEDED"
@@ -361,7 +370,7 @@ def test_a_role_that_the_service_may_not_assume_is_refused(deploy: Deploy) -> No
     assert "states.amazonaws.com is not authorized to perform: sts:AssumeRole" in str(deploy(resources).run()["cause"])
 
 
-def test_publishing_needs_permission_and_is_recorded(deploy: Deploy) -> None:
+def test_a_message_is_published_with_the_machines_role_and_recorded(deploy: Deploy) -> None:
     publish: JsonObject = {
         "Tell": {
             "Type": "Task",
@@ -374,7 +383,22 @@ def test_publishing_needs_permission_and_is_recorded(deploy: Deploy) -> None:
     assert deployed.run({"text": "b"})["status"] == "SUCCEEDED"
     [told] = deployed.aws.notifications
     assert (told.subject, told.message, told.at) == ("Done", "ab", START)
-    assert deployed.run({"text": "b" * 262_000})["status"] == "FAILED"
+
+
+def test_publishing_without_permission_fails_at_that_state(deploy: Deploy) -> None:
+    publish: JsonObject = {
+        "Tell": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::sns:publish",
+            "Arguments": {"TopicArn": "<Topic>", "Message": "a"},
+            "End": True,
+        }
+    }
+    resources = pipeline(publish)
+    resources["MachineRole"] = role("states", allow("sns:Publish", "arn:aws:sns:us-east-1:123456789012:other"))
+    found = deploy(resources).run()
+    assert found["error"] == "SNS.AuthorizationErrorException"
+    assert "not authorized to perform: sns:Publish" in str(found["cause"])
 
 
 def test_the_bucket_has_the_properties_that_moto_drops(deploy: Deploy) -> None:
@@ -502,3 +526,76 @@ def test_the_same_process_can_start_one_after_another(deploy: Deploy, tmp_path: 
     again = EmbeddedAws(VirtualClock(START), region="eu-west-1", applications={}, log_dir=tmp_path)
     with again:
         assert again.session().client("s3").list_buckets()["Buckets"] == []
+
+
+def test_a_change_set_creates_a_stack_with_outputs_and_exports_as_the_cdk_cli_needs(deploy: Deploy) -> None:
+    deployed = deploy(pipeline(ECHO))
+    stacks = deployed.aws.session().client("cloudformation")
+    template: JsonObject = {
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": imported("TableName")}}},
+        "Outputs": {"TopicArn": {"Value": {"Ref": "Topic"}, "Export": {"Name": "Other:TopicArn"}}},
+    }
+    made = {"StackName": "Other", "ChangeSetName": "first"}
+    stacks.create_change_set(**made, TemplateBody=json.dumps(template), ChangeSetType="CREATE")
+    stacks.execute_change_set(**made)
+
+    [stack] = stacks.describe_stacks(StackName="Other")["Stacks"]
+    [output] = stack["Outputs"]
+    assert output["OutputValue"].startswith("arn:aws:sns:us-east-1:123456789012:Other-Topic")
+    assert "Other:TopicArn" in {export["Name"] for export in stacks.list_exports()["Exports"]}
+
+
+def test_a_protected_stack_is_not_deleted_and_a_deleted_one_acts_no_more(deploy: Deploy) -> None:
+    deployed = deploy(pipeline(ECHO))
+    stacks = deployed.aws.session().client("cloudformation")
+    stacks.update_termination_protection(StackName="Pipeline", EnableTerminationProtection=True)
+    with pytest.raises(ClientError, match="TerminationProtection is enabled"):
+        stacks.delete_stack(StackName="Pipeline")
+    assert deployed.aws.deployed.machines
+
+    stacks.update_termination_protection(StackName="Pipeline", EnableTerminationProtection=False)
+    stack_id = stacks.describe_stacks(StackName="Pipeline")["Stacks"][0]["StackId"]
+    stacks.delete_stack(StackName="Pipeline")
+    stacks.describe_stacks(StackName=stack_id)
+    assert not deployed.aws.deployed.machines
+    assert not deployed.aws.deployed.functions
+
+
+def test_a_stack_is_not_updated_silently(deploy: Deploy) -> None:
+    deployed = deploy(pipeline(ECHO))
+    stacks = deployed.aws.session().client("cloudformation")
+    template: JsonObject = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    with pytest.raises(ClientError, match="does not update stacks"):
+        stacks.update_stack(StackName="Pipeline", TemplateBody=json.dumps(template))
+
+
+def test_code_that_the_cdk_cli_has_uploaded_is_unpacked(deploy: Deploy) -> None:
+    deployed = deploy(pipeline(ECHO))
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("handlers.py", "def echo(event, context): return 'uploaded'")
+    s3 = deployed.aws.session().client("s3")
+    s3.put_object(Bucket=deployed.storage["QuietName"], Key="uploaded.zip", Body=archive.getvalue())
+    code: JsonObject = {"S3Bucket": deployed.storage["QuietName"], "S3Key": "uploaded.zip"}
+    template: JsonObject = {"Resources": {"FunctionRole": role("lambda"), "New": function("echo", Code=code)}}
+    deployed.aws.session().client("cloudformation").create_stack(StackName="New", TemplateBody=json.dumps(template))
+
+    name = next(found.name for found in deployed.aws.deployed.functions.values() if found.name.startswith("New-"))
+    answer = deployed.aws.session().client("lambda").invoke(FunctionName=name, Payload=b"{}")
+    assert json.loads(answer["Payload"].read()) == "uploaded"
+
+
+def test_a_private_name_that_moto_has_moved_is_named_at_start_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(moto_services._SEAMS, "moto.s3.models", ("s3_backends", "S3Backend.gone"))
+    moto_services.load.cache_clear()
+    with pytest.raises(moto_services.MovedSeamError, match=r"moto has moved: moto\.s3\.models\.S3Backend\.gone;"):
+        moto_services.load()
+
+
+def test_where_a_fork_is_not_safe_a_worker_is_a_new_interpreter(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_CAN_FORK", False)
+    deployed = deploy(pipeline({"Ask": invoke("Fail", {})}))
+    assert deployed.run()["error"] == "ValueError"
+    assert deployed.run()["error"] == "ValueError"

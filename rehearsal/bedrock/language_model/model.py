@@ -23,10 +23,8 @@ from rehearsal.bedrock.language_model.tokenizer import END, Tokenizer, learn_pie
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence"]
 
 _BASE_TEXT = Path(__file__).with_name("base_text.tsv")
-_BASE_EPOCHS = 3
-_BASE_RATE_FACTOR = 0.5
 # The step size of Adagrad at learning_rate_factor 1.
-_LEARNING_RATE = 0.1
+_LEARNING_RATE = 0.06
 # More target tokens than this are computed in several parts, which bounds the memory of large batches.
 _TOKENS_AT_ONCE = 4096
 
@@ -190,7 +188,7 @@ def _base_model(seed: int) -> LanguageModel:
         np.add.at(counts, [*tokenizer.encode(record.completion), END], 10.0)
     weights["bias"][:] = np.log(counts / counts.sum())
     model = LanguageModel(tokenizer, weights)
-    model.train(records, [], TrainingOptions(epochs=_BASE_EPOCHS, learning_rate_factor=_BASE_RATE_FACTOR, seed=seed))
+    model.train(records, [], TrainingOptions(epochs=3, batch_size=16, seed=seed))
     return model
 
 

@@ -6,8 +6,8 @@ from rehearsal.bedrock.language_model.batches import Integers
 from rehearsal.bedrock.language_model.network import Floats, Gradients, SparseGradient, Weights
 
 _INITIAL_SQUARE = 1e-8
-# Keeps a training with a far too high learning rate finite: its losses become bad, not infinite.
-_LARGEST_WEIGHT = np.float32(50)
+# The farthest that a weight moves in one step: a far too high learning rate ends in bad losses, not in infinite ones.
+_LONGEST_STEP = 0.1
 
 
 def add(one: Gradients, other: Gradients) -> Gradients:
@@ -34,22 +34,24 @@ class Adagrad:
         """Take one step of `rate` against `gradients`."""
         for name, gradient in gradients.items():
             weight, squares = self._weights[name], self._squares[name]
-            if isinstance(gradient, SparseGradient):
-                if not len(gradient.rows):
-                    continue
-                rows, values = _merged(gradient)
-                total = squares[rows] + values * values
-                squares[rows] = total
-                step = values / np.sqrt(total) * np.float32(rate)
-                weight[rows] = np.clip(weight[rows] - step, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
-            else:
+            if not isinstance(gradient, SparseGradient):
                 squares += gradient * gradient
-                weight -= gradient / np.sqrt(squares) * np.float32(rate)
-                np.clip(weight, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weight)
+                weight -= _step(gradient, squares, rate)
+            elif len(gradient.rows):
+                rows, values = _merged(gradient)
+                squares[rows] += values * values
+                weight[rows] -= _step(values, squares[rows], rate)
+
+
+def _step(gradient: Floats, squares: Floats, rate: float) -> Floats:
+    step = (gradient / np.sqrt(squares) * rate).astype(np.float32, copy=False)
+    if rate > _LONGEST_STEP:
+        np.clip(step, -_LONGEST_STEP, _LONGEST_STEP, out=step)
+    return step
 
 
 def _merged(gradient: SparseGradient) -> tuple[Integers, Floats]:
-    """Each row once, with the sum of its values."""
+    """Return each row once, with the sum of its values."""
     order = np.argsort(gradient.rows, kind="stable")
     ordered = gradient.rows[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))

@@ -18,7 +18,7 @@ _KANA = [chr(code) for code in (*range(0x3041, 0x3097), *range(0x30A1, 0x30FD))]
 _WORD = re.compile(r" ?[A-Za-z]+|[^\W\dA-Za-z_]+")
 
 
-def learn_pieces(texts: Iterable[str], frequent: int = 500, least_count: int = 4) -> list[str]:
+def learn_pieces(texts: Iterable[str], frequent: int = 300, least_count: int = 4) -> list[str]:
     """Return every character of `texts` beyond ASCII, and the `frequent` substrings that save the most tokens."""
     characters: Counter[str] = Counter(_KANA)
     substrings: Counter[str] = Counter()

@@ -2,15 +2,17 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from customization.json_types import Json, JsonObject, as_list, as_object, as_text
 from rehearsal.embedded.states.control import Control
 from rehearsal.embedded.states.errors import StateError, query_error, runtime_error
 from rehearsal.embedded.states.expressions import Scope, check_size, encode, timestamp
 from rehearsal.embedded.states.history import Happening, History, Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NEVER_CAUGHT = "States.Runtime"
 _NOT_IN_ALL = (_NEVER_CAUGHT, "States.DataLimitExceeded")

@@ -3,14 +3,17 @@
 import itertools
 import threading
 import uuid
+from typing import TYPE_CHECKING
 
 from customization.json_types import Json, JsonObject, as_object, as_text
-from rehearsal.clock import Signal
 from rehearsal.embedded.states.control import Control
 from rehearsal.embedded.states.errors import ExecutionEnded, StateError, query_error
 from rehearsal.embedded.states.expressions import check_size, encode, timestamp
 from rehearsal.embedded.states.flow import Flow, Surroundings
 from rehearsal.embedded.states.history import History
+
+if TYPE_CHECKING:
+    from rehearsal.clock import Signal
 
 _MOST_CHILDREN = 10_000  # Step Functions quotas: parallel child executions of a Map Run; MaxConcurrency 0 means this
 
