@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Python keeps the bytecode of what it imports: without it every start would compile the CDK anew.
 export PYTHONDONTWRITEBYTECODE :=
+# The matrices of the stand-in are small: more threads only wait for each other.
+export OPENBLAS_NUM_THREADS := 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 DATA ?= samples/support-ja
 DATE ?=
