@@ -14,10 +14,11 @@ help: ## list the targets
 
 # uv is installed at the locked version, then installs everything else from the lock, by hash.
 .venv/installed: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"
-	$(BIN)/uv pip sync --quiet --require-hashes requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	@echo "installing what requirements.txt locks into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"
+	@$(BIN)/uv pip sync --quiet --require-hashes requirements.txt
 	@touch $@
 
 install: .venv/installed ## install what everything below needs into .venv
@@ -48,7 +49,7 @@ test: lint types ## lint, types and every test that needs no AWS account
 	$(BIN)/pytest -q -n 2 --dist loadfile tests
 
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
-	$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
+	@$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
 
 deploy: install ## deploy into the AWS account of your credentials
 	npm ci --silent && npx cdk deploy --all

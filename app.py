@@ -19,16 +19,17 @@ from stacks.storage import StorageStack
 
 
 def main() -> None:
-    # The CLI lays its -c over the context of cdk.json; without the CLI the file is all there is
-    app = App(context=json.loads((Path(__file__).parent / "cdk.json").read_bytes())["context"])
+    # The CLI lays its -c over the context of cdk.json. Stack traces would end in the JavaScript below Python
+    context = json.loads((Path(__file__).parent / "cdk.json").read_bytes())["context"]
+    app = App(context=context, stack_traces=False)
     config = read_config(app.node.get_all_context())
+    attach_packs(app)
     name = f"Customization-{config.stage}"
     storage = StorageStack(app, f"{name}-Storage", config=config)
     pipeline = PipelineStack(app, f"{name}-Pipeline", config=config, storage=storage)
     pipeline.add_stack_dependency(storage, "Names and ARNs of the storage are imported by name")
     OperationsStack(app, f"{name}-Operations", config=config, pipeline=pipeline)
     govern(app, config)
-    attach_packs(app)
     app.synth()
 
 

@@ -62,13 +62,16 @@ def _facts(gateway: "Gateway", plan: Plan, model: BaseModel) -> AccountFacts:
 
 
 def _inference_status(gateway: "Gateway", model: BaseModel) -> str | None:
-    """Return the state of the model that answers; an inference profile is asked about through its foundation model."""
+    """Return the state of the model that answers, None where it is not there or the account has no access to it.
+
+    An inference profile is asked about through its foundation model.
+    """
     identifier = model.inference_model_id
     prefix, _, rest = identifier.partition(".")
     if prefix in {"us", "eu", "apac", "global"}:
         identifier = rest
     found = gateway.bedrock.foundation_model(identifier)
-    return found.lifecycle_status if found else None
+    return found.lifecycle_status if found and gateway.bedrock.has_access(identifier) else None
 
 
 def _foreign_names(gateway: "Gateway", plan: Plan) -> dict[str, str]:

@@ -14,6 +14,7 @@ from customization.json_types import Json, JsonObject
 from customization.request import RunRequest, parse_request
 from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan
+from customization.splits import Subset
 from customization.uploads import DATA_FILES, INCOMING, REQUEST_FILE, dataset_of, read_drop
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _plan(gateway: "Gateway", resolved: ResolvedRequest, files: dict[str, Pinned
         keep_model=request.keep_model,
         inference=inference,
         evaluation=EvaluationPlan(**request.evaluation.model_dump()),
-        subset=request.subset.model_dump(exclude_none=True) if request.subset else None,
+        subset=Subset(**request.subset.model_dump()) if request.subset else None,
         field_mapping=request.field_mapping,
         budget_usd=request.budget_usd,
         accept_unknown_prices=request.accept_unknown_prices,

@@ -37,6 +37,7 @@ class Quotas:
 class AccountFacts:
     """What AWS says. `model_status` and `inference_model_status` come from GetFoundationModel, None for a 404.
 
+    The second is None, too, where the account is not entitled to the model.
     `foreign_names` maps a name that this run needs, and that something of another deployment has, to what has it.
     """
 

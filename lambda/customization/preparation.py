@@ -14,7 +14,6 @@ from customization.money import AnswersUsage, TrainingUsage, Usage, describe, es
 from customization.profile import Profile
 from customization.records import split_lines
 from customization.runs import Call, PinnedFile, Plan, note
-from customization.splits import Subset
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -104,7 +103,7 @@ def _request(plan: Plan) -> PreparationRequest:
         stages=tuple(
             Stage(stage.customization_type, model, _batch_size(stage.hyper_parameters)) for stage in plan.stages
         ),
-        subset=msgspec.convert(plan.subset, Subset) if plan.subset else None,
+        subset=plan.subset,
         field_mapping=plan.field_mapping,
         system=plan.inference.system,
         max_test_records=plan.evaluation.max_records,

@@ -11,6 +11,7 @@ from customization.errors import ResourceNotFound, RunSuperseded
 from customization.gateway.tables import Attr
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject, as_text
+from customization.splits import Subset
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -66,7 +67,7 @@ class Plan(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     keep_model: str
     inference: InferenceSettings
     evaluation: EvaluationPlan
-    subset: dict[str, float] | None
+    subset: Subset | None
     field_mapping: dict[str, str]
     budget_usd: float
     accept_unknown_prices: tuple[str, ...]

@@ -32,7 +32,7 @@ _ATTEMPTS = ((MIN_TEST_RECORDS, True), (0, True), (MIN_TEST_RECORDS, False), (0,
 TRAIN, VALIDATION, TEST, LEAKED, CUT, REPEATED, UNASKED = range(7)
 
 
-class Subset(msgspec.Struct, frozen=True):
+class Subset(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many of the training records to use: a number of records, or a share above 0 and up to 1."""
 
     records: int | None = None

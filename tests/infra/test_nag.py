@@ -4,22 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
-from aws_cdk import App, Stack
+from aws_cdk import App, CfnResource, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 
 from customization.json_types import Json, JsonObject, as_object
 from stacks.nag import acknowledge, acknowledge_wildcards, attach_packs
-from tests.infra.synthesis import at, listed, read
+from tests.infra.synthesis import ROOT, at, listed, read
 
 PACKS = {"AwsSolutions", "Serverless"}
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> App:
-    context = {"@aws-cdk/core:defaultCrossStackReferences": "strong"}
-    return App(outdir=str(tmp_path), context=context, builtin_cloud_formation_validation=False)
+    return App(outdir=str(tmp_path), context=as_object(read(ROOT / "cdk.json")["context"], "context"))
 
 
 @pytest.fixture
@@ -51,6 +50,11 @@ def test_a_bad_stack_is_refused_by_both_packs(app: App, stack: Stack) -> None:
     assert "AwsSolutions-S10" in problems
     assert "AwsSolutions-L1" in problems
     assert "Serverless-LambdaTracing" in problems
+
+
+def test_a_template_that_cloudformation_would_refuse_is_refused(app: App, stack: Stack) -> None:
+    CfnResource(stack, "Topic", type="AWS::SNS::Topic", properties={"TopikName": "misspelt"})
+    assert "TopikName" in problems_of(app)
 
 
 def test_an_acknowledgment_is_for_one_construct_and_one_rule(app: App, stack: Stack) -> None:

@@ -16,6 +16,7 @@ from tests.infra.synthesis import at, listed, resources
 WITHOUT_RESOURCE = {
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
+    "bedrock:GetFoundationModelAvailability",
     "bedrock:ListModelCustomizationJobs",
     "bedrock:ListCustomModels",
     "bedrock:ListCustomModelDeployments",

@@ -99,6 +99,15 @@ def test_a_base_model_is_described(bedrock: Bedrock) -> None:
     found = bedrock.foundation_model(NOVA)
     assert found is not None
     assert (found.lifecycle_status, found.customizations) == ("ACTIVE", ("FINE_TUNING",))
+    assert bedrock.has_access(NOVA)
+
+
+def test_a_base_model_that_the_account_is_not_entitled_to_is_told_from_others() -> None:
+    rehearsal = Rehearsal(faults=["base-model-unavailable"])
+    bedrock = Bedrock(rehearsal.control)
+    assert bedrock.foundation_model(NOVA) is not None
+    assert not bedrock.has_access(NOVA)
+    rehearsal.close()
 
 
 def test_missing_model_units_are_told_from_other_refusals() -> None:

@@ -161,6 +161,12 @@ class Bedrock:
             customizations=tuple(details.get("customizationsSupported", [])),
         )
 
+    def has_access(self, identifier: str) -> bool:
+        """Return whether the account is entitled to a base model that exists."""
+        with named_errors():
+            availability = self._client.get_foundation_model_availability(modelId=identifier)
+        return availability["entitlementAvailability"] == "AVAILABLE"
+
     def create_job(self, request: JobRequest) -> str:
         """Start a model customization job and return its ARN."""
         validation = {"validationDataConfig": {"validators": [{"s3Uri": request.validation_uri}]}}

@@ -1,0 +1,155 @@
+"""What cannot be run gets one clear message; nothing is started and nothing is lost."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.workflow import data
+from tests.workflow.checks import assert_refused
+from tests.workflow.conftest import Deploy
+from tests.workflow.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from customization.json_types import Json
+    from rehearsal.embedded.states.machines import Execution
+
+
+@pytest.fixture(scope="module")
+def pipeline(deploy: Deploy) -> Iterator[Pipeline]:
+    """Return one pipeline for all of these tests: a refusal leaves nothing behind."""
+    with deploy() as pipeline:
+        yield pipeline
+
+
+def execution_of(pipeline: Pipeline, key: str, content: bytes) -> "Execution":
+    """Put one object and return the execution that it started."""
+    before = len(pipeline.aws.executions())
+    pipeline.put(key, content)
+    [execution] = pipeline.finish()[before:]
+    return execution
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"budgetUsd": 5,', "incoming/shop/run.json: not JSON"),
+        (b'{"budgetUsd": "\xff"}', "incoming/shop/run.json: byte 15 is not UTF-8"),
+        (b"[]", "incoming/shop/run.json: expected an object"),
+        (b'{"dataset": "other"}', "incoming/shop/run.json: dataset: found 'other', expected 'shop'"),
+        (b'{"bugetUsd": 5}', "bugetUsd: unknown field; did you mean budgetUsd?"),
+        (
+            b'{"serving": {"commitmentDuration": "OneMonth"}}',
+            "serving.commitmentDuration: this pipeline never buys a commitment",
+        ),
+        (
+            b'{"baseModelIdentifier": "amazon.nova-mikro-v1:0:128k"}',
+            'found "amazon.nova-mikro-v1:0:128k", which the catalogue does not hold; did you mean amazon.nova-micro-v1',
+        ),
+        (
+            b'{"baseModelIdentifier": "meta.llama3-3-70b-instruct-v1:0:128k"}',
+            "baseModelIdentifier: Llama 3.3 70B Instruct cannot be customized in us-east-1, only in us-west-2",
+        ),
+        (b'{"baseModelIdentifier": "amazon.nova-canvas-v1:0"}', "is an image model, which this pipeline does not run"),
+        (
+            b'{"customizationType": "CONTINUED_PRE_TRAINING"}',
+            "customizationType: CONTINUED_PRE_TRAINING trains on pretrain.jsonl, but incoming/shop/ holds train.jsonl",
+        ),
+        (
+            b'{"hyperParameters": {"epochCount": 50}}',
+            "hyperParameters.epochCount: found 50; Nova Micro takes 1 to 5",
+        ),
+        (
+            b'{"hyperParameters": {"epochs": 2}}',
+            "hyperParameters.epochs: Nova Micro has none of that name for FINE_TUNING; did you mean epochCount?",
+        ),
+    ],
+)
+def test_a_run_request_that_cannot_be_run_is_refused_naming_the_field(
+    pipeline: Pipeline, content: bytes, says: str
+) -> None:
+    execution = pipeline.run("shop", {"train.jsonl": data.lines(data.pairs(100)), "run.json": content})
+    assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=says)
+
+
+def test_all_problems_of_a_request_are_told_at_once(pipeline: Pipeline) -> None:
+    request: Json = {"dataset": "shop", "budgetUsd": -1, "language": "fr", "serving": {"modelUnits": 0}}
+    execution = pipeline.ask(request)
+    for field in ("budgetUsd", "language", "serving.modelUnits"):
+        assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=f"- {field}: ")
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"train.jsonl": b""}, "train.jsonl"),
+        ({"train.jsonl": data.lines(data.pairs(2)) + b'{"prompt": "a"\n'}, "train.jsonl line 3"),
+        ({"train.jsonl": data.lines(data.pairs(5)) + b'{"prompt": "a"}\n'}, "train.jsonl line 6"),
+        ({"train.jsonl": data.lines(data.pairs(100)), "test.jsonl": b"{}\n"}, "test.jsonl line 1"),
+    ],
+)
+def test_bad_data_are_refused_naming_the_line(pipeline: Pipeline, files: Mapping[str, bytes], says: str) -> None:
+    execution = pipeline.run("records", {**files, "run.json": data.request()})
+    assert_refused(pipeline, execution, at="PrepareDataset", error="InvalidDataset", says=says)
+
+
+def test_a_run_above_its_budget_is_refused_with_the_amounts(pipeline: Pipeline) -> None:
+    execution = pipeline.run("costly", data.labelled(budgetUsd=0.001))
+    says = "budgetUsd: found 0.00, the estimate is"
+    assert_refused(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
+
+
+def test_a_price_that_nobody_knows_has_to_be_accepted(pipeline: Pipeline) -> None:
+    execution = pipeline.run("unpriced", data.labelled(acceptUnknownPrices=[], serving={"mode": "provisioned"}))
+    says = "acceptUnknownPrices: no price is known for provisionedThroughput"
+    assert_refused(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
+
+
+def test_a_request_without_data_is_refused_naming_the_files_to_upload(pipeline: Pipeline) -> None:
+    execution = execution_of(pipeline, "incoming/empty/run.json", b"{}")
+    says = "incoming/empty/ holds no files; expected train.jsonl"
+    assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=says)
+
+
+@pytest.mark.parametrize(
+    ("key", "moved_to"),
+    [
+        ("incoming/My_Data/train.jsonl", "incoming/my-data/train.jsonl"),
+        ("incoming/shop/old/train.jsonl", "incoming/shop-old/train.jsonl"),
+    ],
+)
+def test_a_folder_that_names_no_data_set_is_refused_with_the_command_that_mends_it(
+    pipeline: Pipeline, key: str, moved_to: str
+) -> None:
+    execution = execution_of(pipeline, key, data.lines(data.pairs(100)))
+    bucket = pipeline.outputs["DataBucketName"]
+    says = f"move it: aws s3 mv 's3://{bucket}/{key}' s3://{bucket}/{moved_to}"
+    assert_refused(pipeline, execution, at="PollUploads", error="InvalidRunRequest", says=says)
+
+
+def test_the_consoles_empty_input_lists_what_could_be_run(pipeline: Pipeline) -> None:
+    pipeline.put("incoming/ready/validation.jsonl", b"")
+    execution = pipeline.ask({})
+    says = '{"dataset": "ready"}   (validation.jsonl)'
+    assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=says)
+
+
+def test_a_file_that_does_not_come_ends_the_wait_after_two_hours(pipeline: Pipeline) -> None:
+    began = pipeline.clock.now()
+    files = {"train.jsonl": data.lines(data.pairs(100)), "run.json": data.request(expect=["test.jsonl"])}
+    execution = pipeline.run("late", files)
+    says = "test.jsonl of 'expect' in run.json is missing after 2:00:00"
+    assert_refused(pipeline, execution, at="PollUploads", error="UploadsIncomplete", says=says)
+    assert (pipeline.clock.now() - began).total_seconds() < 2.1 * 3600
+
+
+def test_files_that_no_run_will_use_are_explained_once_a_folder(pipeline: Pipeline) -> None:
+    before, told_before = len(pipeline.finish()), len(pipeline.subjects())
+    for name in ("Train.jsonl", "notes.csv"):
+        pipeline.put(f"incoming/misnamed/{name}", b"{}")
+        pipeline.finish()
+    assert len(pipeline.finish()) == before
+    [told] = pipeline.aws.notifications[told_before:]
+    assert "incoming/misnamed/Train.jsonl" in told.message
+    assert "train.jsonl, pretrain.jsonl, validation.jsonl, test.jsonl, run.json" in told.message
+    assert f"s3://{pipeline.outputs['DataBucketName']}/incoming/misnamed/train.jsonl" in told.message
