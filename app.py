@@ -21,7 +21,7 @@ from stacks.storage import StorageStack
 def main() -> None:
     # The CLI lays its -c over the context of cdk.json. Stack traces would end in the JavaScript below Python
     context = json.loads((Path(__file__).parent / "cdk.json").read_bytes())["context"]
-    app = App(context=context, stack_traces=False)
+    app = App(context=context, stack_traces=False, builtin_cloud_formation_validation=False)
     config = read_config(app.node.get_all_context())
     attach_packs(app)
     name = f"Customization-{config.stage}"

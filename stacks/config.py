@@ -100,6 +100,13 @@ def _require_end_after_start(hours: float, info: ValidationInfo[None]) -> float:
     return hours
 
 
+def _refuse_reserved_stage(stage: str) -> str:
+    # It begins the names of parameters (Systems Manager API, PutParameter)
+    if stage.startswith(("aws", "ssm")):
+        raise ValueError("a name that does not begin with aws or ssm, which Systems Manager keeps for itself")
+    return stage
+
+
 def _refuse_reserved_tags(tags: dict[str, str]) -> dict[str, str]:
     if any(key.lower().startswith("aws:") for key in tags):
         raise ValueError("keys that do not begin with aws:")
@@ -123,7 +130,7 @@ class DeploymentConfig(BaseModel):
         validate_default=True,
     )
 
-    stage: str = Field(
+    stage: Annotated[str, AfterValidator(_refuse_reserved_stage)] = Field(
         default="dev",
         pattern=r"^[a-z][a-z0-9]{0,8}$",
         description="a lower-case letter and up to 8 lower-case letters or digits, such as dev or prod",

@@ -48,6 +48,7 @@ FUNCTIONS: Mapping[str, FunctionSpec] = {
     "poll_provisioned_throughput": FunctionSpec(),
     "compare_models": FunctionSpec(memory_mb=3008, timeout_s=900, evaluates=True),
     "promote_model": FunctionSpec(),
+    "change_model_in_use": FunctionSpec(),
     "release_serving": FunctionSpec(timeout_s=300),
     "release_model": FunctionSpec(timeout_s=300),
     "publish_report": FunctionSpec(memory_mb=3008, timeout_s=600, evaluates=True),

@@ -30,7 +30,7 @@ class OperationsStack(Stack):
         self._topic: sns.ITopic = pipeline.topic
         for email in dict.fromkeys(config.notification_emails):
             self._subscribe(email)
-        self._build_run_alarm(pipeline)
+        self._build_run_alarms(pipeline)
         self._build_sweeper_alarms(pipeline)
         self._build_queue_alarm(pipeline)
         self._build_dashboard(config, pipeline)
@@ -45,14 +45,13 @@ class OperationsStack(Stack):
             limits="SNS repeats the delivery, and what a mail says is in the runs table and the report as well.",
         )
 
-    def _build_run_alarm(self, pipeline: "PipelineStack") -> None:
+    def _build_run_alarms(self, pipeline: "PipelineStack") -> None:
+        # An alarm each: a sum has no value where one of its metrics has none, as for runs that never time out
         machine = pipeline.state_machine
-        ended_badly = cloudwatch.MathExpression(
-            expression="failed + timedOut",
-            using_metrics={"failed": machine.metric_failed(), "timedOut": machine.metric_timed_out()},
-            label="Failed or timed out",
+        self._alarm("RunsFailed", machine.metric_failed(), "A run failed: see its notification or the execution.")
+        self._alarm(
+            "RunsTimedOut", machine.metric_timed_out(), "A run timed out: see its notification or the execution."
         )
-        self._alarm("RunsFailed", ended_badly, "A run failed or timed out: see its notification or the execution.")
 
     def _build_sweeper_alarms(self, pipeline: "PipelineStack") -> None:
         """Watch the one function on which the end of every bill rests: that it works, and that it is called at all."""

@@ -200,7 +200,7 @@ def function_grants(g: Grants) -> dict[str, tuple[Grant, ...]]:
 
     states:DescribeExecution is added later: it names the state machine, and that names the functions.
     """
-    return _intake(g) | _preparation(g) | _training(g) | _serving(g) | _evaluation(g) | _ending(g)
+    return _intake(g) | _preparation(g) | _training(g) | _serving(g) | _evaluation(g) | _promotion(g) | _ending(g)
 
 
 def _intake(g: Grants) -> dict[str, tuple[Grant, ...]]:
@@ -325,12 +325,6 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.write("runs/*/evaluation/*"),
             g.runs("UpdateItem"),
         ),
-        "promote_model": (
-            *g.plan(),
-            g.model_parameters("PutParameter"),
-            g.runs("PutItem", "UpdateItem"),
-            g.leases("UpdateItem"),
-        ),
         "publish_report": (
             *g.plan(),
             g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
@@ -340,6 +334,25 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.look_at_served(*_SERVED),
             g.runs("UpdateItem"),
             g.leases("Scan"),
+        ),
+    }
+
+
+def _promotion(g: Grants) -> dict[str, tuple[Grant, ...]]:
+    return {
+        "promote_model": (
+            *g.plan(),
+            g.model_parameters("PutParameter"),
+            g.runs("PutItem", "UpdateItem"),
+            g.leases("UpdateItem"),
+        ),
+        "change_model_in_use": (
+            *g.plan(),
+            g.bedrock("GetCustomModel", on=("custom-model",)),
+            g.look_at_served(*_SERVED),
+            g.model_parameters("PutParameter"),
+            g.runs("PutItem"),
+            g.leases("UpdateItem"),
         ),
     }
 

@@ -114,6 +114,7 @@ def wire(graph: Graph) -> None:
         "WhatIsPlanned",
         {
             "$outcome = 'planned' and $action in ['run', 'estimate']": "CheckPreconditions",
+            "$outcome = 'planned' and $action in ['promote', 'rollback']": "ChangeModelInUse",
             "$outcome = 'planned' and $action = 'release'": "ReleaseRun",
             "$outcome = 'duplicate'": "NotifyDuplicate",
         },
@@ -133,6 +134,7 @@ def wire(graph: Graph) -> None:
     graph.sequence("WaitForUploads", "PollUploads")
     graph.sequence("NotifyDuplicate", "DuplicateRun")
     graph.sequence("NotifyEstimate", "EstimateReady")
+    graph.sequence("ChangeModelInUse", "NotifyModelInUse", "ModelInUseChanged")
     graph.sequence("ReleaseRun", "RunReleased")
     graph.sequence("UnexpectedStatus", "RecordFailure", "ReleaseResources", "NotifyFailure", "RunFailed")
     _wire_failures(graph)
@@ -196,6 +198,7 @@ def _wire_failures(graph: Graph) -> None:
     # A notice that does not arrive undoes nothing: the result is stored
     graph.catch("NotifyStart", "IsBaselineNeeded")
     graph.catch("NotifyDuplicate", "DuplicateRun")
+    graph.catch("NotifyModelInUse", "ModelInUseChanged")
     graph.catch("NotifyEstimate", "EstimateReady")
     graph.catch("NotifySuccess", "RunSucceeded")
 

@@ -67,7 +67,10 @@ TASKS = (
         name="PlanRun",
         does="Reads the request, pins the versions of the files, computes the ids and claims the run.",
         sends={"input": "$input"},
-        keeps=("outcome", "runId", "attempt", "dataset", "action", "stages", "servingMode", "subject", "message"),
+        keeps=(
+            *("outcome", "runId", "attempt", "dataset", "action", "data", "stages", "servingMode"),
+            *("subject", "message"),
+        ),
         knows_run=False,
     ),
     Task(
@@ -75,6 +78,12 @@ TASKS = (
         does="Releases what is kept for a data set.",
         module="release_resources",
         sends={"dataset": "$dataset"},
+    ),
+    Task(
+        name="ChangeModelInUse",
+        does="Puts the model of an earlier run in use, or rolls back to the one that was in use before.",
+        sends={"action": "$action", "dataset": "$dataset", "data": "$data"},
+        keeps=("modelArn", "subject", "message"),
     ),
     Task(
         name="CheckPreconditions",
@@ -166,7 +175,7 @@ TASKS = (
 CHOICES = {
     "AreUploadsComplete": ("Is the folder complete, still filling, or waited for by another execution?", "$status"),
     "WhatIsPlanned": (
-        "Is there something to run, or only something to say or to release?",
+        "Is there something to run, or only something to say, to put in use or to release?",
         "{'outcome': $outcome, 'action': $action}",
     ),
     "IsEstimateOnly": ("Was only the estimate asked for?", "$action"),
@@ -190,6 +199,10 @@ SUCCEEDS = {
     "JoinedWaitingRun": ("Another execution waits for the same folder and will use this file too.", {}),
     "DuplicateRun": ("This run is already done or under way.", {"runId": "$runId"}),
     "RunReleased": ("What the run kept is released.", {"runId": "$runId"}),
+    "ModelInUseChanged": (
+        "The parameter of the data set names this model.",
+        {"dataset": "$dataset", "modelArn": "$modelArn"},
+    ),
     "EstimateReady": ("Nothing was spent.", {"runId": "$runId", "estimatedUsd": "$estimatedUsd"}),
     "RunSucceeded": (
         "The run is done, whatever its verdict.",
@@ -199,6 +212,7 @@ SUCCEEDS = {
 
 NOTICES = {
     "NotifyDuplicate": "Points to the run that does the same.",
+    "NotifyModelInUse": "Tells which model is in use now, and how to undo that.",
     "NotifyEstimate": "Tells what the run would cost.",
     "NotifyStart": "Tells what has begun and what it may cost.",
     "NotifySuccess": "Tells the verdict and where the report lies.",
@@ -233,7 +247,9 @@ def build_initialization(scope: Construct) -> sfn.Pass:
 
 def build_task(scope: Construct, task: Task, functions: Mapping[str, lambda_.Function]) -> tasks.LambdaInvoke:
     run = {"runId": "$runId", "attempt": "$attempt"} if task.knows_run else {}
-    sends = {"executionArn": "$states.context.Execution.Id", **run, **task.sends}
+    # EnteredTime is that of the first attempt: after hours of waiting a lease reckoned from it would be over at once
+    own_time = {"now": "$now()"} if task.waits_for_quota else {}
+    sends = {"executionArn": "$states.context.Execution.Id", **run, **task.sends, **own_time}
     state = _build_invocation(
         scope, task, functions, sends, {name: f"$states.result.Payload.{name}" for name in task.keeps}
     )

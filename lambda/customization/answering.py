@@ -71,12 +71,14 @@ def _answer_shard(gateway: "Gateway", plan: Plan, side: str, shard: int, serving
 def _ask(gateway: "Gateway", plan: Plan, model_id: str, side: str, shard: int) -> list[Prediction]:
     base = load_catalogue().find(plan.base_model_identifier)
     records = read_test_records(gateway, plan)[shard * SHARD_RECORDS : (shard + 1) * SHARD_RECORDS]
+    # Made here: threads may share a client, but not make one at the same time (Boto3 guide, "Clients")
+    runtime = gateway.runtime
     ask = asker(
         model=base,
         model_id=model_id,
         side=side,
         inference=plan.inference,
-        send=lambda call: gateway.runtime.ask(call.operation, call.parameters),
+        send=lambda call: runtime.ask(call.operation, call.parameters),
         timer=time.perf_counter,
     )
     return answer_records(records, ask, CONCURRENCY, time.sleep)

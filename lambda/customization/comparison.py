@@ -195,6 +195,10 @@ def compare(results: Sequence[RecordResult], settings: ComparisonSettings) -> Co
     return msgspec.structs.replace(comparison, verdict=verdict, reason=reason, next_step=next_step)
 
 
+# compare_models knows which run it is
+_PROMOTE = Sentence("nextStep.better", {"dataset": "<dataset>", "runId": "<runId>"})
+
+
 def judge(comparison: Comparison, settings: ComparisonSettings) -> tuple[Verdict, Sentence, Sentence]:
     """Return the verdict, why, and what to do next, from the comparison's numbers."""
     difference = comparison.difference(comparison.baseline)
@@ -203,7 +207,7 @@ def judge(comparison: Comparison, settings: ComparisonSettings) -> tuple[Verdict
         return "inconclusive", *(doubt or _too_few_pairs(0))
     gain, values, terms = difference.gain, _values(comparison, difference), _terms(comparison)
     if gain.low > settings.minimum_gain:
-        return "better", Sentence("reason.better", values, terms), Sentence("nextStep.better")
+        return "better", Sentence("reason.better", values, terms), _PROMOTE
     if gain.high < 0:
         return "worse", Sentence("reason.worse", values, terms), _after_a_loss(comparison.categories)
     if settings.minimum_gain > 0 and gain.high <= settings.minimum_gain:

@@ -86,7 +86,7 @@ def record_failure(gateway: "Gateway", call: Call, error: str, cause: str, faile
     else:
         name = f"unplanned#{call.execution_arn.rsplit(':', 1)[-1]}"
         gateway.runs.put({"runId": name, "executionArn": call.execution_arn, "attempt": 0, **ended})
-    title = call.run_id or "a run that was not planned"
+    title = call.run_id or "a request that started no run"
     return {
         "error": failure.error,
         "cause": failure.cause,

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
 # Fixed, so that the same data always give the same splits.
 SPLIT_SEED = 0
+_ACTS_ON_EARLIER_RUNS = {"promote", "rollback", "release"}
 
 
 def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
     """Plan and claim the run that an S3 event or a request from the console asks for.
 
-    Returns {outcome, runId, attempt, action, stages, servingMode, subject, message}; outcome is planned or duplicate.
+    Returns {outcome, runId, attempt, dataset, action, data, stages, servingMode, subject, message}; outcome is planned
+    or duplicate. What acts on earlier runs is no run itself: it has no runId, and `data` is handed on.
 
     Raises:
         InvalidRunRequest: naming every problem of the request, the folder or the files.
     """
     request = _read_request(gateway, event)
-    if request.action == "release":
+    if request.action in _ACTS_ON_EARLIER_RUNS:
         return _planned("", 0, request, stages=0, serving_mode="none")
     files = _pin_earlier(gateway, request) if request.data != "newest" else _pin_newest(gateway, request.dataset)
     resolved = resolve(
@@ -59,6 +61,7 @@ def _planned(run: str, attempt: int, request: RunRequest, *, stages: int, servin
         "attempt": attempt,
         "dataset": request.dataset,
         "action": request.action,
+        "data": request.data,
         "stages": stages,
         "servingMode": serving_mode,
         "subject": "",
@@ -70,21 +73,10 @@ def _read_request(gateway: "Gateway", event: Json) -> RunRequest:
     drop = read_drop(event)
     if drop is not None:
         dataset = dataset_of(drop)
-        return _within_offer(
-            parse_request({**_run_json(gateway, dataset), "dataset": dataset}, gateway.settings.defaults)
-        )
+        return parse_request({**_run_json(gateway, dataset), "dataset": dataset}, gateway.settings.defaults)
     if not isinstance(event, dict) or not event.get("dataset"):
         raise InvalidRunRequest(_ready_inputs(gateway, event))
-    return _within_offer(parse_request(event, gateway.settings.defaults))
-
-
-def _within_offer(request: RunRequest) -> RunRequest:
-    if request.action in {"promote", "rollback"}:
-        raise InvalidRunRequest(
-            f'action: found "{request.action}"; expected run, estimate or release. To promote, run with "promote": '
-            '"if-better": a run that has been done already is not trained again'
-        )
-    return request
+    return parse_request(event, gateway.settings.defaults)
 
 
 def _run_json(gateway: "Gateway", dataset: str) -> JsonObject:
@@ -237,6 +229,7 @@ def _duplicate(plan: Plan, first: JsonObject) -> JsonObject:
         "attempt": 0,
         "dataset": plan.dataset,
         "action": plan.action,
+        "data": "newest",
         "stages": len(plan.stages),
         "servingMode": plan.serving_mode,
         "subject": f"Already done: {plan.run_id}"[:99],

@@ -1,26 +1,29 @@
 """What stays after a run: the model in use for a data set, and what a request keeps. Everything else is released."""
 
-import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import budget, leases
-from customization.identity import parameter_name, serving_name
+from customization.identity import serving_name
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
+from customization.model_in_use import (
+    WITHOUT_END,
+    ModelInUse,
+    is_held_by,
+    keep_on,
+    parameter_of,
+    previous_living,
+    put_in_use,
+    read_in_use,
+    remove_in_use,
+)
 from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 SERVING = ("on-demand", "provisioned")
-# What a person asked to keep without an end: the lease stays open and is shown as billing until somebody releases it.
-WITHOUT_END = timedelta(days=3650)
-
-
-def promoted_key(dataset: str) -> str:
-    """Return the key of a data set's model in use in the table of runs."""
-    return f"promoted#{dataset}"
 
 
 def _kept_for(plan: Plan) -> timedelta | None:
@@ -33,29 +36,21 @@ def _kept_for(plan: Plan) -> timedelta | None:
 def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, model_arn: str) -> JsonObject:
     """Make the model the one in use and return {arn, until}: the deployment where it is kept, else the model itself."""
     kept = _kept_for(plan)
-    until = (call.now + kept).isoformat() if kept else None
-    previous = gateway.runs.get(promoted_key(plan.dataset))
-    row: JsonObject = {
-        "runId": promoted_key(plan.dataset),
-        "promotedRunId": plan.run_id,
-        "trainingId": plan.training_id,
-        "modelArn": model_arn,
-        "servingArn": serving_arn if kept else None,
-        "until": until,
-        "previous": previous if previous and previous.get("promotedRunId") != plan.run_id else None,
-    }
+    model = ModelInUse(
+        promoted_run_id=plan.run_id,
+        training_id=plan.training_id,
+        model_name=_model_name(gateway, plan),
+        model_arn=model_arn,
+        serving_arn=serving_arn if kept else None,
+        until=call.now + kept if kept else None,
+        changed_by=call.execution_arn,
+    )
     if kept:
         _keep_serving(gateway, plan, call.now + kept)
-    _keep_model(gateway, plan, call.now)
-    gateway.runs.put(row)
-    arn = serving_arn if kept else model_arn
-    gateway.put_parameter(_parameter(gateway, plan.dataset), json.dumps({"arn": arn, "until": until}))
+    current = read_in_use(gateway, plan.dataset)
+    value = put_in_use(gateway, plan.dataset, model.after(current), call.now)
     note(gateway, call, {"promoted": True})
-    return {"arn": arn, "until": until}
-
-
-def _parameter(gateway: "Gateway", dataset: str) -> str:
-    return parameter_name(gateway.settings.stage, gateway.settings.deployment_id, dataset)
+    return value
 
 
 def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
@@ -63,15 +58,14 @@ def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
 
 
 def _keep_model(gateway: "Gateway", plan: Plan, now: datetime) -> None:
-    name = _model_lease_name(gateway, plan)
+    name = _model_name(gateway, plan)
     if name:
-        leases.keep(gateway, name, now + WITHOUT_END, now + WITHOUT_END)
+        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", now + WITHOUT_END, now + WITHOUT_END)
 
 
-def _model_lease_name(gateway: "Gateway", plan: Plan) -> str:
+def _model_name(gateway: "Gateway", plan: Plan) -> str:
     row = gateway.runs.get(plan.run_id) or {}
-    job_name = row.get(f"jobName{len(plan.stages) - 1}")
-    return f"{job_name}{leases.MODEL_SUFFIX}" if job_name else ""
+    return str(row.get(f"jobName{len(plan.stages) - 1}") or "")
 
 
 def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -87,11 +81,14 @@ def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     """Release the custom models of the run, or keep the last one where the request and the verdict say so.
 
     With keepModel if-better a worse model goes at once, a better one and one that nothing could be compared with stays,
-    and an inconclusive one stays for 14 days: training it took hours, and deleting it cannot be undone.
+    and an inconclusive one stays for 14 days: training it took hours, and deleting it cannot be undone. A model that
+    the run adopted and that an earlier run put in use stays, whatever this run thinks of it.
     """
+    if keep_on(gateway, plan.dataset, _model_name(gateway, plan), call.now):
+        return {"released": []}
     row = gateway.runs.get(plan.run_id) or {}
     is_worse = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
-    if not is_worse or row.get("promoted") or plan.keep:
+    if not is_worse or plan.keep:
         if plan.keep_model == "always" or row.get("verdict") in {"better", "not compared"}:
             _keep_model(gateway, plan, call.now)
         return {"released": []}
@@ -114,9 +111,11 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     """Release everything that is kept for a data set and that no running execution needs; return {released}."""
     kept = [lease for lease in leases.open_leases(gateway) if lease.dataset == dataset]
     idle = [lease for lease in kept if gateway.execution_status(lease.execution_arn)[0] != "RUNNING"]
-    for lease in idle:
+    done: list[Release] = []
+    # One by one: what is put in place of the one has to be withdrawn before it goes itself
+    for lease in leases.in_release_order(idle):
         withdraw(gateway, lease, now)
-    done = [leases.release(gateway, lease, now, "somebody asked for it") for lease in leases.in_release_order(idle)]
+        done.append(leases.release(gateway, lease, now, "somebody asked for it"))
     return {"released": _names(done)}
 
 
@@ -138,35 +137,18 @@ def _released_before(gateway: "Gateway", call: Call) -> list[Json]:
 
 def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:
     """Before a promoted resource goes, put the previous living model in its place or remove the parameter; say so."""
-    row = gateway.runs.get(promoted_key(lease.dataset)) if lease.dataset else None
-    if row is None or row.get("promotedRunId") != lease.run_id or lease.kind == leases.JOB:
+    current = read_in_use(gateway, lease.dataset) if lease.dataset else None
+    if current is None or not is_held_by(current, lease):
         return
-    if lease.kind in SERVING and not row.get("servingArn"):
-        return
-    if (
-        lease.kind == leases.MODEL
-        and lease.bedrock_name not in str(row["modelArn"])
-        and not _is_model(gateway, row, lease)
-    ):
-        return
-    previous = row.get("previous")
-    name = _parameter(gateway, lease.dataset)
-    if isinstance(previous, dict) and gateway.bedrock.model_is_there(str(previous["modelArn"])):
-        served = previous.get("servingArn") if str(previous.get("until") or "") > now.isoformat() else None
-        arn, until = served or previous["modelArn"], previous.get("until") if served else None
-        gateway.runs.put({**previous, "servingArn": served, "until": until})
-        gateway.put_parameter(name, json.dumps({"arn": arn, "until": until}))
+    previous = previous_living(gateway, current, now)
+    if previous:
+        arn = put_in_use(gateway, lease.dataset, previous, now)["arn"]
         told = f"{arn} is in use again"
     else:
-        gateway.runs.delete(promoted_key(lease.dataset))
-        gateway.delete_parameter(name)
+        remove_in_use(gateway, lease.dataset)
+        name = parameter_of(gateway, lease.dataset)
         told = f"no model is in use any more and the parameter {name} has been removed"
     gateway.publish(
-        f"No longer in use: {lease.run_id}"[:99],
+        f"No longer in use: {current.promoted_run_id}"[:99],
         f"The {lease.kind} {lease.resource_name}, in use for {lease.dataset}, is being released; {told}.\n",
     )
-
-
-def _is_model(gateway: "Gateway", row: JsonObject, lease: Lease) -> bool:
-    job = gateway.bedrock.job(lease.bedrock_name)
-    return job is not None and job.output_model_arn == row["modelArn"]

@@ -14,9 +14,9 @@ from customization.evaluation import BASE, CUSTOM, IN_USE
 from customization.inference import build_call
 from customization.json_types import JsonObject
 from customization.leases import Lease
+from customization.model_in_use import read_in_use
 from customization.money import AnswersUsage, Settlement, Usage, estimate, load_prices, settle
 from customization.preparation import read_profile, usage_of
-from customization.promotion import promoted_key
 from customization.report import (
     FileReport,
     ReportData,
@@ -28,7 +28,7 @@ from customization.report import (
     report_json,
 )
 from customization.runs import SUCCEEDED, Call, Plan, note
-from customization.texts import say
+from customization.texts import Sentence, say
 from customization.training_metrics import TrainingMetrics
 
 if TYPE_CHECKING:
@@ -57,19 +57,32 @@ def compare_models(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
         )
         lines = msgspec.json.Encoder().encode_lines(results)
         gateway.artifacts.put(f"{plan.prefix}evaluation/predictions.jsonl", lines, "application/x-ndjson")
-    gateway.artifacts.put(_comparison_key(plan), msgspec.json.encode(comparison))
     is_improvement = comparison.verdict == "better" and not comparison.is_worse_than(IN_USE)
     promote = plan.promote == "if-better" and is_improvement
+    if comparison.verdict == "better":
+        step = _after_a_gain(plan, is_promoted=promote, is_improvement=is_improvement)
+        comparison = msgspec.structs.replace(comparison, next_step=step)
+    gateway.artifacts.put(_comparison_key(plan), msgspec.json.encode(comparison))
     note(gateway, call, {"verdict": comparison.verdict, "reason": say(comparison.reason, "en")})
     return {"verdict": comparison.verdict, "promote": promote}
+
+
+def _after_a_gain(plan: Plan, *, is_promoted: bool, is_improvement: bool) -> Sentence:
+    """Return what to do with a model that answers better than its base model."""
+    run = {"dataset": plan.dataset, "runId": plan.run_id}
+    if is_promoted:
+        return Sentence("nextStep.promoted", {"dataset": plan.dataset})
+    if plan.subset is not None:
+        return Sentence("nextStep.betterOnSubset")
+    return Sentence("nextStep.better" if is_improvement else "nextStep.betterThanBaseOnly", run)
 
 
 def _results(gateway: "Gateway", plan: Plan) -> list[RecordResult]:
     records = read_test_records(gateway, plan)
     models = {side: model_of(plan, side) for side in (BASE, CUSTOM)}
-    in_use = gateway.runs.get(promoted_key(plan.dataset))
-    if in_use and in_use["trainingId"] != plan.training_id:
-        models[IN_USE] = str(in_use["trainingId"])
+    in_use = read_in_use(gateway, plan.dataset)
+    if in_use and in_use.training_id != plan.training_id:
+        models[IN_USE] = in_use.training_id
     answers = {side: read_answers(gateway, plan, model, len(records)) for side, model in models.items()}
     return score_records(
         records, {side: given for side, given in answers.items() if given}, plan.evaluation.primary_metric

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from customization import budget, leases, promotion
-from customization.errors import AccessDenied
+from customization import budget, leases, model_in_use, promotion
+from customization.errors import PipelineError
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
@@ -47,10 +47,12 @@ def sweep(gateway: "Gateway", now: datetime) -> JsonObject:
 
 def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[Json]:
     """Release one lease; what cannot be released must not keep the sweeper from the rest."""
-    promotion.withdraw(gateway, lease, now)
+    if lease.kind == leases.MODEL and model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now):
+        return
     try:
+        promotion.withdraw(gateway, lease, now)
         outcome = leases.release(gateway, lease, now, because)
-    except AccessDenied as error:
+    except PipelineError as error:
         outcome = Release(lease.resource_name, lease.kind, f"refused: {error}")
     if outcome.outcome != "absent":
         yield f"{outcome.kind} {outcome.resource_name}: {outcome.outcome}, since {because}"

@@ -203,8 +203,10 @@ def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_
 
 def _metrics(gateway: "Gateway", job: Job) -> TrainingMetrics:
     prefix = job.output_uri.removeprefix(gateway.artifacts.uri(""))
-    folder = f"{prefix.rstrip('/')}/model-customization-job-{job.arn.rsplit('/', 1)[-1]}/"
-    training, validation = find_metrics_files(item.key for item in gateway.artifacts.listed(folder))
+    folder = f"/model-customization-job-{job.arn.rsplit('/', 1)[-1]}/"
+    # The whole prefix, since nothing says whether Bedrock sets one more slash between the prefix and its folder
+    keys = [item.key for item in gateway.artifacts.listed(prefix) if folder in item.key]
+    training, validation = find_metrics_files(keys)
     return read_training_metrics(
         gateway.artifacts.read(training) if training else None,
         gateway.artifacts.read(validation) if validation else None,

@@ -92,7 +92,7 @@ def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: dateti
     claim = f"uploads#{dataset}"
     if not _is_claimed(gateway, claim, call):
         return {"status": "joined", "waitSeconds": 0}
-    seconds, reason = _unsettled(gateway, dataset, call.now)
+    seconds, reason = _unsettled(gateway, dataset, call.now, started_at)
     if seconds == 0:
         gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))
         return {"status": "complete", "waitSeconds": 0}
@@ -120,8 +120,12 @@ def _is_claimed(gateway: "Gateway", claim: str, call: Call) -> bool:
     return gateway.runs.put(row, Attr("executionArn").eq(str(known["executionArn"])))
 
 
-def _unsettled(gateway: "Gateway", dataset: str, now: datetime) -> tuple[int, str]:
-    """Return for how many seconds to wait and why; 0 when the folder is complete."""
+def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: datetime) -> tuple[int, str]:
+    """Return for how many seconds to wait and why; 0 when the folder is complete.
+
+    S3 dates an object that came in parts by the beginning of its upload, which may be long ago (User Guide, "System
+    defined object metadata"), so the start of the execution counts as the arrival of the object that started it.
+    """
     prefix = f"{INCOMING}{dataset}/"
     settle = gateway.settings.defaults.settle_seconds
     found = gateway.data.listed(prefix)
@@ -133,7 +137,7 @@ def _unsettled(gateway: "Gateway", dataset: str, now: datetime) -> tuple[int, st
         return max(
             settle, SHORTEST_POLL_SECONDS
         ), f"{', '.join(sorted(missing))} of 'expect' in {REQUEST_FILE} is missing"
-    quiet = min(((now - item.last_modified).total_seconds() for item in found), default=float(settle))
+    quiet = min((now - arrival).total_seconds() for arrival in (started_at, *(item.last_modified for item in found)))
     if quiet >= settle:
         return 0, ""
     return max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS), "new objects keep coming"

@@ -96,9 +96,14 @@ class Faults:
     """The faults in effect; each counts its strikes across all threads."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self._faults = list(faults)
-        self._left = [fault.times for fault in self._faults]
         self._lock = Lock()
+        self.replace(faults)
+
+    def replace(self, faults: Iterable[Fault]) -> None:
+        """Let these faults, and no others, be in effect from now on."""
+        with self._lock:
+            self._faults = list(faults)
+            self._left = [fault.times for fault in self._faults]
 
     def is_in_effect(self, name: str) -> bool:
         """Return whether a fault of that name would strike now; none is used up."""

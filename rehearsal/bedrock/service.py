@@ -183,6 +183,10 @@ class BedrockService:
             jobs = [job.arn for job in account.jobs.values() if job.progress(now).ended is None]
             return [*jobs, *account.throughputs, *account.deployments, *account.models]
 
+    def inject(self, faults: Iterable[Fault]) -> None:
+        """Let these faults, and no others, be in effect from now on."""
+        self._faults.replace(faults)
+
     def close(self) -> None:
         """Give up every training that is not done."""
         self._jobs.close()

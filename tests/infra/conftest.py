@@ -31,10 +31,17 @@ def governed_settings() -> dict[str, Json]:
         "permissionsBoundary": "Guardrails",
         "rolePath": "/teams/ml/",
         "tags": '{"team": "ml", "cost-center": "4711"}',
+        "validateTemplates": "true",
     }
 
 
 @pytest.fixture(scope="session")
-def governed(tmp_path_factory: pytest.TempPathFactory, governed_settings: dict[str, Json]) -> dict[str, JsonObject]:
+def governed_assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the cloud assembly of `governed` lies."""
+    return tmp_path_factory.mktemp("governed") / "cdk.out"
+
+
+@pytest.fixture(scope="session")
+def governed(governed_assembly: Path, governed_settings: dict[str, Json]) -> dict[str, JsonObject]:
     """Return the templates of an organization that sets boundary, path, tags and recipients by `-c`."""
-    return synthesize(tmp_path_factory.mktemp("governed") / "cdk.out", governed_settings)
+    return synthesize(governed_assembly, governed_settings)

@@ -44,6 +44,7 @@ def test_context_of_others_is_left_alone() -> None:
         ("stage", "Prod", "lower-case letter"),
         ("stage", "abcdefghij", "up to 8"),
         ("stage", "", "such as dev"),
+        ("stage", "ssmtest", "does not begin with aws or ssm"),
         ("account", "12345", "12 digits"),
         ("budgetUsd", 0, "above 0"),
         ("budgetUsd", "twenty", "US dollars"),

@@ -16,7 +16,9 @@ PLANNED: JsonObject = {
     "outcome": "planned",
     "runId": "support-ja-0123456789",
     "attempt": 1,
+    "dataset": "support-ja",
     "action": "run",
+    "data": "newest",
     "stages": 1,
     "servingMode": "on-demand",
     "subject": "planned",
@@ -51,6 +53,7 @@ def _script(**changes: Answer | list[Answer]) -> dict[str, Answer | list[Answer]
         "poll_provisioned_throughput": [SERVED, {"status": "InService", "waitSeconds": 0}],
         "compare_models": {"verdict": "better", "promote": True},
         "promote_model": NOTHING,
+        "change_model_in_use": {"modelArn": "model-0", "subject": "in use", "message": "in use"},
         "release_serving": {"released": []},
         "release_model": NOTHING,
         "publish_report": {"reportUri": "s3://report", "subject": "done", "message": "done"},
@@ -160,6 +163,18 @@ def test_a_run_without_test_records_asks_nobody(machine: JsonObject) -> None:
             [],
         ),
         (
+            {"plan_run": {**PLANNED, "action": "promote", "data": "support-ja-0123456789"}},
+            "change_model_in_use",
+            {"dataset": "support-ja", "modelArn": "model-0"},
+            ["in use"],
+        ),
+        (
+            {"plan_run": {**PLANNED, "action": "rollback"}},
+            "change_model_in_use",
+            {"dataset": "support-ja", "modelArn": "model-0"},
+            ["in use"],
+        ),
+        (
             {"plan_run": {**PLANNED, "action": "estimate"}},
             "prepare_dataset",
             {"runId": "support-ja-0123456789", "estimatedUsd": 1.5},
@@ -192,7 +207,11 @@ FUNCTIONS_BEFORE_THE_END = [name for name in _script() if name not in ("topic", 
 
 @pytest.mark.parametrize("module", FUNCTIONS_BEFORE_THE_END)
 def test_any_function_that_fails_is_recorded_released_told_and_ends_red(machine: JsonObject, module: str) -> None:
-    plan = {**PLANNED, "servingMode": "provisioned" if "provisioned" in module else "on-demand"}
+    plan = {
+        **PLANNED,
+        "servingMode": "provisioned" if "provisioned" in module else "on-demand",
+        "action": "promote" if module == "change_model_in_use" else "run",
+    }
     broken = _script(plan_run=plan) | {module: StateError("AccessDenied", "the role lacks a permission")}
     execution, script = execute(machine, broken)
     assert (execution.outcome.status, execution.outcome.error, execution.outcome.cause) == ("FAILED", "E", "C")
@@ -215,6 +234,18 @@ def test_a_failure_before_the_plan_has_no_run_but_is_told(machine: JsonObject) -
     recorded = script.payload("record_failure")
     assert (recorded["runId"], recorded["attempt"]) == ("", 0)
     assert _subjects(script.notices) == ["failed"]
+
+
+def test_what_promotes_is_sent_the_request_and_a_failure_touches_no_run(machine: JsonObject) -> None:
+    asked: JsonObject = {"action": "promote", "dataset": "support-ja", "data": "support-ja-0123456789"}
+    planned: JsonObject = {**PLANNED, **asked, "runId": "", "attempt": 0}
+    gone = StateError("InvalidRunRequest", "data: the custom model does not exist any more")
+    _, script = execute(machine, _script(plan_run=planned, change_model_in_use=gone))
+    assert asked.items() <= script.payload("change_model_in_use").items()
+    for module in ("record_failure", "release_resources"):
+        payload = script.payload(module)
+        assert (payload["runId"], payload["attempt"]) == ("", 0)
+        assert "support-ja-0123456789" not in str(payload)
 
 
 def test_a_task_that_times_out_has_no_cause_and_is_recorded_all_the_same(machine: JsonObject) -> None:
@@ -261,9 +292,9 @@ def test_a_run_succeeds_though_no_notice_arrives(machine: JsonObject) -> None:
     [
         ({"poll_uploads": {"status": "odd", "waitSeconds": 0}}, "AreUploadsComplete", "No branch for odd"),
         (
-            {"plan_run": {**PLANNED, "action": "promote"}},
+            {"plan_run": {**PLANNED, "action": "borrow"}},
             "WhatIsPlanned",
-            'No branch for {"outcome":"planned","action":"promote"}',
+            'No branch for {"outcome":"planned","action":"borrow"}',
         ),
         (
             {"poll_customization_job": {"status": "Paused", "waitSeconds": 60}},
@@ -297,8 +328,9 @@ def test_transient_errors_are_tried_again_and_a_quota_is_waited_for(machine: Jso
     )
     assert execution.outcome.status == "SUCCEEDED"
     times = [str(payload["now"])[11:16] for module, payload in script.calls if module == "create_customization_job"]
-    # The context's EnteredTime stays that of the state, so attempts share it
-    assert len(times) == 3
+    # Each attempt has its own time, as what it creates is paid for from then on
+    minutes = [int(time[:2]) * 60 + int(time[3:]) for time in times]
+    assert [minute - minutes[0] for minute in minutes] == [0, 15, 30]
     assert execution.outcome.stopped is not None
     assert execution.outcome.stopped - execution.started > timedelta(minutes=30)
 

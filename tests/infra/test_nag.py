@@ -16,9 +16,14 @@ from tests.infra.synthesis import ROOT, at, listed, read
 PACKS = {"AwsSolutions", "Serverless"}
 
 
+def build_app(outdir: Path, **context: Json) -> App:
+    flags = as_object(read(ROOT / "cdk.json")["context"], "context")
+    return App(outdir=str(outdir), context=flags | context, builtin_cloud_formation_validation=False)
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> App:
-    return App(outdir=str(tmp_path), context=as_object(read(ROOT / "cdk.json")["context"], "context"))
+    return build_app(tmp_path)
 
 
 @pytest.fixture
@@ -52,8 +57,9 @@ def test_a_bad_stack_is_refused_by_both_packs(app: App, stack: Stack) -> None:
     assert "Serverless-LambdaTracing" in problems
 
 
-def test_a_template_that_cloudformation_would_refuse_is_refused(app: App, stack: Stack) -> None:
-    CfnResource(stack, "Topic", type="AWS::SNS::Topic", properties={"TopikName": "misspelt"})
+def test_a_template_that_cloudformation_would_refuse_is_refused_when_asked_for(tmp_path: Path) -> None:
+    app = build_app(tmp_path, validateTemplates="true")
+    CfnResource(Stack(app, "Tried"), "Topic", type="AWS::SNS::Topic", properties={"TopikName": "misspelt"})
     assert "TopikName" in problems_of(app)
 
 
@@ -102,6 +108,16 @@ def test_the_stacks_of_this_project_leave_nothing_unacknowledged(
     found = reports(assembly)
     assert set(found) >= PACKS
     assert {name: report["violations"] for name, report in found.items()} == {name: [] for name in found}
+
+
+def test_cloudformations_own_rules_find_nothing_in_the_templates_of_an_organization_with_all_settings(
+    governed: dict[str, JsonObject], governed_settings: dict[str, Json], governed_assembly: Path
+) -> None:
+    assert governed_settings["validateTemplates"] == "true"
+    assert governed
+    assert [
+        violation for report in reports(governed_assembly).values() for violation in listed(report["violations"])
+    ] == []
 
 
 def test_every_acknowledgment_of_this_project_says_why_and_what_limits_the_harm(

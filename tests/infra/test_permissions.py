@@ -41,7 +41,7 @@ POWERS = {
     },
     "iam:PassRole": {"create_customization_job"},
     "kms:CreateGrant": {"create_customization_job"},
-    "ssm:PutParameter": {"promote_model", "release_resources", "sweep"},
+    "ssm:PutParameter": {"promote_model", "change_model_in_use", "release_resources", "sweep"},
     "ssm:DeleteParameter": {"release_resources", "sweep"},
     "sns:Publish": {"explain_unused_upload", "release_resources", "sweep"},
     "sqs:SendMessage": {"explain_unused_upload", "sweep"},

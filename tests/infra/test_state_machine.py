@@ -29,6 +29,7 @@ SHARED_MODULES = {
 LENIENT_NOTICES = {
     "NotifyStart": "IsBaselineNeeded",
     "NotifyDuplicate": "DuplicateRun",
+    "NotifyModelInUse": "ModelInUseChanged",
     "NotifyEstimate": "EstimateReady",
     "NotifySuccess": "RunSucceeded",
     "NotifyFailure": "RunFailed",
@@ -169,7 +170,7 @@ def _used(value: Json) -> set[str]:
         return {name for item in value for name in _used(item)}
     if isinstance(value, str) and value.startswith("{%"):
         without_text = re.sub(r"'[^']*'", "", value)
-        functions = {"exists", "substring", "string", "sum", "states"}
+        functions = {"exists", "now", "substring", "string", "sum", "states"}
         return set(re.findall(r"\$(\w+)", without_text)) - functions
     return set()
 

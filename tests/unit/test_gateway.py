@@ -1,7 +1,7 @@
 """What AWS says reaches Retry and Catch under the names of `errors`."""
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, IncompleteReadError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ def refused(code: str, status: int = 400) -> ClientError:
     [
         ("ThrottlingException", 429, errors.Throttled),
         ("SlowDown", 503, errors.Throttled),
+        ("ThrottledException", 400, errors.Throttled),
         ("InternalServerException", 500, errors.ServiceUnavailable),
         ("SomethingNew", 502, errors.ServiceUnavailable),
         ("ModelNotReadyException", 429, errors.ModelNotReady),
@@ -48,6 +49,11 @@ def test_only_what_passes_by_itself_is_transient() -> None:
         raise refused("ThrottlingException")
     with pytest.raises(errors.PipelineError), named_errors():
         raise refused("ServiceQuotaExceededException")
+
+
+def test_a_read_that_breaks_off_half_way_is_tried_again() -> None:
+    with pytest.raises(errors.ServiceUnavailable), named_errors():
+        raise IncompleteReadError(actual_bytes=3, expected_bytes=5)
 
 
 def test_an_object_larger_than_a_part_is_written_whole(gateway: GatewayInMemory) -> None:

@@ -1,11 +1,13 @@
 """Every call of Bedrock that the gateway makes is one that the service model, patterns and bounds included, takes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 
 from customization.catalogue import load_catalogue
-from customization.errors import ModelNotReady, QuotaUnavailable
+from customization.errors import ModelNotReady, QuotaUnavailable, RequestRejected
 from customization.formats import TestRecord, Turn
 from customization.gateway.bedrock import Bedrock, BedrockRuntime, JobRequest
 from customization.identity import job_name, resource_tags, serving_name
@@ -93,6 +95,31 @@ def test_what_is_not_there_is_an_answer_and_no_error(bedrock: Bedrock) -> None:
     bedrock.delete_model("nothing")
     bedrock.stop_serving("provisioned", "nothing")
     bedrock.stop_job("nothing")
+
+
+@pytest.mark.parametrize(
+    ("operation", "look_up"),
+    [
+        ("get_model_customization_job", lambda bedrock: bedrock.job("nothing")),
+        ("get_custom_model", lambda bedrock: bedrock.model_is_there("nothing")),
+        ("get_custom_model_deployment", lambda bedrock: bedrock.served("on-demand", "nothing")),
+        ("get_provisioned_model_throughput", lambda bedrock: bedrock.served("provisioned", "nothing")),
+        ("get_foundation_model", lambda bedrock: bedrock.foundation_model("nothing")),
+        ("delete_custom_model", lambda bedrock: bedrock.delete_model("nothing")),
+    ],
+)
+def test_a_name_that_bedrock_calls_invalid_instead_of_unknown_is_absent_too(
+    operation: str, look_up: Callable[[Bedrock], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    client = boto3.client("bedrock", region_name="us-east-1")
+    with Stubber(client) as stub:
+        stub.add_client_error(operation, "ValidationException", "The provided model identifier is invalid.", 400)
+        stub.add_client_error(operation, "ValidationException", "1 validation error detected", 400)
+        assert not look_up(Bedrock(client))
+        with pytest.raises(RequestRejected, match="1 validation error detected"):
+            look_up(Bedrock(client))
 
 
 def test_a_base_model_is_described(bedrock: Bedrock) -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from customization import leases
+from customization.errors import AccessDenied, RequestRejected
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.leases import Lease
 from customization.runs import Call
@@ -132,6 +133,28 @@ def test_a_resource_of_this_deployment_without_a_lease_is_released_once_it_is_no
     assert NAME in bedrock.serving
     sweep(gateway, NOW + timedelta(minutes=20))
     assert list(bedrock.serving) == ["somebody-elses"]
+
+
+@pytest.mark.parametrize("refusal", [AccessDenied("no permission"), RequestRejected("the identifier is invalid")])
+def test_what_aws_refuses_for_one_lease_keeps_the_sweeper_from_no_other(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, lease())
+    leases.open_lease(gateway, lease(leases.JOB, name="dev-0a1b2c3d-aaaaaaaaaa-1"))
+    gateway.executions[EXECUTION] = "ABORTED"
+
+    def refuse(_name: str) -> None:
+        raise refusal
+
+    # Jobs are released after what serves a model and before the models
+    monkeypatch.setattr(bedrock, "job", refuse)
+    leases.open_lease(gateway, lease(leases.MODEL, name="dev-0a1b2c3d-aaaaaaaaaa-1/model"))
+    bedrock.models.add("dev-0a1b2c3d-aaaaaaaaaa-1")
+    released = sweep(gateway, NOW + timedelta(hours=1))["released"]
+    assert f"job dev-0a1b2c3d-aaaaaaaaaa-1: refused: {refusal}" in str(released)
+    assert not bedrock.serving
+    assert not bedrock.models
 
 
 def test_a_run_that_died_without_its_catch_is_recorded_and_told_once(claimed: GatewayInMemory, call: Call) -> None:

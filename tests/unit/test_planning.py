@@ -114,6 +114,23 @@ def test_a_wrong_run_json_is_refused_naming_what_is_wrong(
     assert told in refusal(dropped, fresh, event())
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"action": "promote", "data": "support-0123456789"}, {"action": "rollback"}, {"action": "release"}],
+)
+def test_what_acts_on_earlier_runs_is_handed_on_and_is_no_run_itself(
+    dropped: GatewayInMemory, fresh: Call, asked: JsonObject
+) -> None:
+    planned = plan_run(dropped, {**CONSOLE, **asked}, fresh)
+    assert planned.items() >= {"outcome": "planned", "runId": "", "attempt": 0, "dataset": "support"}.items()
+    assert planned.items() >= {"data": "newest", **asked}.items()
+    assert plan_run(dropped, CONSOLE, fresh)["attempt"] == 1
+
+
+def test_to_promote_the_run_must_be_named(dropped: GatewayInMemory, fresh: Call) -> None:
+    assert "name the runId whose model is to be in use" in refusal(dropped, fresh, {**CONSOLE, "action": "promote"})
+
+
 def test_nothing_is_claimed_for_a_request_that_is_refused(dropped: GatewayInMemory, fresh: Call) -> None:
     refusal(dropped, fresh, {**CONSOLE, "baseModelIdentifier": "nova"})
     assert plan_run(dropped, CONSOLE, fresh)["attempt"] == 1

@@ -1,19 +1,28 @@
 """What stays after a run is what somebody asked for, and a parameter never points at something gone."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 import pytest
 
-from customization import leases, promotion
+from customization import leases, promotion, results
+from customization.errors import InvalidRunRequest
+from customization.json_types import JsonObject
 from customization.leases import Lease
-from customization.runs import Call, Plan
+from customization.model_in_use import promote_run, read_in_use, roll_back
+from customization.runs import Call, Plan, save_plan
+from customization.splits import Subset
+from customization.sweeper import sweep
+from customization.texts import say
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
 
 JOB = "dev-0a1b2c3d-aaaaaaaaaa-1"
 SERVED = "dev-0a1b2c3d-support-0123456789"
 PARAMETER = "/dev/0a1b2c3d/datasets/support/model"
+ROLLBACK = Call(now=NOW, execution_arn="arn:execution:rollback", run_id="", attempt=0)
+PROMOTE = Call(now=NOW, execution_arn="arn:execution:promote", run_id="", attempt=0)
 
 
 @pytest.fixture
@@ -151,3 +160,232 @@ def test_everything_kept_for_a_data_set_can_be_released_at_once(
     assert len(released) == 2
     assert bedrock.serving == {}
     assert JOB not in bedrock.models
+
+
+@pytest.fixture
+def finished(trained: GatewayInMemory, plan: Plan, call: Call) -> GatewayInMemory:
+    """The gateway after the run has succeeded."""
+    finish(trained, plan, name=JOB)
+    trained.executions[call.execution_arn] = "SUCCEEDED"
+    return trained
+
+
+@pytest.fixture
+def older(finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan) -> Plan:
+    """An earlier run whose model is in use."""
+    earlier = msgspec.structs.replace(plan, run_id="support-9999999999")
+    bedrock.models |= {"older", "arn:model/older"}
+    finish(finished, earlier, name="older")
+    model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
+    older = msgspec.structs.replace(model, resource_name=f"older{leases.MODEL_SUFFIX}", run_id=earlier.run_id)
+    leases.open_lease(finished, older)
+    promote_run(finished, earlier.run_id, PROMOTE)
+    return earlier
+
+
+def finish(gateway: GatewayInMemory, plan: Plan, *, name: str) -> None:
+    row: JsonObject = {"runId": plan.run_id, "dataset": plan.dataset, "executionArn": plan.execution_arn, "attempt": 1}
+    ended: JsonObject = {"state": "SUCCEEDED", "verdict": "better", "jobName0": name, "modelArn0": f"arn:model/{name}"}
+    gateway.runs.put({**row, **ended})
+    save_plan(gateway, plan)
+
+
+def in_use(gateway: GatewayInMemory) -> tuple[str, list[str]]:
+    """Return the run whose model is in use and those before it."""
+    found = read_in_use(gateway, "support")
+    assert found
+    return found.promoted_run_id, [model.promoted_run_id for model in found.previous]
+
+
+def remove(gateway: GatewayInMemory, bedrock: BedrockInMemory, name: str) -> None:
+    bedrock.models -= {name, f"arn:model/{name}"}
+    leases.close(gateway, lease(gateway, f"{name}{leases.MODEL_SUFFIX}"), NOW, "somebody deleted it")
+
+
+def test_the_model_of_a_run_that_has_succeeded_is_put_in_use_and_kept_without_an_end(
+    finished: GatewayInMemory, plan: Plan
+) -> None:
+    told = promote_run(finished, plan.run_id, PROMOTE)
+    assert parameter(finished) == {"arn": f"arn:model/{JOB}", "until": None}
+    assert lease(finished, f"{JOB}{leases.MODEL_SUFFIX}").keep_until == NOW + timedelta(days=3650)
+    assert in_use(finished) == (plan.run_id, [])
+    assert told["subject"] == f"In use: {plan.run_id}"
+    assert f"{PARAMETER} names arn:model/{JOB}" in str(told["message"])
+    assert "verdict" not in str(told["message"])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [("inconclusive", "nothing shows that it answers better"), ("not compared", "was not compared")],
+)
+def test_a_person_may_promote_what_was_not_shown_to_be_better_and_is_told_so(
+    finished: GatewayInMemory, plan: Plan, verdict: str, says: str
+) -> None:
+    finished.runs.update(plan.run_id, {"verdict": verdict})
+    assert says in str(promote_run(finished, plan.run_id, PROMOTE)["message"])
+    assert parameter(finished) is not None
+
+
+def refused(gateway: GatewayInMemory, run_id: str, says: str) -> None:
+    with pytest.raises(InvalidRunRequest, match=says):
+        promote_run(gateway, run_id, PROMOTE)
+    assert parameter(gateway) is None
+    assert read_in_use(gateway, "support") is None
+
+
+def test_a_run_that_nobody_knows_cannot_be_promoted(finished: GatewayInMemory) -> None:
+    refused(finished, "support-aaaaaaaaaa", "no run support-aaaaaaaaaa is known; expected the runId of a run that has")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"state": "RUNNING"}, "its state is RUNNING"),
+        ({"state": "FAILED"}, "its state is FAILED"),
+        ({"verdict": "worse"}, "is worse"),
+    ],
+)
+def test_a_run_that_failed_or_ended_worse_cannot_be_promoted(
+    finished: GatewayInMemory, plan: Plan, changes: JsonObject, says: str
+) -> None:
+    finished.runs.update(plan.run_id, changes)
+    refused(finished, plan.run_id, says)
+
+
+def test_a_run_on_a_subset_cannot_be_promoted(finished: GatewayInMemory, plan: Plan) -> None:
+    save_plan(finished, msgspec.structs.replace(plan, subset=Subset(records=100)))
+    refused(finished, plan.run_id, "trained on a subset")
+
+
+def test_a_model_that_is_gone_cannot_be_promoted(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan
+) -> None:
+    remove(finished, bedrock, JOB)
+    refused(finished, plan.run_id, "does not exist any more")
+
+
+def test_promoting_what_is_in_use_changes_nothing(finished: GatewayInMemory, plan: Plan, older: Plan) -> None:
+    promote_run(finished, plan.run_id, PROMOTE)
+    promote_run(finished, plan.run_id, PROMOTE)
+    assert in_use(finished) == (plan.run_id, [older.run_id])
+
+
+def test_a_rollback_puts_the_model_before_back_and_keeps_the_other_for_14_days(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, older: Plan
+) -> None:
+    promote_run(finished, plan.run_id, PROMOTE)
+    told = str(roll_back(finished, "support", ROLLBACK)["message"])
+    assert parameter(finished) == {"arn": "arn:model/older", "until": None}
+    assert in_use(finished) == (older.run_id, [])
+    assert f'"action": "promote", "data": "{plan.run_id}"' in told
+    assert "until 2026-12-06" in told
+
+    sweep(finished, NOW + timedelta(days=13, hours=23))
+    assert JOB in bedrock.models
+    sweep(finished, NOW + timedelta(days=14))
+    assert JOB not in bedrock.models
+    assert parameter(finished) == {"arn": "arn:model/older", "until": None}
+
+
+def test_a_rollback_that_is_called_twice_goes_back_once(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, older: Plan
+) -> None:
+    bedrock.models |= {"arn:model/newest"}
+    newest = msgspec.structs.replace(plan, run_id="support-7777777777")
+    finish(finished, newest, name="newest")
+    promote_run(finished, plan.run_id, PROMOTE)
+    promote_run(finished, newest.run_id, PROMOTE)
+    assert roll_back(finished, "support", ROLLBACK) == roll_back(finished, "support", ROLLBACK)
+    assert in_use(finished) == (plan.run_id, [older.run_id])
+    roll_back(finished, "support", replace(ROLLBACK, execution_arn="arn:execution:another"))
+    assert in_use(finished) == (older.run_id, [])
+
+
+def test_a_rollback_passes_over_models_that_are_gone(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, older: Plan
+) -> None:
+    bedrock.models |= {"arn:model/newest"}
+    newest = msgspec.structs.replace(plan, run_id="support-7777777777")
+    finish(finished, newest, name="newest")
+    promote_run(finished, plan.run_id, PROMOTE)
+    promote_run(finished, newest.run_id, PROMOTE)
+    remove(finished, bedrock, JOB)
+    roll_back(finished, "support", ROLLBACK)
+    assert in_use(finished) == (older.run_id, [])
+
+
+def test_a_rollback_names_what_serves_the_model_only_where_it_still_serves(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, older: Plan
+) -> None:
+    served = bedrock.serving[SERVED].arn
+    kept = msgspec.structs.replace(plan, keep=6.0)
+    promotion.promote(finished, kept, call, serving_arn=served, model_arn=f"arn:model/{JOB}")
+    promote_run(finished, older.run_id, PROMOTE)
+    roll_back(finished, "support", ROLLBACK)
+    assert parameter(finished) == {"arn": served, "until": (NOW + timedelta(hours=6)).isoformat()}
+    promote_run(finished, older.run_id, PROMOTE)
+    bedrock.serving.clear()
+    roll_back(finished, "support", replace(ROLLBACK, execution_arn="arn:execution:another"))
+    assert parameter(finished) == {"arn": f"arn:model/{JOB}", "until": None}
+
+
+def test_there_is_nothing_to_roll_back_where_no_model_is_in_use(gateway: GatewayInMemory) -> None:
+    with pytest.raises(InvalidRunRequest, match="no model is in use for support"):
+        roll_back(gateway, "support", ROLLBACK)
+
+
+def test_the_first_model_in_use_cannot_be_rolled_back(finished: GatewayInMemory, older: Plan) -> None:
+    with pytest.raises(InvalidRunRequest, match=f"had no model in use before that of run {older.run_id}"):
+        roll_back(finished, "support", ROLLBACK)
+    assert parameter(finished) == {"arn": "arn:model/older", "until": None}
+
+
+@pytest.mark.parametrize("first", ["older", JOB])
+def test_the_parameter_is_gone_after_everything_of_a_data_set_was_released(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, older: Plan, first: str
+) -> None:
+    promote_run(finished, older.run_id if first == JOB else plan.run_id, PROMOTE)
+    promotion.release_dataset(finished, "support", NOW)
+    assert not {"older", JOB} & bedrock.models
+    assert parameter(finished) is None
+    assert read_in_use(finished, "support") is None
+
+
+def test_a_run_that_adopts_the_model_in_use_and_ends_worse_or_dies_does_not_take_it_away(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    promote_run(finished, plan.run_id, PROMOTE)
+    adopting = msgspec.structs.replace(plan, run_id="support-7777777777")
+    finish(finished, adopting, name=JOB)
+    finished.runs.update(adopting.run_id, {"verdict": "worse"})
+    model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
+    opened_anew = msgspec.structs.replace(model, run_id=adopting.run_id, keep_until=NOW + timedelta(days=18))
+    leases.open_lease(finished, opened_anew)
+    promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
+    assert JOB in bedrock.models
+
+    leases.open_lease(finished, opened_anew)
+    sweep(finished, NOW + timedelta(days=19))
+    assert JOB in bedrock.models
+    assert parameter(finished) == {"arn": f"arn:model/{JOB}", "until": None}
+    promotion.release_dataset(finished, "support", NOW + timedelta(days=20))
+    assert parameter(finished) is None
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize(
+    ("subset", "is_promoted", "is_improvement", "says"),
+    [
+        (None, False, True, '{"dataset": "support", "action": "promote", "data": "support-0123456789"}'),
+        (None, False, False, '{"dataset": "support", "action": "promote", "data": "support-0123456789"}'),
+        (None, True, True, '{"dataset": "support", "action": "rollback"}'),
+        (Subset(records=100), False, True, "subset"),
+    ],
+)
+def test_after_a_gain_only_what_would_be_accepted_is_advised(
+    plan: Plan, language: str, subset: Subset | None, *, is_promoted: bool, is_improvement: bool, says: str
+) -> None:
+    asked = msgspec.structs.replace(plan, subset=subset)
+    step = say(results._after_a_gain(asked, is_promoted=is_promoted, is_improvement=is_improvement), language)
+    assert says in step
+    assert ('"action": "promote"' in step) is (not is_promoted and subset is None)

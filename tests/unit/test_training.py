@@ -158,3 +158,19 @@ def test_a_job_that_has_started_is_given_its_time(
     bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
     late = replace(call, now=NOW + timedelta(hours=95))
     assert training.poll_job(prepared, late, NAME)["status"] == "InProgress"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_metrics_of_this_job_are_found_however_bedrock_joins_its_folder_to_the_prefix(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, slash: str
+) -> None:
+    there(bedrock, "Completed")
+    file = "training_artifacts/step_wise_training_metrics.csv"
+    for folder, loss in ((f"model-customization-job-{NAME}", 1.25), ("model-customization-job-other", 9.0)):
+        body = f"step_number,epoch_number,training_loss,perplexity\n0,0,{loss},3.49\n".encode()
+        prepared.artifacts.put(f"runs/x/bedrock/1/{slash}{folder}/{file}", body, "text/csv")
+    collected = training.collect_metrics(prepared, plan, call, 0, NAME)
+    assert collected == {"modelArn": f"arn:model/{NAME}"}
+    kept = prepared.artifacts.read(f"{plan.prefix}training-metrics-1.json")
+    assert b'"loss":1.25' in kept
+    assert b'"loss":9.0' not in kept

@@ -34,7 +34,8 @@ def dropped_at(gateway: GatewayInMemory) -> datetime:
 def poll(
     gateway: GatewayInMemory, call: Call, now: datetime, *, started: datetime | None = None, arn: str = EXECUTION
 ) -> JsonObject:
-    return poll_uploads(gateway, event(), replace(call, now=now, execution_arn=arn, run_id=""), started or now)
+    of_execution = replace(call, now=now, execution_arn=arn, run_id="")
+    return poll_uploads(gateway, event(), of_execution, started or now - timedelta(minutes=5))
 
 
 def test_a_start_from_the_console_waits_for_nothing(gateway: GatewayInMemory, call: Call) -> None:
@@ -48,6 +49,15 @@ def test_a_folder_is_complete_once_nothing_new_came_for_the_settling_time(
     assert waiting["status"] == "waiting"
     assert waiting["waitSeconds"] in {50, 51, 52}
     assert poll(gateway, call, dropped_at + timedelta(seconds=61))["status"] == "complete"
+
+
+def test_a_large_file_that_s3_dates_by_the_beginning_of_its_upload_still_gives_the_other_files_time(
+    gateway: GatewayInMemory, call: Call, dropped_at: datetime
+) -> None:
+    upload_ended = dropped_at + timedelta(minutes=10)
+    waiting = poll(gateway, call, upload_ended + timedelta(seconds=2), started=upload_ended)
+    assert waiting == {"status": "waiting", "waitSeconds": 59}
+    assert poll(gateway, call, upload_ended + timedelta(seconds=61), started=upload_ended)["status"] == "complete"
 
 
 def test_a_later_trigger_joins_the_run_that_waits_for_the_folder(

@@ -32,4 +32,4 @@ def assert_refused(pipeline: Pipeline, execution: "Execution", *, at: str, error
     assert_failed(pipeline, execution, at=at, error=error, says=says)
     assert len(pipeline.told_of(execution)) == 1
     assert pipeline.jobs() == []
-    assert pipeline.bedrock.ledger() == []
+    assert pipeline.billed() == {}

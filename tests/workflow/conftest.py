@@ -1,20 +1,20 @@
-"""Assemblies that all workers share, and rehearsals that every test closes."""
+"""Assemblies that all workers share, and pipelines that the tests of a module share."""
 
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from customization.json_types import Json
 from rehearsal.bedrock.faults import parse_fault
-from rehearsal.embedded.faults import Faults
 from rehearsal.run import Setting
 from rehearsal.synthesis import synthesize
-from tests.workflow.pipeline import Pipeline
+from tests.workflow.pipeline import FunctionFaults, Pipeline
 
 pytest.register_assert_rewrite("tests.workflow.checks")
 
@@ -31,24 +31,10 @@ class Deploy(Protocol):
         day: date = TODAY,
         region: str = "us-east-1",
         *,
-        faults: Sequence[str] = (),
-        function_faults: Faults | None = None,
         assembly: Path | None = None,
+        faults: Sequence[str] = (),
     ) -> AbstractContextManager[Pipeline]:
-        """Return a pipeline that is deployed at 9:00 on that day; afterwards the emulator must have had no problem."""
-
-
-class Rehearse(Protocol):
-    def __call__(
-        self,
-        day: date = TODAY,
-        region: str = "us-east-1",
-        *,
-        faults: Sequence[str] = (),
-        function_faults: Faults | None = None,
-        assembly: Path | None = None,
-    ) -> Pipeline:
-        """Return what Deploy opens; the test's end closes it."""
+        """Return a pipeline that is deployed at 9:00 on that day; there is one at a time in a process."""
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +45,11 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Assemble:
 
     def assemble(region: str) -> Path:
         folder = shared / f"assembly-{region}"
+        settings: dict[str, Json] = {"region": region, "baseModelIdentifier": MODELS[region]}
         with (shared / f"{region}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "manifest.json").exists():
-                synthesize(folder, {"region": region, "baseModelIdentifier": MODELS[region]})
+                synthesize(folder, settings)
         return folder
 
     return assemble
@@ -75,10 +62,10 @@ def deploy(assemble: Assemble, tmp_path_factory: pytest.TempPathFactory) -> Depl
         day: date = TODAY,
         region: str = "us-east-1",
         *,
-        faults: Sequence[str] = (),
-        function_faults: Faults | None = None,
         assembly: Path | None = None,
+        faults: Sequence[str] = (),
     ) -> Iterator[Pipeline]:
+        function_faults = FunctionFaults()
         setting = Setting(
             assembly=assembly or assemble(region),
             region=region,
@@ -87,27 +74,22 @@ def deploy(assemble: Assemble, tmp_path_factory: pytest.TempPathFactory) -> Depl
             bedrock_faults=[parse_fault(fault) for fault in faults],
             function_faults=function_faults,
         )
-        with Pipeline(setting) as pipeline:
+        with Pipeline(setting, function_faults) as pipeline:
             yield pipeline
-        assert pipeline.aws.problems == []
 
     return deploy
 
 
+@pytest.fixture(scope="module")
+def deployed(deploy: Deploy) -> Iterator[Pipeline]:
+    """Return the pipeline that a module's tests share; a module that rehearses another day has a fixture of its own."""
+    with deploy() as pipeline:
+        yield pipeline
+
+
 @pytest.fixture
-def rehearse(deploy: Deploy) -> Iterator[Rehearse]:
-    with ExitStack() as opened:
-
-        def rehearse(
-            day: date = TODAY,
-            region: str = "us-east-1",
-            *,
-            faults: Sequence[str] = (),
-            function_faults: Faults | None = None,
-            assembly: Path | None = None,
-        ) -> Pipeline:
-            return opened.enter_context(
-                deploy(day, region, faults=faults, function_faults=function_faults, assembly=assembly)
-            )
-
-        yield rehearse
+def pipeline(deployed: Pipeline) -> Iterator[Pipeline]:
+    """Return the module's pipeline, without what earlier tests have done; the emulator must have had no problem."""
+    deployed.forget()
+    yield deployed
+    assert deployed.aws.problems == []

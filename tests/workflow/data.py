@@ -29,12 +29,12 @@ def pairs(count: int, start: int = 0) -> list[JsonObject]:
     ]
 
 
-def texts(count: int) -> list[JsonObject]:
+def texts(count: int, start: int = 0) -> list[JsonObject]:
     """Return records for continued pre-training."""
     chapters = list(_ANSWERS.items())
     return [
         {"input": f"{number}. To {intent} a {_THINGS[number // 4 % 8]}: {answer}"}
-        for number in range(count)
+        for number in range(start, start + count)
         for intent, answer in [chapters[number % 4]]
     ]
 
@@ -48,10 +48,13 @@ def request(**fields: Json) -> bytes:
     return json.dumps({"acceptUnknownPrices": ACCEPTED, **fields}).encode()
 
 
-def labelled(train: int = 100, test: int = 6, **fields: Json) -> dict[str, bytes]:
-    """Return a folder to fine-tune on; 100 records are the least that every model takes."""
+def labelled(train: int = 100, test: int = 6, start: int = 0, **fields: Json) -> dict[str, bytes]:
+    """Return a folder to fine-tune on; 100 records are the least that every model takes.
+
+    Another `start`, a multiple of 1,000, gives other records: what was trained on before would be adopted.
+    """
     return {
-        "train.jsonl": lines(pairs(train)),
-        "test.jsonl": lines(pairs(test, start=10_000)),
+        "train.jsonl": lines(pairs(train, start)),
+        "test.jsonl": lines(pairs(test, start + 500)),
         "run.json": request(**fields),
     }

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from boto3.dynamodb.types import TypeDeserializer
 
 from customization.json_types import Json, JsonObject, as_list, as_object
+from rehearsal.bedrock.faults import parse_fault
 from rehearsal.clock import Signal
+from rehearsal.embedded.faults import FunctionFault
 from rehearsal.embedded.states.history import Happening
-from rehearsal.run import Rehearsal
+from rehearsal.run import Rehearsal, Setting
+from tests.workflow import data
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock.type_defs import GetModelCustomizationJobResponseTypeDef
@@ -21,22 +24,100 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = timedelta(days=3).total_seconds()
 
 
-class Pipeline(Rehearsal):
-    """A rehearsal whose files arrive, unless a test lets time pass between them, at one moment."""
+class FunctionFaults:
+    """Breaks calls of functions, once a test says which."""
 
-    def drop(self, dataset: str, files: Mapping[str, bytes]) -> None:
-        with self.clock.hold():
-            super().drop(dataset, files)
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self._before: FunctionFault | None = None
+        self._after: FunctionFault | None = None
+        self.broken: list[str] = []
+
+    def strike(
+        self,
+        *functions: str,
+        before: FunctionFault | None = None,
+        after: FunctionFault | None = None,
+        times: int = 1,
+        only: Callable[[JsonObject], bool] = lambda _: True,
+    ) -> None:
+        """Break so many calls of each of `functions`, all functions when none is named, whose payload `only` takes."""
+        self._before, self._after, self._times = before, after, times
+        self._functions, self._only = functions, only
+
+    def before_invoke(self, function: str, payload: Json, /) -> None:
+        if self._before and self._strikes(function, payload):
+            raise self._before
+
+    def after_invoke(self, function: str, payload: Json, _: str, /) -> None:
+        if self._after and self._strikes(function, payload):
+            raise self._after
+
+    def _strikes(self, function: str, payload: Json) -> bool:
+        is_meant = not self._functions or function in self._functions
+        if not is_meant or self.broken.count(function) >= self._times or not self._only(as_object(payload, function)):
+            return False
+        self.broken.append(function)
+        return True
+
+
+class Pipeline(Rehearsal):
+    """A rehearsal that the tests of a module share: each begins with `forget` and then sees its own doings only.
+
+    Starting a pipeline takes longer than a run in one whose functions are warm.
+    """
+
+    def __init__(self, setting: Setting, function_faults: FunctionFaults) -> None:
+        super().__init__(setting)
+        self.function_faults = function_faults
+        self._test = 0
+
+    def forget(self) -> None:
+        """Remove what earlier tests have left, and make of the rest the state from which this test counts."""
+        self._test += 1
+        self.bedrock.inject([])
+        self.function_faults.clear()
+        self.aws.problems.clear()
+        session = self.aws.session()
+        for model in self.models():
+            session.client("bedrock").delete_custom_model(modelIdentifier=model)
+        database = session.client("dynamodb")
+        for table, key in (("RUNS_TABLE", "runId"), ("LEASES_TABLE", "resourceName")):
+            for item in database.scan(TableName=self._variable(table))["Items"]:
+                database.delete_item(TableName=self._variable(table), Key={key: item[key]})
+        self._jobs_before = len(self._all_jobs())
+        self._executions_before = len(self.aws.executions())
+        self._notifications_before = len(self.aws.notifications)
+        self._charges_before = self._charges()
+
+    @property
+    def dataset(self) -> str:
+        """Return the name of this test's data set."""
+        return f"shop-{self._test}"
+
+    def folder(self, train: int = 100, test: int = 6, **fields: Json) -> dict[str, bytes]:
+        """Return a folder with records of this test's own."""
+        return data.labelled(train, test, self._test * 1_000, **fields)
+
+    def request(self, **fields: Json) -> JsonObject:
+        """Return an input for the console on this test's data set."""
+        return {"dataset": self.dataset, "acceptUnknownPrices": data.ACCEPTED, **fields}
+
+    def inject(self, *faults: str) -> None:
+        """Let Bedrock break in the ways named."""
+        self.bedrock.inject([parse_fault(fault) for fault in faults])
 
     def put(self, key: str, content: bytes) -> None:
         """Put one object into the data bucket."""
         s3 = self.aws.session().client("s3")
         s3.put_object(Bucket=self.outputs["DataBucketName"], Key=key, Body=content)
 
-    def run(self, dataset: str, files: Mapping[str, bytes]) -> "Execution":
+    def run(self, files: Mapping[str, bytes], dataset: str = "") -> "Execution":
         """Drop files, let the run end and return the execution that did it."""
         before = len(self.aws.executions())
-        self.drop(dataset, files)
+        self.drop(dataset or self.dataset, files)
         return next(execution for execution in self.finish()[before:] if not self.has_joined(execution))
 
     def ask(self, request: Json) -> "Execution":
@@ -44,6 +125,10 @@ class Pipeline(Rehearsal):
         arn = self.start(request)
         self.finish()
         return self.aws.wait_for_execution(arn)
+
+    def executions(self) -> "list[Execution]":
+        """Return the executions of this test in the order of their start."""
+        return self.aws.executions()[self._executions_before :]
 
     def has_joined(self, execution: "Execution") -> bool:
         """Return whether the execution left its file to another that waits for the same folder."""
@@ -68,20 +153,18 @@ class Pipeline(Rehearsal):
         self.aws.watch(notice)
         return signal
 
-    def stop_at(self, state: str, begin: Callable[[], object], after: timedelta = timedelta()) -> "Execution":
-        """Begin a run and stop its execution, as a person does in the console, so long after it came to a state."""
+    def stop_at(self, state: str, files: Mapping[str, bytes], after: timedelta = timedelta()) -> "Execution":
+        """Drop files and stop their execution, as a person does in the console, so long after it came to a state."""
         entered = self.entering(state)
         with self.clock.hold():
-            begin()
+            self.drop(self.dataset, files)
             assert entered.wait(_LONGEST_WAIT), f"no execution came to {state}"
             if after:  # a sleep of no time lets everybody else go on until they wait
                 self.clock.sleep(after.total_seconds())
-            running = [execution for execution in self.aws.executions() if execution.outcome.status == "RUNNING"]
-            for execution in running:
-                self.aws.session().client("stepfunctions").stop_execution(executionArn=execution.arn)
+            [running] = [execution for execution in self.executions() if execution.outcome.status == "RUNNING"]
+            self.aws.session().client("stepfunctions").stop_execution(executionArn=running.arn)
         self.finish()
-        [stopped] = running
-        return stopped
+        return running
 
     def pass_time(self, **amount: float) -> None:
         """Let so much time pass, with every sweep that falls into it."""
@@ -89,10 +172,9 @@ class Pipeline(Rehearsal):
         self.finish()
 
     def jobs(self) -> "list[GetModelCustomizationJobResponseTypeDef]":
-        """Return every customization job that was ever created, oldest first."""
+        """Return every customization job that this test has created, oldest first."""
         bedrock = self.aws.session().client("bedrock")
-        summaries = bedrock.list_model_customization_jobs(sortOrder="Ascending")["modelCustomizationJobSummaries"]
-        return [bedrock.get_model_customization_job(jobIdentifier=summary["jobArn"]) for summary in summaries]
+        return [bedrock.get_model_customization_job(jobIdentifier=arn) for arn in self._all_jobs()[self._jobs_before :]]
 
     def models(self) -> list[str]:
         """Return the names of the custom models that are there."""
@@ -101,34 +183,36 @@ class Pipeline(Rehearsal):
 
     def open_leases(self) -> list[JsonObject]:
         """Return the leases that are not closed."""
-        function = next(iter(self.aws.deployed.functions.values()))
-        client = self.aws.session().client("dynamodb")
         read = TypeDeserializer()
-        items = client.scan(TableName=dict(function.environment)["LEASES_TABLE"])["Items"]
+        items = self.aws.session().client("dynamodb").scan(TableName=self._variable("LEASES_TABLE"))["Items"]
         rows: list[JsonObject] = [
             {name: json.loads(json.dumps(read.deserialize(value), default=float)) for name, value in item.items()}
             for item in items
         ]
         return [row for row in rows if row["state"] == "OPEN"]
 
+    def notifications(self) -> "list[Notification]":
+        """Return every message that was published in this test, in order."""
+        return self.aws.notifications[self._notifications_before :]
+
     def subjects(self) -> list[str]:
-        """Return the subjects of all notifications, in order."""
-        return [told.subject for told in self.aws.notifications]
+        """Return the subjects of this test's messages, in order."""
+        return [told.subject for told in self.notifications()]
 
     def told_of(self, execution: "Execution") -> "list[Notification]":
-        """Return the notifications that point to an execution."""
-        return [told for told in self.aws.notifications if execution.arn in told.message]
+        """Return the messages that point to an execution."""
+        return [told for told in self.notifications() if execution.arn in told.message]
 
     def row_of(self, execution: "Execution") -> JsonObject:
         """Return the row that an execution owns in the table of runs."""
         owned = [row for row in self.rows() if row.get("executionArn") == execution.arn]
         return next(row for row in owned if not str(row["runId"]).startswith("uploads#"))
 
-    def parameter(self, dataset: str) -> JsonObject | None:
-        """Return the parameter that names the data set's model in use, or None."""
+    def parameter(self) -> JsonObject | None:
+        """Return the parameter that names the model in use of this test's data set, or None."""
         ssm = self.aws.session().client("ssm")
         found = ssm.get_parameters_by_path(Path="/dev", Recursive=True)["Parameters"]
-        values = [item["Value"] for item in found if item["Name"].endswith(f"/datasets/{dataset}/model")]
+        values = [item["Value"] for item in found if item["Name"].endswith(f"/datasets/{self.dataset}/model")]
         return as_object(json.loads(values[0]), "parameter") if values else None
 
     def object_of(self, execution: "Execution", name: str) -> bytes:
@@ -149,6 +233,31 @@ class Pipeline(Rehearsal):
         live = [arn for arn in self.bedrock.live_resources() if ":custom-model/" not in arn]
         leased = [f"lease {row['kind']} {row['resourceName']}" for row in self.open_leases() if row["kind"] != "model"]
         return live + leased
+
+    def billed(self) -> dict[str, tuple[float, float]]:
+        """Return what Bedrock has billed in this test: quantity and, as far as its price is known, USD of each item."""
+        sums: dict[str, tuple[float, float]] = {}
+        for key, (quantity, usd) in self._charges().items():
+            quantity_before, usd_before = self._charges_before.get(key, (0.0, 0.0))
+            if quantity > quantity_before:
+                so_far = sums.get(key[1], (0.0, 0.0))
+                sums[key[1]] = (so_far[0] + quantity - quantity_before, so_far[1] + usd - usd_before)
+        return sums
+
+    def _charges(self) -> dict[tuple[str, str], tuple[float, float]]:
+        return {(entry.resource, entry.item): (entry.quantity, entry.usd or 0.0) for entry in self.bedrock.ledger()}
+
+    def _all_jobs(self) -> list[str]:
+        pages = self.aws.session().client("bedrock").get_paginator("list_model_customization_jobs")
+        return [
+            summary["jobArn"]
+            for page in pages.paginate(sortOrder="Ascending")
+            for summary in page["modelCustomizationJobSummaries"]
+        ]
+
+    def _variable(self, name: str) -> str:
+        """Return an environment variable that all functions share."""
+        return dict(next(iter(self.aws.deployed.functions.values())).environment)[name]
 
 
 def sides_answered(predictions: list[JsonObject]) -> dict[str, int]:

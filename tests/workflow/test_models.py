@@ -1,17 +1,29 @@
 """Every text model of the catalogue, customized and asked in each way that it has."""
 
 from collections.abc import Iterator
+from datetime import date
 
 import pytest
 
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, BaseModel, load_catalogue
 from tests.workflow import data
-from tests.workflow.conftest import TODAY, Rehearse
-from tests.workflow.pipeline import sides_answered, stages_of
+from tests.workflow.checks import assert_refused
+from tests.workflow.conftest import TODAY, Deploy
+from tests.workflow.pipeline import Pipeline, sides_answered, stages_of
 
 BOTH = (CONTINUED_PRE_TRAINING, FINE_TUNING)
 SERVED_BY = {"on-demand": "CreateModelDeployment", "provisioned": "CreateProvisionedThroughput"}
 CATALOGUE = load_catalogue()
+
+Place = tuple[date, str]
+
+
+@pytest.fixture(scope="module")
+def deployed(deploy: Deploy, request: pytest.FixtureRequest) -> Iterator[Pipeline]:
+    """Return the pipeline of a day and a Region, which the tests of all models offered there share."""
+    place: Place = request.param
+    with deploy(*place) as pipeline:
+        yield pipeline
 
 
 def _modes(model: BaseModel) -> Iterator[str]:
@@ -23,15 +35,16 @@ def _modes(model: BaseModel) -> Iterator[str]:
 
 def _ways() -> Iterator[object]:
     for model in CATALOGUE.text_models():
+        place: Place = (model.lifecycle.offered_as_of, model.customization_regions[0])
         stages = [(kind,) for kind in model.supported_types]
         for types in [*stages, BOTH] if len(stages) > 1 else stages:
             for mode in _modes(model):
                 name = f"{model.base_model_identifier} {' then '.join(types)} {mode}"
-                yield pytest.param(model, types, mode, id=name)
+                yield pytest.param(place, model, types, mode, id=name)
 
 
-def _folder(types: tuple[str, ...], model: BaseModel, mode: str) -> dict[str, bytes]:
-    files = data.labelled(
+def _folder(pipeline: Pipeline, types: tuple[str, ...], model: BaseModel, mode: str) -> dict[str, bytes]:
+    files = pipeline.folder(
         baseModelIdentifier=model.base_model_identifier,
         serving={"mode": mode},
         hyperParameters={"epochCount": 1},
@@ -44,46 +57,44 @@ def _folder(types: tuple[str, ...], model: BaseModel, mode: str) -> dict[str, by
     return files
 
 
-@pytest.mark.parametrize(("model", "types", "mode"), list(_ways()))
+@pytest.mark.parametrize(("deployed", "model", "types", "mode"), list(_ways()), indirect=["deployed"])
 def test_a_model_is_customized_served_asked_and_released(
-    rehearse: Rehearse, model: BaseModel, types: tuple[str, ...], mode: str
+    pipeline: Pipeline, model: BaseModel, types: tuple[str, ...], mode: str
 ) -> None:
-    pipeline = rehearse(model.lifecycle.offered_as_of, model.customization_regions[0])
-    execution = pipeline.run("shop", _folder(types, model, mode))
+    calls_before = len(pipeline.aws.calls)
+    execution = pipeline.run(_folder(pipeline, types, model, mode))
+    jobs = pipeline.jobs()
 
     assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
-    assert [job["customizationType"] for job in pipeline.jobs()] == list(types)
+    assert [job["customizationType"] for job in jobs] == list(types)
     assert SERVED_BY[mode] in pipeline.states(execution)
     assert sides_answered(pipeline.predictions(execution)) == {"base": 6, "custom": 6}
     assert pipeline.row_of(execution)["verdict"] in {"better", "worse", "inconclusive"}
     assert pipeline.what_bills() == []
 
-    bases = [model.base_model_identifier, *(job["outputModelArn"] for job in pipeline.jobs())]
+    bases = [model.base_model_identifier, *(job["outputModelArn"] for job in jobs)]
     stages = stages_of(pipeline.document(execution, "report.json"))
     assert [stage["baseModel"] for stage in stages] == bases[: len(types)]
     assert [stage["modelArn"] for stage in stages] == bases[1:]
     create = "bedrock:CreateModelCustomizationJob"
-    asked = [call.resource.rsplit("/", 1)[-1] for call in pipeline.aws.calls if call.action == create]
+    asked = [call.resource.rsplit("/", 1)[-1] for call in pipeline.aws.calls[calls_before:] if call.action == create]
     assert all(base.rsplit("/", 1)[-1] in asked for base in bases[: len(types)])
 
 
 @pytest.mark.parametrize(
-    "model",
-    [model for model in CATALOGUE.text_models() if model.state_on(TODAY) != "ACTIVE"],
-    ids=lambda model: model.base_model_identifier,
+    ("deployed", "model"),
+    [
+        pytest.param((TODAY, model.customization_regions[0]), model, id=model.base_model_identifier)
+        for model in CATALOGUE.text_models()
+        if model.state_on(TODAY) != "ACTIVE"
+    ],
+    indirect=["deployed"],
 )
 def test_a_model_that_takes_no_jobs_any_more_stops_the_run_before_anything_is_started(
-    rehearse: Rehearse, model: BaseModel
+    pipeline: Pipeline, model: BaseModel
 ) -> None:
-    pipeline = rehearse(TODAY, model.customization_regions[0])
-    execution = pipeline.run("shop", data.labelled(baseModelIdentifier=model.base_model_identifier))
-
-    assert execution.outcome.error == "PreconditionFailed"
-    assert pipeline.row_of(execution)["failedState"] == "CheckPreconditions"
+    execution = pipeline.run(pipeline.folder(baseModelIdentifier=model.base_model_identifier))
     nearest = CATALOGUE.nearest_offered(model, TODAY)
     assert nearest is not None
-    assert model.describe_lifecycle(TODAY) in str(execution.outcome.cause)
-    assert f"set baseModelIdentifier to {nearest.base_model_identifier}" in str(execution.outcome.cause)
-    assert pipeline.jobs() == []
-    assert pipeline.bedrock.ledger() == []
-    assert len(pipeline.told_of(execution)) == 1
+    for says in (model.describe_lifecycle(TODAY), f"set baseModelIdentifier to {nearest.base_model_identifier}"):
+        assert_refused(pipeline, execution, at="CheckPreconditions", error="PreconditionFailed", says=says)

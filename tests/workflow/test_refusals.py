@@ -1,13 +1,12 @@
 """What cannot be run gets one clear message; nothing is started and nothing is lost."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.workflow import data
 from tests.workflow.checks import assert_refused
-from tests.workflow.conftest import Deploy
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -15,28 +14,21 @@ if TYPE_CHECKING:
     from rehearsal.embedded.states.machines import Execution
 
 
-@pytest.fixture(scope="module")
-def pipeline(deploy: Deploy) -> Iterator[Pipeline]:
-    """Return one pipeline for all of these tests: a refusal leaves nothing behind."""
-    with deploy() as pipeline:
-        yield pipeline
-
-
 def execution_of(pipeline: Pipeline, key: str, content: bytes) -> "Execution":
     """Put one object and return the execution that it started."""
-    before = len(pipeline.aws.executions())
     pipeline.put(key, content)
-    [execution] = pipeline.finish()[before:]
+    pipeline.finish()
+    [execution] = pipeline.executions()
     return execution
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b'{"budgetUsd": 5,', "incoming/shop/run.json: not JSON"),
-        (b'{"budgetUsd": "\xff"}', "incoming/shop/run.json: byte 15 is not UTF-8"),
-        (b"[]", "incoming/shop/run.json: expected an object"),
-        (b'{"dataset": "other"}', "incoming/shop/run.json: dataset: found 'other', expected 'shop'"),
+        (b'{"budgetUsd": 5,', "{folder}run.json: not JSON"),
+        (b'{"budgetUsd": "\xff"}', "{folder}run.json: byte 15 is not UTF-8"),
+        (b"[]", "{folder}run.json: expected an object"),
+        (b'{"dataset": "other"}', "{folder}run.json: dataset: found 'other', expected '{dataset}'"),
         (b'{"bugetUsd": 5}', "bugetUsd: unknown field; did you mean budgetUsd?"),
         (
             b'{"serving": {"commitmentDuration": "OneMonth"}}',
@@ -53,7 +45,7 @@ def execution_of(pipeline: Pipeline, key: str, content: bytes) -> "Execution":
         (b'{"baseModelIdentifier": "amazon.nova-canvas-v1:0"}', "is an image model, which this pipeline does not run"),
         (
             b'{"customizationType": "CONTINUED_PRE_TRAINING"}',
-            "customizationType: CONTINUED_PRE_TRAINING trains on pretrain.jsonl, but incoming/shop/ holds train.jsonl",
+            "customizationType: CONTINUED_PRE_TRAINING trains on pretrain.jsonl, but {folder} holds train.jsonl",
         ),
         (
             b'{"hyperParameters": {"epochCount": 50}}',
@@ -68,7 +60,8 @@ def execution_of(pipeline: Pipeline, key: str, content: bytes) -> "Execution":
 def test_a_run_request_that_cannot_be_run_is_refused_naming_the_field(
     pipeline: Pipeline, content: bytes, says: str
 ) -> None:
-    execution = pipeline.run("shop", {"train.jsonl": data.lines(data.pairs(100)), "run.json": content})
+    execution = pipeline.run({"train.jsonl": data.lines(data.pairs(100)), "run.json": content})
+    says = says.format(folder=f"incoming/{pipeline.dataset}/", dataset=pipeline.dataset)
     assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=says)
 
 
@@ -89,18 +82,18 @@ def test_all_problems_of_a_request_are_told_at_once(pipeline: Pipeline) -> None:
     ],
 )
 def test_bad_data_are_refused_naming_the_line(pipeline: Pipeline, files: Mapping[str, bytes], says: str) -> None:
-    execution = pipeline.run("records", {**files, "run.json": data.request()})
+    execution = pipeline.run({**files, "run.json": data.request()})
     assert_refused(pipeline, execution, at="PrepareDataset", error="InvalidDataset", says=says)
 
 
 def test_a_run_above_its_budget_is_refused_with_the_amounts(pipeline: Pipeline) -> None:
-    execution = pipeline.run("costly", data.labelled(budgetUsd=0.001))
+    execution = pipeline.run(pipeline.folder(budgetUsd=0.001))
     says = "budgetUsd: found 0.00, the estimate is"
     assert_refused(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
 
 
 def test_a_price_that_nobody_knows_has_to_be_accepted(pipeline: Pipeline) -> None:
-    execution = pipeline.run("unpriced", data.labelled(acceptUnknownPrices=[], serving={"mode": "provisioned"}))
+    execution = pipeline.run(pipeline.folder(acceptUnknownPrices=[], serving={"mode": "provisioned"}))
     says = "acceptUnknownPrices: no price is known for provisionedThroughput"
     assert_refused(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
 
@@ -137,19 +130,18 @@ def test_the_consoles_empty_input_lists_what_could_be_run(pipeline: Pipeline) ->
 def test_a_file_that_does_not_come_ends_the_wait_after_two_hours(pipeline: Pipeline) -> None:
     began = pipeline.clock.now()
     files = {"train.jsonl": data.lines(data.pairs(100)), "run.json": data.request(expect=["test.jsonl"])}
-    execution = pipeline.run("late", files)
+    execution = pipeline.run(files)
     says = "test.jsonl of 'expect' in run.json is missing after 2:00:00"
     assert_refused(pipeline, execution, at="PollUploads", error="UploadsIncomplete", says=says)
     assert (pipeline.clock.now() - began).total_seconds() < 2.1 * 3600
 
 
 def test_files_that_no_run_will_use_are_explained_once_a_folder(pipeline: Pipeline) -> None:
-    before, told_before = len(pipeline.finish()), len(pipeline.subjects())
     for name in ("Train.jsonl", "notes.csv"):
         pipeline.put(f"incoming/misnamed/{name}", b"{}")
         pipeline.finish()
-    assert len(pipeline.finish()) == before
-    [told] = pipeline.aws.notifications[told_before:]
+    assert pipeline.executions() == []
+    [told] = pipeline.notifications()
     assert "incoming/misnamed/Train.jsonl" in told.message
     assert "train.jsonl, pretrain.jsonl, validation.jsonl, test.jsonl, run.json" in told.message
     assert f"s3://{pipeline.outputs['DataBucketName']}/incoming/misnamed/train.jsonl" in told.message

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.workflow import data
-from tests.workflow.conftest import Rehearse
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -23,15 +21,12 @@ def assert_recorded_and_released(pipeline: Pipeline, execution: "Execution") -> 
     assert pipeline.subjects().count(f"Aborted: {row['runId']}") == 1
 
 
-def test_a_run_that_is_stopped_in_training_stops_its_job_and_a_second_start_trains_again(rehearse: Rehearse) -> None:
-    pipeline = rehearse()
-    stopped = pipeline.stop_at(
-        "WaitForCustomizationJob", lambda: pipeline.drop("shop", data.labelled()), after=timedelta(minutes=50)
-    )
+def test_a_run_that_is_stopped_in_training_stops_its_job_and_a_second_start_trains_again(pipeline: Pipeline) -> None:
+    stopped = pipeline.stop_at("WaitForCustomizationJob", pipeline.folder(), after=timedelta(minutes=50))
     assert_recorded_and_released(pipeline, stopped)
     assert [job["status"] for job in pipeline.jobs()] == ["Stopped"]
 
-    again = pipeline.ask({"dataset": "shop", "acceptUnknownPrices": data.ACCEPTED})
+    again = pipeline.ask(pipeline.request())
     assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     assert [job["status"] for job in pipeline.jobs()] == ["Stopped", "Completed"]
     assert pipeline.row_of(again)["attempt"] == 2
@@ -47,14 +42,12 @@ def test_a_run_that_is_stopped_in_training_stops_its_job_and_a_second_start_trai
     ],
 )
 def test_a_run_that_is_stopped_while_its_model_is_served_ends_the_serving_and_a_second_start_adopts_the_model(
-    rehearse: Rehearse, mode: str, state: str
+    pipeline: Pipeline, mode: str, state: str
 ) -> None:
-    pipeline = rehearse()
-    files = data.labelled(serving={"mode": mode})
-    stopped = pipeline.stop_at(state, lambda: pipeline.drop("shop", files))
+    stopped = pipeline.stop_at(state, pipeline.folder(serving={"mode": mode}))
     assert_recorded_and_released(pipeline, stopped)
 
-    again = pipeline.ask({"dataset": "shop", "acceptUnknownPrices": data.ACCEPTED, "serving": {"mode": mode}})
+    again = pipeline.ask(pipeline.request(serving={"mode": mode}))
     assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     assert len(pipeline.jobs()) == 1
     assert pipeline.what_bills() == []

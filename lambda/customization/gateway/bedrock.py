@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
@@ -106,6 +107,22 @@ class FoundationModel:
     customizations: tuple[str, ...]
 
 
+@contextmanager
+def _looked_up() -> Iterator[None]:
+    """Raise ResourceNotFound, too, where Bedrock calls what it does not know invalid instead of answering 404.
+
+    A base model that has ended is answered with "The provided model identifier is invalid."; no source says which of
+    the two a name gets that nothing has.
+    """
+    try:
+        with named_errors():
+            yield
+    except errors.RequestRejected as error:
+        if "identifier is invalid" in str(error):
+            raise errors.ResourceNotFound(str(error)) from error
+        raise
+
+
 def _tag_list(tags: Mapping[str, str]) -> "list[TagTypeDef]":
     return [{"key": key, "value": value} for key, value in tags.items()]
 
@@ -144,15 +161,10 @@ class Bedrock:
     def foundation_model(self, identifier: str) -> FoundationModel | None:
         """Return what Bedrock says of a base model, or None where it knows none of that id."""
         try:
-            with named_errors():
+            with _looked_up():
                 details = self._client.get_foundation_model(modelIdentifier=identifier)["modelDetails"]
         except errors.ResourceNotFound:
             return None
-        except errors.RequestRejected as error:
-            # An id that has ended is answered with "The provided model identifier is invalid." as well as with a 404.
-            if "identifier is invalid" in str(error):
-                return None
-            raise
         lifecycle = details.get("modelLifecycle", {"status": "ACTIVE"})
         return FoundationModel(
             identifier=details["modelId"],
@@ -190,7 +202,7 @@ class Bedrock:
     def job(self, identifier: str) -> Job | None:
         """Return the job of that name or ARN, or None."""
         try:
-            with named_errors():
+            with _looked_up():
                 return _job(self._client.get_model_customization_job(jobIdentifier=identifier))
         except errors.ResourceNotFound:
             return None
@@ -216,7 +228,7 @@ class Bedrock:
     def model_is_there(self, identifier: str) -> bool:
         """Return whether a custom model of that name or ARN exists."""
         try:
-            with named_errors():
+            with _looked_up():
                 self._client.get_custom_model(modelIdentifier=identifier)
         except errors.ResourceNotFound:
             return False
@@ -231,7 +243,7 @@ class Bedrock:
     def delete_model(self, identifier: str) -> None:
         """Delete a custom model; raises Conflict while something serves it."""
         try:
-            with named_errors():
+            with _looked_up():
                 self._client.delete_custom_model(modelIdentifier=identifier)
         except errors.ResourceNotFound:
             return
@@ -254,7 +266,7 @@ class Bedrock:
     def served(self, mode: str, identifier: str) -> ServedModel | None:
         """Return the deployment or provisioned throughput of that name or ARN, or None."""
         try:
-            with named_errors():
+            with _looked_up():
                 return self._deployment(identifier) if mode == ON_DEMAND else self._throughput(identifier)
         except errors.ResourceNotFound:
             return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as ConnectionFailed
 
 from customization import errors
@@ -14,7 +14,9 @@ CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, co
 _THROTTLED = {
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
+    "RequestThrottledException",
     "SlowDown",
+    "ThrottledException",
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
@@ -70,7 +72,7 @@ def named_errors() -> Iterator[None]:
         yield
     except ClientError as error:
         raise named_error(error) from error
-    except (ConnectionFailed, HTTPClientError) as error:
+    except (ConnectionFailed, HTTPClientError, IncompleteReadError) as error:
         raise errors.ServiceUnavailable(str(error)) from error
     except BotoCoreError as error:
         raise errors.RequestRejected(str(error)) from error

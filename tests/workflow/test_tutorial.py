@@ -1,0 +1,44 @@
+"""Runs on the day for which sources show Titan Text offered."""
+
+from collections.abc import Iterator
+from datetime import date
+
+import pytest
+
+from customization.json_types import as_object
+from rehearsal.synthesis import ROOT
+from tests.workflow import data
+from tests.workflow.conftest import Deploy
+from tests.workflow.pipeline import Pipeline, sides_answered
+
+
+@pytest.fixture(scope="module")
+def deployed(deploy: Deploy) -> Iterator[Pipeline]:
+    with deploy(date(2025, 1, 18)) as pipeline:
+        yield pipeline
+
+
+def test_the_tutorial_of_titan_text_express_runs_with_the_parameters_it_gives(pipeline: Pipeline) -> None:
+    tutorial = ROOT / "samples" / "tutorial-titan"
+    execution = pipeline.run({file.name: file.read_bytes() for file in tutorial.iterdir()}, tutorial.name)
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
+    [job] = pipeline.jobs()
+    asked = {name: job["hyperParameters"][name] for name in ("epochCount", "batchSize", "learningRate")}
+    assert asked == {"epochCount": "3", "batchSize": "8", "learningRate": "0.00001"}
+    assert len(job["validationDataConfig"]["validators"]) == 1
+    assert sides_answered(pipeline.predictions(execution)) == {"base": 74, "custom": 74}
+    assert pipeline.row_of(execution)["verdict"] in {"better", "worse", "inconclusive"}
+    request = as_object(pipeline.document(execution, "report.json")["request"], "request")
+    inference = as_object(request["inference"], "inference")
+    assert (request["modelUnits"], inference["maxTokens"], inference["temperature"]) == (1, 256, 0.7)
+    assert "provisionedThroughput" in pipeline.billed()
+    assert pipeline.what_bills() == []
+
+
+def test_pre_training_alone_is_not_compared_and_serves_nothing(pipeline: Pipeline) -> None:
+    request = data.request(baseModelIdentifier="amazon.titan-text-lite-v1:0:4k")
+    execution = pipeline.run({"pretrain.jsonl": data.lines(data.texts(60)), "run.json": request})
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
+    assert pipeline.row_of(execution)["verdict"] == "not compared"
+    assert not {"CreateModelDeployment", "CreateProvisionedThroughput"} & set(pipeline.states(execution))
+    assert pipeline.object_of(execution, "training-metrics-1.json")
