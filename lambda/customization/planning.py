@@ -46,7 +46,7 @@ def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
         today=call.now.date(),
     )
     plan = _plan(gateway, resolved, files, call)
-    claim = claim_run(gateway, _row(plan), call.execution_arn)
+    claim = claim_run(gateway, _row(plan), call.execution_arn, force=plan.force)
     if claim.duplicate_of is not None:
         return _duplicate(plan, claim.duplicate_of)
     plan = msgspec.structs.replace(plan, attempt=claim.attempt)

@@ -6,45 +6,48 @@ import pytest
 
 from customization.errors import RunSuperseded
 from customization.json_types import JsonObject
-from customization.runs import Call, Plan, claim_run, note, owned_plan, read_call, save_plan
+from customization.runs import Call, Claim, Plan, claim_run, note, owned_plan, read_call, save_plan
 from tests.unit.fakes import EXECUTION, NOW, GatewayInMemory
 
 ROW: JsonObject = {"runId": "support-0123456789", "dataset": "support", "startedAt": NOW.isoformat()}
 SECOND = EXECUTION.replace("first", "second")
 
 
+def claim(gateway: GatewayInMemory, execution: str, *, force: bool = False) -> Claim:
+    return claim_run(gateway, ROW, execution, force=force)
+
+
 def test_the_first_execution_gets_attempt_one_and_keeps_it_when_it_asks_again(gateway: GatewayInMemory) -> None:
-    assert claim_run(gateway, ROW, EXECUTION).attempt == 1
-    assert claim_run(gateway, ROW, EXECUTION).attempt == 1
+    assert claim(gateway, EXECUTION).attempt == 1
+    assert claim(gateway, EXECUTION).attempt == 1
 
 
 def test_a_run_under_way_is_not_started_twice(gateway: GatewayInMemory) -> None:
-    claim_run(gateway, ROW, EXECUTION)
-    duplicate = claim_run(gateway, ROW, SECOND).duplicate_of
+    claim(gateway, EXECUTION)
+    duplicate = claim(gateway, SECOND).duplicate_of
     assert duplicate is not None
     assert duplicate["executionArn"] == EXECUTION
 
 
 def test_a_run_that_succeeded_is_not_repeated(gateway: GatewayInMemory) -> None:
-    claim_run(gateway, ROW, EXECUTION)
+    claim(gateway, EXECUTION)
     gateway.runs.update("support-0123456789", {"state": "SUCCEEDED"})
     gateway.executions[EXECUTION] = "SUCCEEDED"
-    assert claim_run(gateway, ROW, SECOND).duplicate_of is not None
+    assert claim(gateway, SECOND).duplicate_of is not None
 
 
 @pytest.mark.parametrize("ended", ["FAILED", "ABORTED", "TIMED_OUT"])
 def test_a_run_that_did_not_succeed_is_tried_again_by_the_next_execution(gateway: GatewayInMemory, ended: str) -> None:
-    claim_run(gateway, ROW, EXECUTION)
+    claim(gateway, EXECUTION)
     gateway.runs.update("support-0123456789", {"state": ended})
     gateway.executions[EXECUTION] = ended
-    claim = claim_run(gateway, ROW, SECOND)
-    assert (claim.attempt, claim.duplicate_of) == (2, None)
+    assert claim(gateway, SECOND) == Claim(attempt=2, duplicate_of=None)
 
 
 def test_a_run_whose_execution_died_unnoticed_is_tried_again(gateway: GatewayInMemory) -> None:
-    claim_run(gateway, ROW, EXECUTION)
+    claim(gateway, EXECUTION)
     gateway.executions[EXECUTION] = "ABORTED"
-    assert claim_run(gateway, ROW, SECOND).attempt == 2
+    assert claim(gateway, SECOND).attempt == 2
 
 
 def test_an_execution_that_lost_its_run_is_told_so_and_changes_nothing(
@@ -64,3 +67,11 @@ def test_an_execution_that_lost_its_run_is_told_so_and_changes_nothing(
 def test_a_call_without_a_run_is_read_as_one(call: Call) -> None:
     event: JsonObject = {"now": "2026-11-22T09:00:00Z", "executionArn": EXECUTION}
     assert read_call(event) == replace(call, run_id="", attempt=0)
+
+
+def test_force_repeats_a_run_that_succeeded_but_none_that_is_under_way(gateway: GatewayInMemory) -> None:
+    claim(gateway, EXECUTION)
+    assert claim(gateway, SECOND, force=True).duplicate_of is not None
+    gateway.runs.update("support-0123456789", {"state": "SUCCEEDED"})
+    gateway.executions[EXECUTION] = "SUCCEEDED"
+    assert claim(gateway, SECOND, force=True).attempt == 2
