@@ -16,6 +16,7 @@ from stacks.functions import encrypted_log_group
 from stacks.nag import acknowledge_wildcards
 from stacks.states import (
     CHOICES,
+    EVALUATION_INPUT,
     NOTICES,
     SUCCEEDS,
     TASKS,
@@ -90,7 +91,8 @@ class Graph:
     def choose(self, choice: str, branches: Mapping[str, str], *, otherwise: str = "UnexpectedStatus") -> None:
         """Let the first condition of `branches` that holds decide."""
         for condition, name in branches.items():
-            self.choices[choice].when(sfn.Condition.jsonata(expression(condition)), self.state(name))
+            outputs = expressions(EVALUATION_INPUT) if name in self.maps else None
+            self.choices[choice].when(sfn.Condition.jsonata(expression(condition)), self.state(name), outputs=outputs)
         self.choices[choice].otherwise(self.state(otherwise))
 
     def catch(self, name: str, handler: str, **assign: str) -> None:

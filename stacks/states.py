@@ -301,6 +301,17 @@ def _retry(state: sfn.TaskStateBase, errors: tuple[str, ...], *, interval_s: int
     )
 
 
+# A distributed map "cannot currently reference variables in outer scopes" (Step Functions Developer Guide, variables):
+# the choice before it hands them over as its input.
+EVALUATION_INPUT = {
+    "executionArn": "$states.context.Execution.Id",
+    "runId": "$runId",
+    "attempt": "$attempt",
+    "testShards": "$testShards",
+    "servingArn": "$servingArn",
+}
+
+
 def build_evaluation(
     scope: Construct, name: str, side: str, functions: Mapping[str, lambda_.Function]
 ) -> sfn.DistributedMap:
@@ -310,21 +321,13 @@ def build_evaluation(
         does="Asks the model one shard of the test records, and stores the answers as they come.",
         module="evaluate_shard",
     )
-    fields = ("executionArn", "runId", "attempt", "side", "shard", "servingArn")
+    given = {field: expression(f"$states.input.{field}") for field in EVALUATION_INPUT if field != "testShards"}
     evaluation = sfn.DistributedMap.jsonata(
         scope,
         name,
         comment=f"Asks the {side} model all test records, in shards.",
-        items=sfn.ProvideItems.jsonata(expression("[0..$testShards-1]")),
-        # Variables do not reach into a distributed map
-        item_selector={
-            "executionArn": expression("$states.context.Execution.Id"),
-            "runId": expression("$runId"),
-            "attempt": expression("$attempt"),
-            "side": side,
-            "shard": expression("$states.context.Map.Item.Value"),
-            "servingArn": expression("$servingArn"),
-        },
+        items=sfn.ProvideItems.jsonata(expression("[0..$states.input.testShards-1]")),
+        item_selector={**given, "side": side, "shard": expression("$states.context.Map.Item.Value")},
         max_concurrency=_SHARDS_AT_ONCE,
         map_execution_type=sfn.StateMachineType.STANDARD,
         # An array constructor, since the sum of a path that finds nothing is nothing at all
@@ -332,7 +335,7 @@ def build_evaluation(
             {total: f"$sum([$states.result.{total}])" for total in ("answered", "failed")},
         ),
     )
-    sends = {name: f"$states.input.{name}" for name in fields}
+    sends = {name: f"$states.input.{name}" for name in (*given, "side", "shard")}
     evaluation.item_processor(_build_invocation(scope, shard, functions, sends, {}))
     return evaluation
 

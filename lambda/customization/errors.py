@@ -72,6 +72,10 @@ class EvaluationFailed(PipelineError):
     """Too many records could not be answered, or the answers of two models do not pair up."""
 
 
+class ReleaseRefused(PipelineError):
+    """AWS refused for good to release something that bills and that nobody needs."""
+
+
 class AccessDenied(PipelineError):
     """The function's role lacks a permission."""
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import budget, leases, model_in_use, promotion
-from customization.errors import PipelineError
+from customization.errors import PipelineError, ReleaseRefused
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
@@ -14,6 +14,7 @@ from customization.runs import RUNNING
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
+_REFUSED = "refused"
 _ENDED = {
     "ABORTED": (
         "Somebody stopped the execution.",
@@ -35,13 +36,23 @@ _ENDED = {
 
 
 def sweep(gateway: "Gateway", now: datetime) -> JsonObject:
-    """Record runs that died, release what nobody needs, and return {runs, released} as lists of names."""
+    """Record runs that died, release what nobody needs, and return {runs, released} as lists of names.
+
+    Raises:
+        ReleaseRefused: once everything else is done, so that the alarm on the sweeper's errors goes off.
+    """
     runs: list[Json] = list(_record_dead_runs(gateway, now))
     released: list[Json] = []
     for lease, because in leases.overdue(gateway, now):
         released += _released(gateway, lease, now, because)
     for orphan in _orphans(gateway, now):
         released += _released(gateway, orphan, now, "no lease stands for it")
+    refused = [str(line) for line in released if _REFUSED in str(line)]
+    if refused:
+        raise ReleaseRefused(
+            "What follows still bills; look at it in the Bedrock console, and at the sweeper's role:\n"
+            + "\n".join(refused)
+        )
     return {"runs": runs, "released": released}
 
 
@@ -53,7 +64,7 @@ def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> 
         promotion.withdraw(gateway, lease, now)
         outcome = leases.release(gateway, lease, now, because)
     except PipelineError as error:
-        outcome = Release(lease.resource_name, lease.kind, f"refused: {error}")
+        outcome = Release(lease.resource_name, lease.kind, f"{_REFUSED}: {error}")
     if outcome.outcome != "absent":
         yield f"{outcome.kind} {outcome.resource_name}: {outcome.outcome}, since {because}"
 

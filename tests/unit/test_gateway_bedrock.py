@@ -105,7 +105,7 @@ def test_what_is_not_there_is_an_answer_and_no_error(bedrock: Bedrock) -> None:
         ("get_custom_model_deployment", lambda bedrock: bedrock.served("on-demand", "nothing")),
         ("get_provisioned_model_throughput", lambda bedrock: bedrock.served("provisioned", "nothing")),
         ("get_foundation_model", lambda bedrock: bedrock.foundation_model("nothing")),
-        ("delete_custom_model", lambda bedrock: bedrock.delete_model("nothing")),
+        ("get_custom_model", lambda bedrock: bedrock.delete_model("nothing")),
     ],
 )
 def test_a_name_that_bedrock_calls_invalid_instead_of_unknown_is_absent_too(

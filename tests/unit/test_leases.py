@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from customization import leases
-from customization.errors import AccessDenied, RequestRejected
+from customization.errors import AccessDenied, ReleaseRefused, RequestRejected
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.leases import Lease
 from customization.runs import Call
@@ -151,8 +151,8 @@ def test_what_aws_refuses_for_one_lease_keeps_the_sweeper_from_no_other(
     monkeypatch.setattr(bedrock, "job", refuse)
     leases.open_lease(gateway, lease(leases.MODEL, name="dev-0a1b2c3d-aaaaaaaaaa-1/model"))
     bedrock.models.add("dev-0a1b2c3d-aaaaaaaaaa-1")
-    released = sweep(gateway, NOW + timedelta(hours=1))["released"]
-    assert f"job dev-0a1b2c3d-aaaaaaaaaa-1: refused: {refusal}" in str(released)
+    with pytest.raises(ReleaseRefused, match=f"job dev-0a1b2c3d-aaaaaaaaaa-1: refused: {refusal}"):
+        sweep(gateway, NOW + timedelta(hours=1))
     assert not bedrock.serving
     assert not bedrock.models
 

@@ -241,10 +241,14 @@ class Bedrock:
             return [model["modelName"] for page in pages for model in page.get("modelSummaries", [])]
 
     def delete_model(self, identifier: str) -> None:
-        """Delete a custom model; raises Conflict while something serves it."""
+        """Delete a custom model; raises Conflict while something serves it.
+
+        By its ARN: the permission holds for models that bear this deployment's tag, and a name bears none.
+        """
         try:
             with _looked_up():
-                self._client.delete_custom_model(modelIdentifier=identifier)
+                arn = self._client.get_custom_model(modelIdentifier=identifier)["modelArn"]
+                self._client.delete_custom_model(modelIdentifier=arn)
         except errors.ResourceNotFound:
             return
 
