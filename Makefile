@@ -25,7 +25,11 @@ install: .venv/installed ## install what everything below needs into .venv
 
 lock: .venv/installed ## renew requirements.txt and the locks of the layers
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(UPGRADE) requirements.in -o requirements.txt
-	$(BIN)/python -m stacks.layers
+	for layer in core evaluation; do \
+	  $(BIN)/uv pip compile --quiet -c requirements.txt --python-platform aarch64-manylinux_2_28 --python-version 3.14 \
+	    --only-binary :all: --generate-hashes --no-annotate --no-header $(UPGRADE) \
+	    lambda/layers/$$layer.in -o lambda/layers/$$layer.txt; \
+	done
 
 format: install ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

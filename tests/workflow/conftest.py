@@ -10,7 +10,6 @@ from typing import Protocol
 
 import pytest
 
-from customization.json_types import Json
 from rehearsal.bedrock.faults import parse_fault
 from rehearsal.run import Setting
 from rehearsal.synthesis import synthesize
@@ -45,11 +44,10 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Assemble:
 
     def assemble(region: str) -> Path:
         folder = shared / f"assembly-{region}"
-        settings: dict[str, Json] = {"region": region, "baseModelIdentifier": MODELS[region]}
         with (shared / f"{region}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "manifest.json").exists():
-                synthesize(folder, settings)
+                synthesize(folder, {"region": region, "baseModelIdentifier": MODELS[region]})
         return folder
 
     return assemble

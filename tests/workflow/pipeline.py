@@ -171,6 +171,12 @@ class Pipeline(Rehearsal):
         self.clock.advance(timedelta(**amount).total_seconds())
         self.finish()
 
+    def skip_time(self, **amount: float) -> None:
+        """Let so much time pass without the scheduled sweeps: of days there are more than a test can wait for."""
+        self.aws._events._fire = lambda _: None  # type: ignore[method-assign]
+        self.clock.advance(timedelta(**amount).total_seconds())
+        del self.aws._events._fire
+
     def jobs(self) -> "list[GetModelCustomizationJobResponseTypeDef]":
         """Return every customization job that this test has created, oldest first."""
         bedrock = self.aws.session().client("bedrock")

@@ -38,7 +38,8 @@ def test_a_run_is_promoted_afterwards_and_a_rollback_puts_the_model_before_back(
     assert pipeline.parameter() == model_of(first)
     assert pipeline.what_bills() == []
 
-    pipeline.pass_time(days=13, hours=23)
+    pipeline.skip_time(days=13, hours=22)
+    pipeline.pass_time(hours=1)
     assert len(pipeline.models()) == 2
     pipeline.pass_time(hours=2)
     assert len(pipeline.models()) == 1
