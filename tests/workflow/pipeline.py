@@ -153,8 +153,14 @@ class Pipeline(Rehearsal):
         self.aws.watch(notice)
         return signal
 
-    def stop_at(self, state: str, files: Mapping[str, bytes], after: timedelta = timedelta()) -> "Execution":
-        """Drop files and stop their execution, as a person does in the console, so long after it came to a state."""
+    def interrupt(
+        self,
+        state: str,
+        files: Mapping[str, bytes],
+        action: "Callable[[Execution], None]",
+        after: timedelta = timedelta(),
+    ) -> "Execution":
+        """Drop files, do something to their execution so long after it came to a state, and let the run end."""
         entered = self.entering(state)
         with self.clock.hold():
             self.drop(self.dataset, files)
@@ -162,9 +168,13 @@ class Pipeline(Rehearsal):
             if after:  # a sleep of no time lets everybody else go on until they wait
                 self.clock.sleep(after.total_seconds())
             [running] = [execution for execution in self.executions() if execution.outcome.status == "RUNNING"]
-            self.aws.session().client("stepfunctions").stop_execution(executionArn=running.arn)
+            action(running)
         self.finish()
         return running
+
+    def stop(self, execution: "Execution") -> None:
+        """Stop an execution as a person does in the console."""
+        self.aws.session().client("stepfunctions").stop_execution(executionArn=execution.arn)
 
     def pass_time(self, **amount: float) -> None:
         """Let so much time pass, with every sweep that falls into it."""
@@ -173,7 +183,7 @@ class Pipeline(Rehearsal):
 
     def skip_time(self, **amount: float) -> None:
         """Let so much time pass without the scheduled sweeps: of days there are more than a test can wait for."""
-        self.aws._events._fire = lambda _: None  # type: ignore[method-assign]
+        self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]
         self.clock.advance(timedelta(**amount).total_seconds())
         del self.aws._events._fire
 

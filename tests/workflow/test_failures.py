@@ -27,6 +27,12 @@ from tests.workflow.pipeline import Pipeline, sides_answered
             "CustomizationJobFailed",
             "Bedrock refused the model customization job",
         ),
+        (
+            "refuse:6=Converse/AccessDeniedException",
+            "EvaluateBaseline",
+            "States.ExceedToleratedFailureThreshold",
+            "AccessDenied: Converse",
+        ),
         ("serving-fails", "PollModelDeployment", "ServingFailed", "internal error when processing the request"),
         ("serving-stuck", "PollModelDeployment", "ServingFailed", "expected to be ready within 3:00:00"),
     ],
@@ -104,14 +110,12 @@ def test_answers_that_fail_are_recorded_and_make_the_verdict_inconclusive(pipeli
 
 
 def test_a_run_that_failed_in_evaluation_adopts_its_model_when_it_is_started_again(pipeline: Pipeline) -> None:
-    pipeline.function_faults.strike(
-        "evaluate_shard",
-        before=FunctionFault("ResourceNotFound", "the deployment is gone"),
-        only=lambda payload: payload["side"] == "custom",
-    )
-    execution = pipeline.run(pipeline.folder())
+    def deny(_: object) -> None:
+        pipeline.inject("refuse:6=Converse/AccessDeniedException")
+
+    execution = pipeline.interrupt("WaitForModelDeployment", pipeline.folder(), deny)
     error = "States.ExceedToleratedFailureThreshold"
-    assert_failed(pipeline, execution, at="EvaluateCustomModel", error=error, says="")
+    assert_failed(pipeline, execution, at="EvaluateCustomModel", error=error, says="AccessDenied: Converse")
 
     again = pipeline.ask(pipeline.request())
     assert again.outcome.status == "SUCCEEDED", again.outcome.cause

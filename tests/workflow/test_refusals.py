@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.workflow import data
-from tests.workflow.checks import assert_refused
+from tests.workflow.checks import assert_failed, assert_refused
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -90,6 +90,24 @@ def test_a_run_above_its_budget_is_refused_with_the_amounts(pipeline: Pipeline) 
     execution = pipeline.run(pipeline.folder(budgetUsd=0.001))
     says = "budgetUsd: found 0.00, the estimate is"
     assert_refused(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
+
+
+def test_runs_that_begin_together_cannot_overshoot_the_months_budget(pipeline: Pipeline) -> None:
+    model = "amazon.nova-2-lite-v1:0:256k"  # an hour of its model unit costs more than 60 USD
+    request = data.request(baseModelIdentifier=model, serving={"mode": "provisioned"}, budgetUsd=100)
+    with pipeline.clock.hold():
+        for number in range(5):
+            files = {**data.labelled(start=500_000 + number * 1_000), "run.json": request}
+            pipeline.drop(f"{pipeline.dataset}-{number}", files)
+    pipeline.finish()
+    assert sorted(str(run["state"]) for run in pipeline.runs()) == ["FAILED"] * 2 + ["SUCCEEDED"] * 3
+    for execution in pipeline.executions():
+        if execution.outcome.status == "FAILED":
+            says = "monthlyBudgetUsd: this run needs 6"
+            assert_failed(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
+    assert len(pipeline.jobs()) == 3
+    [month] = [row for row in pipeline.rows() if str(row["runId"]).startswith("month#")]
+    assert month["committedUsd"] == pytest.approx(sum(float(str(run.get("spentUsd", 0))) for run in pipeline.runs()))
 
 
 def test_a_price_that_nobody_knows_has_to_be_accepted(pipeline: Pipeline) -> None:

@@ -22,7 +22,9 @@ def assert_recorded_and_released(pipeline: Pipeline, execution: "Execution") -> 
 
 
 def test_a_run_that_is_stopped_in_training_stops_its_job_and_a_second_start_trains_again(pipeline: Pipeline) -> None:
-    stopped = pipeline.stop_at("WaitForCustomizationJob", pipeline.folder(), after=timedelta(minutes=50))
+    stopped = pipeline.interrupt(
+        "WaitForCustomizationJob", pipeline.folder(), pipeline.stop, after=timedelta(minutes=50)
+    )
     assert_recorded_and_released(pipeline, stopped)
     assert [job["status"] for job in pipeline.jobs()] == ["Stopped"]
 
@@ -44,7 +46,7 @@ def test_a_run_that_is_stopped_in_training_stops_its_job_and_a_second_start_trai
 def test_a_run_that_is_stopped_while_its_model_is_served_ends_the_serving_and_a_second_start_adopts_the_model(
     pipeline: Pipeline, mode: str, state: str
 ) -> None:
-    stopped = pipeline.stop_at(state, pipeline.folder(serving={"mode": mode}))
+    stopped = pipeline.interrupt(state, pipeline.folder(serving={"mode": mode}), pipeline.stop)
     assert_recorded_and_released(pipeline, stopped)
 
     again = pipeline.ask(pipeline.request(serving={"mode": mode}))

@@ -68,7 +68,7 @@ def test_a_multipart_upload_that_is_under_way_is_waited_for(pipeline: Pipeline) 
 
 
 def test_a_folder_whose_waiting_execution_was_stopped_is_run_when_another_file_comes(pipeline: Pipeline) -> None:
-    pipeline.stop_at("WaitForUploads", {"train.jsonl": FOLDER["train.jsonl"]})
+    pipeline.interrupt("WaitForUploads", {"train.jsonl": FOLDER["train.jsonl"]}, pipeline.stop)
     execution = pipeline.run({"run.json": data.request(action="estimate")})
     assert execution.outcome.status == "SUCCEEDED"
     assert files_used(pipeline) == ["train.jsonl"]

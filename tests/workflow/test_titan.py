@@ -1,5 +1,6 @@
 """Runs on the day for which sources show Titan Text offered."""
 
+import json
 from collections.abc import Iterator
 from datetime import date
 
@@ -8,8 +9,11 @@ import pytest
 from customization.json_types import as_object
 from rehearsal.synthesis import ROOT
 from tests.workflow import data
+from tests.workflow.checks import assert_failed
 from tests.workflow.conftest import Deploy
-from tests.workflow.pipeline import Pipeline, sides_answered
+from tests.workflow.pipeline import Pipeline, sides_answered, stages_of
+
+TITAN_LITE = "amazon.titan-text-lite-v1:0:4k"
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +40,39 @@ def test_the_tutorial_of_titan_text_express_runs_with_the_parameters_it_gives(pi
 
 
 def test_pre_training_alone_is_not_compared_and_serves_nothing(pipeline: Pipeline) -> None:
-    request = data.request(baseModelIdentifier="amazon.titan-text-lite-v1:0:4k")
+    request = data.request(baseModelIdentifier=TITAN_LITE)
     execution = pipeline.run({"pretrain.jsonl": data.lines(data.texts(60)), "run.json": request})
     assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
     assert pipeline.row_of(execution)["verdict"] == "not compared"
     assert not {"CreateModelDeployment", "CreateProvisionedThroughput"} & set(pipeline.states(execution))
     assert pipeline.object_of(execution, "training-metrics-1.json")
+
+
+def test_a_run_whose_second_stage_failed_adopts_the_model_of_the_first_when_it_is_started_again(
+    pipeline: Pipeline,
+) -> None:
+    def break_next_job(_: object) -> None:
+        pipeline.inject("job-fails")
+
+    request = pipeline.request(baseModelIdentifier=TITAN_LITE, budgetUsd=100)
+    files = {
+        **pipeline.folder(),
+        "pretrain.jsonl": data.lines(data.texts(60)),
+        "run.json": json.dumps(request).encode(),
+    }
+    execution = pipeline.interrupt("WaitForCustomizationJob", files, break_next_job)
+    says = "internal error when processing the request"
+    assert_failed(pipeline, execution, at="PollCustomizationJob", error="CustomizationJobFailed", says=says)
+
+    pipeline.inject()
+    again = pipeline.ask(request)
+    assert again.outcome.status == "SUCCEEDED", again.outcome.cause
+    kinds = [(job["customizationType"], job["status"]) for job in pipeline.jobs()]
+    assert kinds == [
+        ("CONTINUED_PRE_TRAINING", "Completed"),
+        ("FINE_TUNING", "Failed"),
+        ("FINE_TUNING", "Completed"),
+    ]
+    stages = stages_of(pipeline.document(again, "report.json"))
+    assert [stage["wasAdopted"] for stage in stages] == [True, False]
+    assert stages[1]["baseModel"] == pipeline.jobs()[0]["outputModelArn"]
