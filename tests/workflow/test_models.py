@@ -57,7 +57,7 @@ def _folder(pipeline: Pipeline, types: tuple[str, ...], model: BaseModel, mode: 
     return files
 
 
-@pytest.mark.parametrize(("deployed", "model", "types", "mode"), list(_ways()), indirect=["deployed"])
+@pytest.mark.parametrize(("deployed", "model", "types", "mode"), list(_ways()), indirect=["deployed"], scope="module")
 def test_a_model_is_customized_served_asked_and_released(
     pipeline: Pipeline, model: BaseModel, types: tuple[str, ...], mode: str
 ) -> None:
@@ -89,6 +89,7 @@ def test_a_model_is_customized_served_asked_and_released(
         if model.state_on(TODAY) != "ACTIVE"
     ],
     indirect=["deployed"],
+    scope="module",
 )
 def test_a_model_that_takes_no_jobs_any_more_stops_the_run_before_anything_is_started(
     pipeline: Pipeline, model: BaseModel
