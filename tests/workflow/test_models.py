@@ -1,6 +1,7 @@
 """Every text model of the catalogue, customized and asked in each way that it has."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 
 import pytest
@@ -14,16 +15,31 @@ from tests.workflow.pipeline import Pipeline, sides_answered, stages_of
 BOTH = (CONTINUED_PRE_TRAINING, FINE_TUNING)
 SERVED_BY = {"on-demand": "CreateModelDeployment", "provisioned": "CreateProvisionedThroughput"}
 CATALOGUE = load_catalogue()
+RETIRED = [model for model in CATALOGUE.text_models() if model.state_on(TODAY) != "ACTIVE"]
 
 Place = tuple[date, str]
+Way = tuple[Place, BaseModel, tuple[str, ...], str]
 
 
 @pytest.fixture(scope="module")
-def deployed(deploy: Deploy, request: pytest.FixtureRequest) -> Iterator[Pipeline]:
-    """Return the pipeline of a day and a Region, which the tests of all models offered there share."""
-    place: Place = request.param
-    with deploy(*place) as pipeline:
-        yield pipeline
+def deployed_at(deploy: Deploy) -> Iterator[Callable[[Place], Pipeline]]:
+    """Return a function for the pipeline of a day and a Region, which lasts until one of another place is asked for."""
+    with ExitStack() as opened:
+        latest: dict[Place, Pipeline] = {}
+
+        def deployed_at(place: Place) -> Pipeline:
+            if place not in latest:
+                latest.clear()
+                opened.close()
+                latest[place] = opened.enter_context(deploy(*place))
+            return latest[place]
+
+        yield deployed_at
+
+
+@pytest.fixture
+def deployed(deployed_at: Callable[[Place], Pipeline], place: Place) -> Pipeline:
+    return deployed_at(place)
 
 
 def _modes(model: BaseModel) -> Iterator[str]:
@@ -33,14 +49,24 @@ def _modes(model: BaseModel) -> Iterator[str]:
         yield "provisioned"
 
 
-def _ways() -> Iterator[object]:
+def _ways() -> Iterator[Way]:
     for model in CATALOGUE.text_models():
-        place: Place = (model.lifecycle.offered_as_of, model.customization_regions[0])
+        place = (model.lifecycle.offered_as_of, model.customization_regions[0])
         stages = [(kind,) for kind in model.supported_types]
         for types in [*stages, BOTH] if len(stages) > 1 else stages:
             for mode in _modes(model):
-                name = f"{model.base_model_identifier} {' then '.join(types)} {mode}"
-                yield pytest.param(place, model, types, mode, id=name)
+                yield place, model, types, mode
+
+
+def _place(case: tuple[Place, *tuple[object, ...]]) -> Place:
+    """Return what cases are sorted by, so that those of a place follow each other."""
+    return case[0]
+
+
+def _name(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return value.base_model_identifier
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _folder(pipeline: Pipeline, types: tuple[str, ...], model: BaseModel, mode: str) -> dict[str, bytes]:
@@ -57,7 +83,7 @@ def _folder(pipeline: Pipeline, types: tuple[str, ...], model: BaseModel, mode: 
     return files
 
 
-@pytest.mark.parametrize(("deployed", "model", "types", "mode"), list(_ways()), indirect=["deployed"], scope="module")
+@pytest.mark.parametrize(("place", "model", "types", "mode"), sorted(_ways(), key=_place), ids=_name)
 def test_a_model_is_customized_served_asked_and_released(
     pipeline: Pipeline, model: BaseModel, types: tuple[str, ...], mode: str
 ) -> None:
@@ -82,14 +108,9 @@ def test_a_model_is_customized_served_asked_and_released(
 
 
 @pytest.mark.parametrize(
-    ("deployed", "model"),
-    [
-        pytest.param((TODAY, model.customization_regions[0]), model, id=model.base_model_identifier)
-        for model in CATALOGUE.text_models()
-        if model.state_on(TODAY) != "ACTIVE"
-    ],
-    indirect=["deployed"],
-    scope="module",
+    ("place", "model"),
+    sorted([((TODAY, model.customization_regions[0]), model) for model in RETIRED], key=_place),
+    ids=_name,
 )
 def test_a_model_that_takes_no_jobs_any_more_stops_the_run_before_anything_is_started(
     pipeline: Pipeline, model: BaseModel
