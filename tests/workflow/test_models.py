@@ -15,7 +15,11 @@ from tests.workflow.pipeline import Pipeline, sides_answered, stages_of
 BOTH = (CONTINUED_PRE_TRAINING, FINE_TUNING)
 SERVED_BY = {"on-demand": "CreateModelDeployment", "provisioned": "CreateProvisionedThroughput"}
 CATALOGUE = load_catalogue()
-RETIRED = [model for model in CATALOGUE.text_models() if model.state_on(TODAY) != "ACTIVE"]
+RETIRED = [
+    ((TODAY, model.customization_regions[0]), model)
+    for model in CATALOGUE.text_models()
+    if model.state_on(TODAY) != "ACTIVE"
+]
 
 Place = tuple[date, str]
 Way = tuple[Place, BaseModel, tuple[str, ...], str]
@@ -58,11 +62,6 @@ def _ways() -> Iterator[Way]:
                 yield place, model, types, mode
 
 
-def _place(case: tuple[Place, *tuple[object, ...]]) -> Place:
-    """Return what cases are sorted by, so that those of a place follow each other."""
-    return case[0]
-
-
 def _name(value: object) -> str:
     if isinstance(value, BaseModel):
         return value.base_model_identifier
@@ -83,7 +82,11 @@ def _folder(pipeline: Pipeline, types: tuple[str, ...], model: BaseModel, mode: 
     return files
 
 
-@pytest.mark.parametrize(("place", "model", "types", "mode"), sorted(_ways(), key=_place), ids=_name)
+# Sorted, so that those of one place follow each other and share its pipeline
+WAYS = sorted(_ways(), key=lambda way: way[0])
+
+
+@pytest.mark.parametrize(("place", "model", "types", "mode"), WAYS, ids=_name)
 def test_a_model_is_customized_served_asked_and_released(
     pipeline: Pipeline, model: BaseModel, types: tuple[str, ...], mode: str
 ) -> None:
@@ -107,11 +110,7 @@ def test_a_model_is_customized_served_asked_and_released(
     assert all(base.rsplit("/", 1)[-1] in asked for base in bases[: len(types)])
 
 
-@pytest.mark.parametrize(
-    ("place", "model"),
-    sorted([((TODAY, model.customization_regions[0]), model) for model in RETIRED], key=_place),
-    ids=_name,
-)
+@pytest.mark.parametrize(("place", "model"), sorted(RETIRED, key=str), ids=_name)
 def test_a_model_that_takes_no_jobs_any_more_stops_the_run_before_anything_is_started(
     pipeline: Pipeline, model: BaseModel
 ) -> None:
