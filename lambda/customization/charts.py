@@ -8,12 +8,16 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pygal  # type: ignore[import-untyped]  # pygal publishes no types; what it returns is narrowed in _svg
 from markupsafe import Markup
+from pygal.etree import etree  # type: ignore[import-untyped]  # as above
 from pygal.style import Style  # type: ignore[import-untyped]  # as above
 
 from customization.bootstrap import Interval
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+# pygal draws with lxml wherever that is installed, whose elements _svg could not take apart
+etree.to_etree()
 
 _WIDTH, _HEIGHT = 460, 270
 _BAR_HEIGHT, _AXIS_HEIGHT = 20, 50

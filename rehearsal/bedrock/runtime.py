@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -42,9 +43,13 @@ FIRST_TOKEN_MS, TOKEN_MS, LATENCY_SPREAD = 250.0, 12.0, 0.25
 
 @dataclass(frozen=True)
 class Target:
-    """What answers for a modelId; `billed` are the items for its tokens, empty when hours are billed."""
+    """What answers for a modelId; `billed` are the items for its tokens, empty when hours are billed.
+
+    `arn` is what the bill names, `model` the base or custom model that answers.
+    """
 
     arn: str
+    model: str
     base: BaseModel
     language_model: "LanguageModel"
     billed: tuple[PriceItem, ...]
@@ -57,6 +62,8 @@ class Answer:
 
 
 class Runtime:
+    """What answers; `answers` counts them by the model and the prompt."""
+
     def __init__(
         self, account: Account, base_models: BaseModels, trainer: Trainer, ledger: Ledger, faults: Faults
     ) -> None:
@@ -65,6 +72,7 @@ class Runtime:
         self._trainer = trainer
         self._ledger = ledger
         self._faults = faults
+        self.answers: Counter[tuple[str, str]] = Counter()
 
     def converse(self, request: Request, now: datetime) -> Response:
         """Converse, with text only."""
@@ -125,7 +133,7 @@ class Runtime:
             )
         self._strike()
         arn = self._account.arn("foundation-model", base.inference_model_id)
-        return Target(arn, base, self._trainer.base_model.result(), ("inputTokens", "outputTokens"))
+        return Target(arn, arn, base, self._trainer.base_model.result(), ("inputTokens", "outputTokens"))
 
     def _served(self, serving: Serving | None, now: datetime, billed: tuple[PriceItem, ...]) -> Target:
         if serving is None:
@@ -135,9 +143,10 @@ class Runtime:
             serving.loaded = serving.loaded or serving.is_ready(now)
             raise ServiceError("ModelNotReadyException", NOT_READY)
         self._strike()
-        model = self._account.models.get(serving.current_arn(now))
+        arn = serving.current_arn(now)
+        model = self._account.models.get(arn)
         language_model = model.language_model if model else self._trainer.base_model.result()
-        return Target(serving.arn, serving.base, language_model, billed)
+        return Target(serving.arn, arn, serving.base, language_model, billed)
 
     def _strike(self) -> None:
         if self._faults.strike("throttled") is not None:
@@ -155,6 +164,7 @@ class Runtime:
         digest = hashlib.sha256(f"{self._account.seed}/{target.arn}/{ask}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
         generation = _generate(target.language_model, ask, seed)
+        self.answers[target.model, ask.prompt] += 1
         for item, tokens in zip(target.billed, (generation.input_tokens, generation.output_tokens), strict=False):
             self._ledger.add(Charge(target.arn, target.base.base_model_identifier, item, tokens / 1000, now, now))
         factor = math.exp(Random(seed).gauss(0.0, LATENCY_SPREAD))  # noqa: S311  a latency is no secret

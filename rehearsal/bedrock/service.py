@@ -82,6 +82,7 @@ class BedrockService:
         self._authorization = Authorization(self._account, base_models)
         self._handlers = self._control_plane(base_models, Tags(self._account))
         runtime = Runtime(self._account, base_models, trainer, self._ledger, self._faults)
+        self.answers = runtime.answers
         self._handlers |= {"Converse": runtime.converse, "InvokeModel": runtime.invoke_model}
 
     def _control_plane(self, base_models: BaseModels, tags: Tags) -> dict[str, Handler]:

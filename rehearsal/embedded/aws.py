@@ -80,7 +80,8 @@ class EmbeddedAws:
         self.deployed = Deployed(self.place, self._find_code)
         self._access = Access(self._moto, self.deployed)
         log_dir.mkdir(parents=True, exist_ok=True)
-        around = RuntimeSurroundings(clock, faults or NoFaults(), log_dir, self._credentials, self._log)
+        self._faults = faults or NoFaults()
+        around = RuntimeSurroundings(clock, self._faults, log_dir, self._credentials, self._log)
         self._runtime = LambdaRuntime(around)
         self._states = StatesApi(
             clock=clock, deployed=self.deployed, tasks_of=self._tasks, watch=self._watch, on_change=self._changed
@@ -221,7 +222,13 @@ class EmbeddedAws:
 
     def _tasks(self, machine: Machine) -> MachineTasks:
         return MachineTasks(
-            machine, access=self._access, deployed=self.deployed, runtime=self._runtime, sns=self._sns_client
+            machine,
+            access=self._access,
+            deployed=self.deployed,
+            runtime=self._runtime,
+            faults=self._faults,
+            clock=self.clock,
+            sns=self._sns_client,
         )
 
     def _sns_client(self, credentials: Session) -> "SNSClient":

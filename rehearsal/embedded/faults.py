@@ -1,12 +1,24 @@
-"""What a test or a person can break on purpose in a function call."""
+"""What a test or a person can break on purpose in a call that a state, a rule or a schedule makes."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from customization.json_types import Json
 
+PUBLISH = "sns:publish"
+
+
+@dataclass(frozen=True)
+class TaskCall:
+    """`function` is the handler's module name, or PUBLISH; `state` the Task that calls, "" for rules and schedules."""
+
+    function: str
+    payload: Json
+    state: str = ""
+
 
 class FunctionFault(Exception):  # noqa: N818  a fault is injected, it is no error of this program
-    """Raised by a hook: the function call ends with this error type and message instead of running."""
+    """Raised by a hook: the call ends with this error type and message."""
 
     def __init__(self, error_type: str, message: str) -> None:
         super().__init__(message)
@@ -14,7 +26,7 @@ class FunctionFault(Exception):  # noqa: N818  a fault is injected, it is no err
 
 
 class Throttle(FunctionFault):
-    """Lambda refuses the call: Lambda.TooManyRequestsException in a state machine."""
+    """The service refuses the call: Lambda.TooManyRequestsException in a state machine."""
 
     def __init__(self) -> None:
         super().__init__("TooManyRequestsException", "Rate Exceeded.")
@@ -28,27 +40,43 @@ class Hang(FunctionFault):
 
 
 class Kill(FunctionFault):
-    """The function's process dies: Runtime.ExitError."""
+    """The function's process dies, Runtime.ExitError: once `calls` of its calls to AWS are answered, None at once."""
+
+    def __init__(self, calls: int | None = None) -> None:
+        super().__init__("Runtime.ExitError", "injected")
+        self.calls = calls
+
+
+class Twice(FunctionFault):
+    """The call is made twice at once, as when a retry overtakes what it should replace; one answer counts."""
 
     def __init__(self) -> None:
-        super().__init__("Runtime.ExitError", "injected")
+        super().__init__("Twice", "injected")
+
+
+class Nonsense(FunctionFault):
+    """The function's answer is replaced by this JSON text."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__("Nonsense", "injected")
+        self.answer = answer
 
 
 class Faults(Protocol):
-    """Hooks around every function call; `function` is the handler's module name, such as plan_run."""
+    """Hooks around every call."""
 
-    def before_invoke(self, function: str, payload: Json, /) -> None:
-        """Called before the handler runs; a FunctionFault raised here keeps it from running."""
+    def before_call(self, call: TaskCall, /) -> None:
+        """Called first; a fault raised here keeps the work from being done, apart from Twice and Kill with calls."""
 
-    def after_invoke(self, function: str, payload: Json, result: str, /) -> None:
-        """Called after the handler returned JSON text; a FunctionFault raised here loses the answer, not the work."""
+    def after_call(self, call: TaskCall, /) -> None:
+        """Called after the work was done; a fault raised here loses the answer, not the work."""
 
 
 class NoFaults:
     """Breaks nothing."""
 
-    def before_invoke(self, function: str, payload: Json) -> None:
+    def before_call(self, call: TaskCall) -> None:
         pass
 
-    def after_invoke(self, function: str, payload: Json, result: str) -> None:
+    def after_call(self, call: TaskCall) -> None:
         pass

@@ -4,12 +4,13 @@ import json
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from customization.json_types import Json, JsonObject, as_text
 from rehearsal.clock import VirtualClock
-from rehearsal.embedded.faults import Faults, FunctionFault, Hang, Kill, Throttle
+from rehearsal.embedded.faults import Faults, FunctionFault, Hang, Kill, Nonsense, TaskCall, Throttle, Twice
 from rehearsal.embedded.workers import Worker, WorkerDiedError, WorkerSettings
 
 
@@ -69,24 +70,41 @@ class LambdaRuntime:
         self._idle: dict[str, list[Worker]] = {}
         self._started: dict[str, int] = {}
 
-    def invoke(self, function: Function, payload: Json) -> Answer:
+    def invoke(self, function: Function, payload: Json, state: str = "") -> Answer:
         """Return the function's answer; the calling thread must hold the clock. Raises ThrottledError."""
+        call = TaskCall(function.label, payload, state)
         request_id = str(uuid.uuid4())
         try:
-            self._around.faults.before_invoke(function.label, payload)
-            answer = self._run(function, payload, request_id)
+            answer = self._work(function, call, request_id)
             if not answer.failed:
-                self._around.faults.after_invoke(function.label, payload, answer.payload)
+                self._around.faults.after_call(call)
         except Throttle as fault:
             raise ThrottledError(str(fault)) from fault
         except Hang:
             self._around.clock.sleep(function.timeout_seconds)
             return _timed_out(function, request_id)
+        except Nonsense as fault:
+            return Answer(fault.answer, failed=False)
         except Kill:
             return _exited(request_id)
         except FunctionFault as fault:
             return _failed(fault.error_type, str(fault), request_id)
         return answer
+
+    def _work(self, function: Function, call: TaskCall, request_id: str) -> Answer:
+        try:
+            self._around.faults.before_call(call)
+        except Twice:
+            with ThreadPoolExecutor(1) as other:
+                first = other.submit(self._run, function, call.payload, str(uuid.uuid4()))
+                answer = self._run(function, call.payload, request_id)
+                first.result()
+            return answer
+        except Kill as fault:
+            if fault.calls is None:
+                raise
+            return self._run(function, call.payload, request_id, exit_after_calls=fault.calls)
+        return self._run(function, call.payload, request_id)
 
     def stop(self) -> None:
         """End every idle worker."""
@@ -96,13 +114,14 @@ class LambdaRuntime:
         for worker in workers:
             worker.close()
 
-    def _run(self, function: Function, payload: Json, request_id: str) -> Answer:
+    def _run(self, function: Function, payload: Json, request_id: str, exit_after_calls: int | None = None) -> Answer:
         worker = self._take(function)
         request: JsonObject = {
             "requestId": request_id,
             "functionArn": function.arn,
             "timeoutSeconds": function.timeout_seconds,
             "payload": json.dumps(payload),
+            "exitAfterCalls": exit_after_calls,
         }
         try:
             answer = worker.call(request, function.timeout_seconds)

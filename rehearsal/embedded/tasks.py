@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError, ParamValidationError
 
 from customization.json_types import Json, JsonObject, as_object, as_text
+from rehearsal.clock import VirtualClock
 from rehearsal.embedded.access import Access, AccessDeniedError
 from rehearsal.embedded.deployed import Deployed
+from rehearsal.embedded.faults import PUBLISH, Faults, FunctionFault, Hang, TaskCall, Twice
 from rehearsal.embedded.lambda_runtime import LambdaRuntime, ThrottledError
 from rehearsal.embedded.moto_services import Session
 from rehearsal.embedded.policies import Demand
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sns import SNSClient
 
+# Longer than any publishing state waits
+_HANGS_SECONDS = 3_600.0
 _OK: JsonObject = {"SdkHttpMetadata": {"HttpStatusCode": 200}}
 
 
@@ -32,21 +36,25 @@ class MachineTasks:
         access: Access,
         deployed: Deployed,
         runtime: LambdaRuntime,
+        faults: Faults,
+        clock: VirtualClock,
         sns: "Callable[[Session], SNSClient]",
     ) -> None:
         self._machine = machine
         self._access = access
         self._deployed = deployed
         self._runtime = runtime
+        self._faults = faults
+        self._clock = clock
         self._sns = sns
-        self._integrations: dict[str, Callable[[JsonObject], Json]] = {
+        self._integrations: dict[str, Callable[[JsonObject, str], Json]] = {
             "arn:aws:states:::lambda:invoke": self._invoke,
             "arn:aws:states:::sns:publish": self._publish,
         }
 
-    def run(self, resource: str, arguments: Json) -> Json:
+    def run(self, resource: str, arguments: Json, state: str) -> Json:
         """Return the integration's result; raises StateError with the names that Step Functions gives."""
-        return self._integrations[resource](as_object(arguments, "Arguments"))
+        return self._integrations[resource](as_object(arguments, "Arguments"), state)
 
     def check_child_executions_allowed(self) -> None:
         """Raise StateError States.Permissions unless the role may start executions of its own machine."""
@@ -58,7 +66,7 @@ class MachineTasks:
     def _session(self) -> Session:
         return self._access.session(self._machine.role_arn, self._machine.name[:64], "states", self._machine.arn)
 
-    def _invoke(self, arguments: JsonObject) -> Json:
+    def _invoke(self, arguments: JsonObject, state: str) -> Json:
         unknown = arguments.keys() - {"FunctionName", "Payload"}
         if unknown:
             raise runtime_error(f"lambda:invoke: the rehearsal does not support {', '.join(sorted(unknown))}")
@@ -73,7 +81,7 @@ class MachineTasks:
         if function is None:
             raise StateError("Lambda.ResourceNotFoundException", f"Function not found: {arn}")
         try:
-            answer = self._runtime.invoke(function, arguments.get("Payload", {}))
+            answer = self._runtime.invoke(function, arguments.get("Payload", {}), state)
         except ThrottledError as error:
             raise StateError("Lambda.TooManyRequestsException", str(error)) from error
         payload: Json = json.loads(answer.payload)
@@ -81,7 +89,23 @@ class MachineTasks:
             raise StateError(str(as_object(payload, "error")["errorType"]), answer.payload)
         return {"ExecutedVersion": function.version, "Payload": payload, "StatusCode": 200, **_OK}
 
-    def _publish(self, arguments: JsonObject) -> Json:
+    def _publish(self, arguments: JsonObject, state: str) -> Json:
+        call = TaskCall(PUBLISH, arguments, state)
+        try:
+            self._faults.before_call(call)
+            answer = self._publish_once(arguments)
+            self._faults.after_call(call)
+        except Twice:
+            self._publish_once(arguments)
+            return self._publish_once(arguments)
+        except Hang:
+            self._clock.sleep(_HANGS_SECONDS)
+            raise StateError("States.TaskFailed", "no answer came") from None
+        except FunctionFault as fault:
+            raise StateError(f"SNS.{fault.error_type}", str(fault)) from fault
+        return answer
+
+    def _publish_once(self, arguments: JsonObject) -> Json:
         message = arguments["Message"]
         texts = {name: str(value) for name, value in arguments.items() if name != "Message"}
         unknown = texts.keys() - {"TopicArn", "Subject"}

@@ -82,7 +82,7 @@ class Script:
         self._clock = clock
         self._answers = {name: list(answer) if isinstance(answer, list) else answer for name, answer in answers.items()}
 
-    def run(self, resource: str, arguments: Json) -> Json:
+    def run(self, resource: str, arguments: Json, _: str) -> Json:
         called = as_object(arguments, resource)
         if resource.endswith("sns:publish"):
             answer = self._next("topic")

@@ -24,7 +24,7 @@ class TasksInMemory:
         self._answer = answer
         self.children_allowed: Callable[[], None] = lambda: None
 
-    def run(self, resource: str, arguments: Json) -> Json:
+    def run(self, resource: str, arguments: Json, _: str) -> Json:
         assert resource == INVOKE
         payload = as_object(as_object(arguments, "Arguments")["Payload"], "Payload")
         return {"Payload": self._answer(payload)}

@@ -14,7 +14,7 @@ from customization.json_types import Json, JsonObject, as_object
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded import moto_services, workers
 from rehearsal.embedded.aws import EmbeddedAws
-from rehearsal.embedded.faults import FunctionFault, Hang, Kill, Throttle
+from rehearsal.embedded.faults import FunctionFault, Hang, Kill, TaskCall, Throttle
 from rehearsal.embedded.template_check import UnsupportedTemplateError
 from tests.unit.assembly_harness import allow, arn, definition, function, imported, invoke, pipeline, role, write
 
@@ -48,12 +48,12 @@ class Broken:
         self.after: list[FunctionFault] = []
         self.functions: list[str] = []
 
-    def before_invoke(self, function: str, _: Json) -> None:
-        self.functions.append(function)
+    def before_call(self, call: TaskCall) -> None:
+        self.functions.append(call.function)
         if self.before:
             raise self.before.pop(0)
 
-    def after_invoke(self, *_: object) -> None:
+    def after_call(self, _: TaskCall) -> None:
         if self.after:
             raise self.after.pop(0)
 

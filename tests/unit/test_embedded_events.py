@@ -12,7 +12,7 @@ from customization.json_types import Json, JsonObject, as_object
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded.aws import EmbeddedAws
 from rehearsal.embedded.event_patterns import matches, pattern_problems, target_input
-from rehearsal.embedded.faults import FunctionFault, Throttle
+from rehearsal.embedded.faults import FunctionFault, TaskCall, Throttle
 from tests.unit.assembly_harness import allow, arn, function, imported, invoke, pipeline, ref, role, write
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class Faults:
         self.payloads: list[Json] = []
         self.fail: list[FunctionFault] = []
 
-    def before_invoke(self, _: str, payload: Json) -> None:
-        self.payloads.append(payload)
+    def before_call(self, call: TaskCall) -> None:
+        self.payloads.append(call.payload)
         if self.fail:
             raise self.fail.pop(0)
 
-    def after_invoke(self, *_: object) -> None:
+    def after_call(self, _: TaskCall) -> None:
         pass
 
 

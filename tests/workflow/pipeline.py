@@ -10,7 +10,7 @@ from boto3.dynamodb.types import TypeDeserializer
 from customization.json_types import Json, JsonObject, as_list, as_object
 from rehearsal.bedrock.faults import parse_fault
 from rehearsal.clock import Signal
-from rehearsal.embedded.faults import FunctionFault
+from rehearsal.embedded.faults import FunctionFault, TaskCall
 from rehearsal.embedded.states.history import Happening
 from rehearsal.run import Rehearsal, Setting
 from tests.workflow import data
@@ -25,7 +25,7 @@ _LONGEST_WAIT = timedelta(days=3).total_seconds()
 
 
 class FunctionFaults:
-    """Breaks calls of functions, once a test says which."""
+    """Breaks calls of functions and states, once a test says which."""
 
     def __init__(self) -> None:
         self.clear()
@@ -33,33 +33,44 @@ class FunctionFaults:
     def clear(self) -> None:
         self._before: FunctionFault | None = None
         self._after: FunctionFault | None = None
+        self._do: Callable[[], None] | None = None
         self.broken: list[str] = []
 
     def strike(
         self,
-        *functions: str,
+        *places: str,
         before: FunctionFault | None = None,
         after: FunctionFault | None = None,
+        do: Callable[[], None] | None = None,
         times: int = 1,
         only: Callable[[JsonObject], bool] = lambda _: True,
     ) -> None:
-        """Break so many calls of each of `functions`, all functions when none is named, whose payload `only` takes."""
-        self._before, self._after, self._times = before, after, times
-        self._functions, self._only = functions, only
+        """Break so many calls of each of `places`, functions or states, whose payload `only` takes; all when none.
 
-    def before_invoke(self, function: str, payload: Json, /) -> None:
-        if self._before and self._strikes(function, payload):
+        `do` is done after the work of such a call, before its answer is known.
+        """
+        self._before, self._after, self._do, self._times = before, after, do, times
+        self._places, self._only = places, only
+
+    def before_call(self, call: TaskCall, /) -> None:
+        if self._before and self._strikes(call):
             raise self._before
 
-    def after_invoke(self, function: str, payload: Json, _: str, /) -> None:
-        if self._after and self._strikes(function, payload):
-            raise self._after
+    def after_call(self, call: TaskCall, /) -> None:
+        if (self._after or self._do) and self._strikes(call):
+            if self._do:
+                self._do()
+            if self._after:
+                raise self._after
 
-    def _strikes(self, function: str, payload: Json) -> bool:
-        is_meant = not self._functions or function in self._functions
-        if not is_meant or self.broken.count(function) >= self._times or not self._only(as_object(payload, function)):
+    def _strikes(self, call: TaskCall) -> bool:
+        place = next((place for place in self._places if place in {call.function, call.state}), None)
+        if self._places and place is None:
             return False
-        self.broken.append(function)
+        place = place or call.function
+        if self.broken.count(place) >= self._times or not self._only(as_object(call.payload, call.function)):
+            return False
+        self.broken.append(place)
         return True
 
 

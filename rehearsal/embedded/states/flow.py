@@ -21,8 +21,8 @@ _NOT_IN_ALL = (_NEVER_CAUGHT, "States.DataLimitExceeded")
 class Tasks(Protocol):
     """What the machine's role may do outside the machine."""
 
-    def run(self, resource: str, arguments: Json) -> Json:
-        """Return the result of an integration such as arn:aws:states:::lambda:invoke; raises StateError."""
+    def run(self, resource: str, arguments: Json, state: str, /) -> Json:
+        """Return the result of an integration such as arn:aws:states:::lambda:invoke for a state; raises StateError."""
 
     def check_child_executions_allowed(self) -> None:
         """Raise StateError unless the role may start child executions of its own machine."""

@@ -37,7 +37,7 @@ def _run_task(run: Interpreter, name: str, state: JsonObject, value: Json) -> Js
     history = run.around.history
     history.add("TaskScheduled", ("taskScheduledEventDetails", {**kind, "parameters": encode(arguments)}))
     history.add("TaskStarted", ("taskStartedEventDetails", kind))
-    attempt = _Attempt(run, resource, arguments)
+    attempt = _Attempt(run, name, resource, arguments)
     if not attempt.finished_within(seconds):
         history.add("TaskTimedOut", ("taskTimedOutEventDetails", {**kind, "error": "States.Timeout"}))
         raise StateError("States.Timeout", None)
@@ -52,8 +52,9 @@ def _run_task(run: Interpreter, name: str, state: JsonObject, value: Json) -> Js
 class _Attempt:
     """A call that goes on in its own thread, so that a timeout or StopExecution need not wait for it."""
 
-    def __init__(self, run: Interpreter, resource: str, arguments: Json) -> None:
+    def __init__(self, run: Interpreter, state: str, resource: str, arguments: Json) -> None:
         self._run = run
+        self._state = state
         self._resource = resource
         self._arguments = arguments
         self._finished: Signal = run.around.control.clock.signal(f"{resource} in {run.around.execution_arn}")
@@ -67,7 +68,7 @@ class _Attempt:
 
     def _call(self) -> None:
         try:
-            self.result = self._run.around.tasks.run(self._resource, self._arguments)
+            self.result = self._run.around.tasks.run(self._resource, self._arguments, self._state)
         except StateError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001  a fault of the emulator must end the execution, not hang it
