@@ -110,7 +110,7 @@ class TaskFunction(Construct):
             )
 
     def _build_role(self, grants: tuple[Grant, ...], common: Common) -> iam.Role:
-        grants = (*grants, common.grants.key_for(grants))
+        grants = (*grants, *common.grants.key_for(grants))
         statements = [grant.statement() for grant in grants]
         role = iam.Role(
             self,

@@ -22,8 +22,19 @@ _LISTS = (
     "bedrock:ListCustomModelDeployments",
     "bedrock:ListProvisionedModelThroughputs",
 )
-_ACCOUNT = ("bedrock:GetFoundationModelAvailability", "servicequotas:GetServiceQuota")
-_ENCRYPTED_SERVICES = ("s3", "dynamodb", "sns", "sqs")
+# "Model units, with no commitment, across custom models" (AWS General Reference, Bedrock quotas)
+_MODEL_UNITS_QUOTA = "L-BE77399C"
+# What a service does with the key of what is encrypted in the name of its caller, by the service's own guide: who puts
+# a table to use decrypts its table key, for writing too, and a multipart upload decrypts as well as encrypts
+_READ, _WRITE = frozenset({"Decrypt"}), frozenset({"Decrypt", "GenerateDataKey"})
+_KEY_USES = {
+    "s3:GetObject": _READ,
+    "s3:GetObjectVersion": _READ,
+    "s3:PutObject": _WRITE,
+    "dynamodb": _READ,
+    "sns": _WRITE,
+    "sqs": _WRITE,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +64,13 @@ class Grants:
         self._exports = exports
         self._topic_arn = topic_arn
 
-    def read_data(self, *names: str, versions: bool = False) -> Grant:
-        """Read files below incoming/, the pinned versions of them with `versions`."""
-        actions = ("s3:GetObject", "s3:GetObjectVersion") if versions else ("s3:GetObject",)
-        return self._objects(self._exports.data_bucket_arn, actions, [f"incoming/*{name}" for name in names])
+    def read_data(self, name: str = "") -> Grant:
+        """Read the newest version of what lies below incoming/."""
+        return self._objects(self._exports.data_bucket_arn, ("s3:GetObject",), (f"incoming/*{name}",))
+
+    def read_pinned_data(self) -> Grant:
+        """Read the versions that a plan has pinned."""
+        return self._objects(self._exports.data_bucket_arn, ("s3:GetObjectVersion",), ("incoming/*",))
 
     def list_data(self) -> Grant:
         return _list(self._exports.data_bucket_arn, ("incoming/*",))
@@ -69,8 +83,11 @@ class Grants:
         return self._objects(self._exports.artifact_bucket_arn, ("s3:GetObject",), keys)
 
     def write(self, *keys: str) -> Grant:
-        actions = ("s3:PutObject", "s3:AbortMultipartUpload")
-        return self._objects(self._exports.artifact_bucket_arn, actions, keys)
+        return self._objects(self._exports.artifact_bucket_arn, ("s3:PutObject",), keys)
+
+    def abort_writing(self, *keys: str) -> Grant:
+        """Drop the parts of a large file whose writing failed; nobody could see them, and they would be billed."""
+        return self._objects(self._exports.artifact_bucket_arn, ("s3:AbortMultipartUpload",), keys)
 
     def list_artifacts(self, *prefixes: str) -> Grant:
         return _list(self._exports.artifact_bucket_arn, prefixes)
@@ -95,7 +112,7 @@ class Grants:
         return Grant(actions=("sns:Publish",), resources=(self._topic_arn,))
 
     def bedrock(self, *operations: str, on: tuple[str, ...], only_own: bool = False) -> Grant:
-        """Call Bedrock `on` kinds of resources; with `only_own` only on those that bear this deployment's tag."""
+        """Call Bedrock with any of `on`, kinds of resources; with `only_own` only where this deployment's tag is."""
         own = {"StringEquals": {"aws:ResourceTag/deployment": self._exports.deployment_id}}
         return Grant(
             actions=tuple(f"bedrock:{operation}" for operation in operations),
@@ -111,15 +128,27 @@ class Grants:
         grant = self.bedrock("InvokeModel", on=("inference-profile", *_SERVED))
         return replace(grant, resources=(*grant.resources, everywhere))
 
-    def look_at_served(self, *kinds: str) -> Grant:
-        return self.bedrock(*(f"Get{_SERVED[kind]}" for kind in kinds), on=kinds)
+    def look_at_served(self, *kinds: str) -> tuple[Grant, ...]:
+        return tuple(self.bedrock(f"Get{_SERVED[kind]}", on=(kind,)) for kind in kinds)
 
     def read_tags(self, *kinds: str) -> Grant:
         return self.bedrock("ListTagsForResource", on=kinds)
 
+    def tag_new(self, *kinds: str) -> Grant:
+        """Put tags on what is being made: this deployment's, and never on what bears another deployment's.
+
+        Whoever could tag anything could make it deletable, since deletes go by that tag.
+        """
+        own = self._exports.deployment_id
+        conditions = {
+            "StringEquals": {"aws:RequestTag/deployment": own},
+            "StringEqualsIfExists": {"aws:ResourceTag/deployment": own},
+        }
+        return replace(self.bedrock("TagResource", on=kinds), conditions=conditions)
+
     def release_served(self, *kinds: str) -> tuple[Grant, ...]:
-        delete = self.bedrock(*(f"Delete{_SERVED[kind]}" for kind in kinds), on=kinds, only_own=True)
-        return (self.look_at_served(*kinds), delete)
+        deletes = (self.bedrock(f"Delete{_SERVED[kind]}", on=(kind,), only_own=True) for kind in kinds)
+        return (*self.look_at_served(*kinds), *deletes)
 
     def release_models(self) -> tuple[Grant, ...]:
         return (
@@ -141,6 +170,10 @@ class Grants:
             reason="These actions have no resource type in IAM.",
             limits="they list or look up, or send traces, and change nothing.",
         )
+
+    def read_model_units_quota(self) -> Grant:
+        quota = self._stack.format_arn(service="servicequotas", resource="bedrock", resource_name=_MODEL_UNITS_QUOTA)
+        return Grant(actions=("servicequotas:GetServiceQuota",), resources=(quota,))
 
     def model_parameters(self, *operations: str) -> Grant:
         path = f"{self._stage}/{self._exports.deployment_id}/datasets/*"
@@ -167,11 +200,15 @@ class Grants:
             conditions={"StringEquals": {"kms:ViaService": services}},
         )
 
-    def key_for(self, grants: tuple[Grant, ...]) -> Grant:
-        """Use the key for whatever encrypted resources `grants` reach."""
-        services = {action.partition(":")[0] for grant in grants for action in grant.actions}
-        via = tuple(service for service in _ENCRYPTED_SERVICES if service in services)
-        return self.key("Decrypt", "GenerateDataKey", via=via)
+    def key_for(self, grants: tuple[Grant, ...]) -> tuple[Grant, ...]:
+        """Use the key for whatever encrypted resources `grants` reach, in a statement for each way of using it."""
+        uses: dict[str, frozenset[str]] = {}
+        for action in (action for grant in grants for action in grant.actions):
+            service = action.partition(":")[0]
+            use = _KEY_USES.get(action) or _KEY_USES.get(service) or frozenset()
+            uses[service] = uses.get(service, frozenset()) | use
+        ways = {way: tuple(service for service in uses if uses[service] == way) for way in (_READ, _WRITE)}
+        return tuple(self.key(*sorted(way), via=via) for way, via in ways.items() if via)
 
     def _objects(self, bucket_arn: str, actions: tuple[str, ...], keys: "list[str] | tuple[str, ...]") -> Grant:
         return Grant(
@@ -213,7 +250,8 @@ def _intake(g: Grants) -> dict[str, tuple[Grant, ...]]:
         ),
         "plan_run": (
             g.list_data(),
-            g.read_data("", versions=True),
+            g.read_data(),
+            g.read_pinned_data(),
             g.list_artifacts("runs/*"),
             g.read("runs/*/manifest.json"),
             g.write("runs/*/manifest.json"),
@@ -230,16 +268,18 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.bedrock("GetFoundationModel", on=("foundation-model",)),
             g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
             g.bedrock("GetCustomModel", on=("custom-model",)),
-            g.look_at_served(*_SERVED),
+            *g.look_at_served(*_SERVED),
             g.read_tags("model-customization-job", *_SERVED),
-            g.unscoped(*_LISTS, "bedrock:ListCustomModels", *_ACCOUNT),
+            g.unscoped(*_LISTS, "bedrock:ListCustomModels", "bedrock:GetFoundationModelAvailability"),
+            g.read_model_units_quota(),
             g.runs("UpdateItem"),
         ),
         "prepare_dataset": (
             *g.plan(),
             g.list_data(),
-            g.read_data("", versions=True),
+            g.read_pinned_data(),
             g.write("runs/*/data/*", "runs/*/estimate.json"),
+            g.abort_writing("runs/*/data/*"),
             g.runs("UpdateItem"),
         ),
         "is_within_budget": (
@@ -257,7 +297,7 @@ def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.plan(),
             g.read("runs/*/data/files.json"),
             g.bedrock("CreateModelCustomizationJob", on=("foundation-model", *model, *job)),
-            g.bedrock("TagResource", on=(*model, *job)),
+            g.tag_new(*model, *job),
             g.bedrock("GetModelCustomizationJob", on=job),
             g.read_tags(*job),
             g.bedrock("GetCustomModel", on=model),
@@ -288,21 +328,21 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "create_model_deployment": (
             *g.plan(),
             g.bedrock("CreateCustomModelDeployment", on=model),
-            g.bedrock("TagResource", on=deployment),
+            g.tag_new(*deployment),
             *g.release_served(*deployment),
             decrypt_model,
             g.leases("PutItem"),
         ),
-        "poll_model_deployment": (*g.plan(), g.look_at_served(*deployment)),
+        "poll_model_deployment": (*g.plan(), *g.look_at_served(*deployment)),
         "create_provisioned_throughput": (
             *g.plan(),
             g.bedrock("CreateProvisionedModelThroughput", on=(*model, "foundation-model")),
-            g.bedrock("TagResource", on=throughput),
+            g.tag_new(*throughput),
             *g.release_served(*throughput),
             decrypt_model,
             g.leases("PutItem"),
         ),
-        "poll_provisioned_throughput": (*g.plan(), g.look_at_served(*throughput)),
+        "poll_provisioned_throughput": (*g.plan(), *g.look_at_served(*throughput)),
     }
 
 
@@ -328,10 +368,9 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "publish_report": (
             *g.plan(),
             g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
-            g.list_artifacts("runs/*"),
             g.write("runs/*/report.html", "runs/*/report.json"),
             g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
-            g.look_at_served(*_SERVED),
+            *g.look_at_served(*_SERVED),
             g.runs("UpdateItem"),
             g.leases("Scan"),
         ),
@@ -349,7 +388,7 @@ def _promotion(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "change_model_in_use": (
             *g.plan(),
             g.bedrock("GetCustomModel", on=("custom-model",)),
-            g.look_at_served(*_SERVED),
+            *g.look_at_served(*_SERVED),
             g.model_parameters("PutParameter"),
             g.runs("PutItem"),
             g.leases("UpdateItem"),

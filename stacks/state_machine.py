@@ -318,12 +318,12 @@ class CustomizationStateMachine(Construct):
     def _allow_map_runs(self) -> None:
         """Let the machine start and follow the children of its distributed maps."""
         statements = [
+            # Resources as in the Step Functions guide, "IAM policies for Distributed Map"
             iam.PolicyStatement(actions=["states:StartExecution"], resources=[self.state_machine.state_machine_arn]),
             iam.PolicyStatement(
-                actions=["states:DescribeExecution", "states:StopExecution", "states:RedriveExecution"],
-                # Step Functions guide, "IAM policies for Distributed Map", names the first for looking and stopping
-                resources=[self._execution_arns(":*"), self._execution_arns("/*:*")],
+                actions=["states:DescribeExecution", "states:StopExecution"], resources=[self._execution_arns(":*")]
             ),
+            iam.PolicyStatement(actions=["states:RedriveExecution"], resources=[self._execution_arns("/*:*")]),
         ]
         # CDK's own goes nowhere, since the role takes no additions, but the rule packs would look at it
         self.state_machine.node.try_remove_child("DistributedMapPolicy")

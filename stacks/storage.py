@@ -13,6 +13,9 @@ from constructs import Construct
 from stacks.config import DeploymentConfig
 from stacks.nag import acknowledge, acknowledge_wildcards
 
+# Bedrock guide, "Encryption of custom models": what the role of a job does with the key of the model
+_MODEL_KEY_ACTIONS = ["kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StorageExports:
@@ -112,7 +115,7 @@ class StorageStack(Stack):
             _key_statement(
                 "CustomizationRole",
                 iam.ArnPrincipal(self.customization_role.role_arn),
-                ["kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"],
+                _MODEL_KEY_ACTIONS,
                 {"StringEquals": {"kms:ViaService": f"bedrock.{self.region}.amazonaws.com"}},
             ),
         ]
@@ -187,16 +190,12 @@ class StorageStack(Stack):
         """Give the customization role what Bedrock's guide lists: prepared files to read, its own folders to write."""
         bucket = self.artifact_bucket
         prepared, output = bucket.arn_for_objects("runs/*/data/*"), bucket.arn_for_objects("runs/*/bedrock/*")
-        via = {"kms:ViaService": [f"{service}.{self.region}.amazonaws.com" for service in ("bedrock", "s3")]}
         statements = [
             iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket.bucket_arn]),
             iam.PolicyStatement(actions=["s3:GetObject"], resources=[prepared]),
             iam.PolicyStatement(actions=["s3:GetObject", "s3:PutObject"], resources=[output]),
-            iam.PolicyStatement(
-                actions=["kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"],
-                resources=[self.key.key_arn],
-                conditions={"StringEquals": via},
-            ),
+            self._key_through("s3", ["kms:Decrypt", "kms:GenerateDataKey"]),
+            self._key_through("bedrock", _MODEL_KEY_ACTIONS),
         ]
         # A policy of its own: inside the role it would close a circle of role, key and bucket
         policy = iam.Policy(self, "CustomizationPolicy", roles=[self.customization_role], statements=statements)
@@ -206,6 +205,13 @@ class StorageStack(Stack):
             reason="One role serves every run, and a run's folder is named when it starts.",
             limits="reading is limited to prepared files and Bedrock's own output, writing to that output, and only "
             "customization jobs of this account may assume the role.",
+        )
+
+    def _key_through(self, service: str, actions: list[str]) -> iam.PolicyStatement:
+        return iam.PolicyStatement(
+            actions=actions,
+            resources=[self.key.key_arn],
+            conditions={"StringEquals": {"kms:ViaService": f"{service}.{self.region}.amazonaws.com"}},
         )
 
     def _export(self) -> StorageExports:

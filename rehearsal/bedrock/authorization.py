@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from customization.json_types import JsonObject
+from customization.json_types import JsonObject, as_list, as_object
 from rehearsal.bedrock.account import Account
 from rehearsal.bedrock.base_models import PROFILE_PREFIX, PROFILE_REGIONS, BaseModels, foundation_id
 from rehearsal.bedrock.errors import ServiceError
@@ -36,6 +36,19 @@ _IDENTIFIERS = {
     "UntagResource": ("resourceARN", ""),
     "ListTagsForResource": ("resourceARN", ""),
 }
+
+
+_TAG_LISTS = ("tags", "jobTags", "customModelTags")
+
+
+def request_tags(request: Request) -> dict[str, str]:
+    """Return the tags that stand in every list of tags of a request."""
+    lists = [
+        {(str(tag["key"]), str(tag["value"])) for tag in (as_object(item, name) for item in as_list(tags, name))}
+        for name, tags in request.parameters.items()
+        if name in _TAG_LISTS
+    ]
+    return dict(set.intersection(*lists)) if lists else {}
 
 
 class Authorization:

@@ -40,6 +40,11 @@ class ServiceQuotas:
         del resource_arn
         return {}
 
+    def request_tags(self, method: str, path: str, query_string: str, body: bytes) -> Mapping[str, str]:
+        """Return none: nothing is made here."""
+        del method, path, query_string, body
+        return {}
+
 
 def _refusal(message: str) -> tuple[int, Mapping[str, str], bytes]:
     return 400, _JSON, json.dumps({"__type": "NoSuchResourceException", "message": message}).encode()

@@ -9,7 +9,7 @@ from botocore.model import OperationModel
 from customization.catalogue import Catalogue
 from customization.money import PriceBook
 from rehearsal.bedrock.account import Account
-from rehearsal.bedrock.authorization import Authorization, Permission
+from rehearsal.bedrock.authorization import Authorization, Permission, request_tags
 from rehearsal.bedrock.base_models import BaseModels
 from rehearsal.bedrock.custom_models import CustomModels, Tags
 from rehearsal.bedrock.customization_jobs import CustomizationJobs
@@ -152,16 +152,29 @@ class BedrockService:
 
         An unknown or malformed call needs nothing: `handle` refuses it.
         """
-        found = find_operation(method, path)
-        if found is None or found[0].name not in self._handlers:
-            return []
-        try:
-            request = parse_request(found[0], found[1], query_string, {}, body)
-        except ServiceError:
+        request = self._parsed(method, path, query_string, body)
+        if request is None:
             return []
         with self._account.lock:
             self._jobs.settle(self._clock.now())
             return self._authorization.needed(request)
+
+    def request_tags(self, method: str, path: str, query_string: str, body: bytes) -> dict[str, str]:
+        """Return the tags that a call asks for, for conditions on aws:RequestTag: those in each of its lists of tags.
+
+        A customization job has two lists, and no source says how both make one condition key.
+        """
+        request = self._parsed(method, path, query_string, body)
+        return {} if request is None else request_tags(request)
+
+    def _parsed(self, method: str, path: str, query_string: str, body: bytes) -> Request | None:
+        found = find_operation(method, path)
+        if found is None or found[0].name not in self._handlers:
+            return None
+        try:
+            return parse_request(found[0], found[1], query_string, {}, body)
+        except ServiceError:
+            return None
 
     def tags(self, resource_arn: str) -> dict[str, str]:
         """Return the tags of a resource, for conditions on aws:ResourceTag; none for an unknown resource."""

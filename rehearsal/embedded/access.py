@@ -1,8 +1,8 @@
 """Enforces IAM for the sessions of roles, and records every call; whoever is no such session is the deployer."""
 
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from rehearsal.embedded.deployed import Deployed
 from rehearsal.embedded.moto_services import MotoServices, Session
@@ -20,12 +20,13 @@ _ALWAYS_ALLOWED = ("sts:GetCallerIdentity",)
 
 @dataclass(frozen=True)
 class Call:
-    """One permission that a role's session needed."""
+    """One permission that a role's session needed; `context` holds the condition keys known about it."""
 
     role: str
     action: str
     resource: str
     allowed: bool
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 class AccessDeniedError(Exception):
@@ -79,7 +80,7 @@ class Access:
             of_bucket = evaluate([self._deployed.bucket_policies[bucket]], demand, session.role_arn)
             if of_bucket.allowed or of_bucket.denied:
                 verdict = of_bucket
-        self.calls.append(Call(session.role_arn, demand.action, demand.resource, verdict.allowed))
+        self.calls.append(Call(session.role_arn, demand.action, demand.resource, verdict.allowed, demand.context))
         if not verdict.allowed:
             account, role = session.role_arn.split(":")[4], session.role_arn.rsplit("/", 1)[-1]
             raise AccessDeniedError(

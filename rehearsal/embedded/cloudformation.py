@@ -89,6 +89,7 @@ class Recorder:
             "AWS::DynamoDB::Table": self._table_key,
             "AWS::S3::Bucket": self._bucket,
             "AWS::SNS::Topic": self._topic_key,
+            "AWS::SQS::Queue": self._queue_key,
         }
 
     def record(self, resource: Resource) -> RecordedResource | None:
@@ -206,6 +207,11 @@ class Recorder:
         if "KMSMasterKeyId" in encryption:
             arn = self._deployed.place.arn("dynamodb", f"table/{reference}")
             self._deployed.keys[arn] = str(encryption["KMSMasterKeyId"])
+
+    def _queue_key(self, resource: Resource, reference: str) -> None:
+        if "KmsMasterKeyId" in resource.properties:
+            arn = self._deployed.place.arn("sqs", reference.rsplit("/", 1)[-1])
+            self._deployed.keys[arn] = str(resource.properties["KmsMasterKeyId"])
 
     def _topic_key(self, resource: Resource, reference: str) -> None:
         if "KmsMasterKeyId" in resource.properties:

@@ -61,6 +61,9 @@ class Application(Protocol):
     def tags(self, resource_arn: str, /) -> Mapping[str, str]:
         """Return the tags of a resource, for conditions on aws:ResourceTag; none for an unknown resource."""
 
+    def request_tags(self, method: str, path: str, query_string: str, body: bytes, /) -> Mapping[str, str]:
+        """Return the tags that a call puts on what it makes, for conditions on aws:RequestTag."""
+
 
 @dataclass(frozen=True)
 class Notification:
@@ -161,8 +164,12 @@ class Front:
         application = self._services.applications.get(request.service)
         if application is None:
             return demands(request, self._services.place)
-        needed = application.authorization(request.method, request.path, request.query_string, request.body)
-        return [Demand(action, arn, self._context(request.service, application, arn)) for action, arn in needed]
+        call = (request.method, request.path, request.query_string, request.body)
+        asked = {f"aws:RequestTag/{key}": value for key, value in application.request_tags(*call).items()}
+        return [
+            Demand(action, arn, asked | self._context(request.service, application, arn))
+            for action, arn in application.authorization(*call)
+        ]
 
     def _context(self, service: str, application: Application, arn: str) -> dict[str, str]:
         return {

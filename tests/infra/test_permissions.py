@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from customization.json_types import Json, JsonObject, as_object, as_text
+from customization.preconditions import MODEL_UNITS_CODE
 from customization.settings import VARIABLES, read_settings
 from tests.infra.machine import function_modules
 from tests.infra.synthesis import at, listed, resources
@@ -21,7 +22,18 @@ WITHOUT_RESOURCE = {
     "bedrock:ListCustomModels",
     "bedrock:ListCustomModelDeployments",
     "bedrock:ListProvisionedModelThroughputs",
-    "servicequotas:GetServiceQuota",
+}
+# Step Functions guide, "Using CloudWatch Logs to log execution history" and "Trace Step Functions request data"
+WATCHING = {
+    *(f"logs:{operation}LogDelivery" for operation in ("Create", "Get", "Update", "Delete")),
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
 }
 # What costs money, ends something or reaches people, and the only functions that may
 POWERS = {
@@ -46,6 +58,23 @@ POWERS = {
     "sns:Publish": {"explain_unused_upload", "release_resources", "sweep"},
     "sqs:SendMessage": {"explain_unused_upload", "sweep"},
     "states:DescribeExecution": {"poll_uploads", "plan_run", "release_resources", "sweep"},
+}
+# Service Authorization Reference. Of a job, the model and the job it makes are asked for as well
+KINDS = {
+    "bedrock:CreateModelCustomizationJob": {"foundation-model", "custom-model", "model-customization-job"},
+    "bedrock:CreateProvisionedModelThroughput": {"custom-model", "foundation-model"},
+    "bedrock:CreateCustomModelDeployment": {"custom-model"},
+    **{
+        f"bedrock:{verb}{name}": {kind}
+        for name, kind in {
+            "ModelCustomizationJob": "model-customization-job",
+            "CustomModel": "custom-model",
+            "CustomModelDeployment": "custom-model-deployment",
+            "ProvisionedModelThroughput": "provisioned-model",
+            "FoundationModel": "foundation-model",
+        }.items()
+        for verb in ("Get", "Stop", "Delete")
+    },
 }
 WRITTEN = {
     "plan_run": {"runs/*/manifest.json"},
@@ -187,6 +216,38 @@ def test_whatever_ends_or_deletes_is_bound_to_this_deployments_tag(by_function: 
                 assert statement.conditions == own, module
 
 
+def test_tags_are_put_on_new_resources_alone_and_only_this_deployments(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    own: Json = {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}
+    tagging = [found for each in by_function.values() for found in each if "bedrock:TagResource" in found.actions]
+    assert {resource.split(":")[-1] for found in tagging for resource in found.resources} == {
+        "custom-model/*",
+        "model-customization-job/*",
+        "custom-model-deployment/*",
+        "provisioned-model/*",
+    }
+    for statement in tagging:
+        assert statement.actions == ("bedrock:TagResource",)
+        assert statement.conditions == {
+            "StringEquals": {"aws:RequestTag/deployment": own},
+            "StringEqualsIfExists": {"aws:ResourceTag/deployment": own},
+        }
+
+
+def test_bedrocks_actions_are_granted_on_resources_that_they_have(by_function: dict[str, list[Statement]]) -> None:
+    for module, statements in by_function.items():
+        for statement in statements:
+            for action in (action for action in statement.actions if action in KINDS):
+                kinds = {resource.split(":")[-1].removesuffix("/*") for resource in statement.resources}
+                assert kinds == KINDS[action], (module, action)
+
+
+def test_the_one_quota_that_is_asked_for_may_be_read(by_function: dict[str, list[Statement]]) -> None:
+    quota = f"arn:aws:servicequotas:us-east-1:<AWS::AccountId>:bedrock/{MODEL_UNITS_CODE}"
+    assert Statement(("servicequotas:GetServiceQuota",), (quota,), {}) in by_function["check_preconditions"]
+
+
 def test_the_customization_role_alone_can_be_passed_and_to_bedrock_alone(
     by_function: dict[str, list[Statement]],
 ) -> None:
@@ -279,7 +340,8 @@ def test_every_function_may_use_the_key_through_the_encrypted_services_that_it_c
         services = _key_services(statements)
         assert set(services) - {"bedrock"} == called & {"s3", "dynamodb", "sns", "sqs"}, module
         for service in set(services) - {"bedrock"}:
-            assert services[service] == {"kms:Decrypt", "kms:GenerateDataKey"}
+            encrypts = service in {"sns", "sqs"} or (service == "s3" and module in WRITTEN)
+            assert services[service] == {"kms:Decrypt", *(["kms:GenerateDataKey"] if encrypts else [])}, module
 
 
 def test_who_makes_serves_or_asks_an_encrypted_model_may_use_its_key_through_bedrock(
@@ -311,9 +373,32 @@ def test_the_state_machine_calls_its_functions_and_its_topic_and_starts_itself_f
     assert all(resource.endswith(".Arn>:*") for resource in statements["lambda:InvokeFunction"].resources)
     assert statements["sns:Publish"].resources == ("<TopicBFC7AF6E>",)
     assert _key_services([statements["kms:Decrypt"]]) == {"sns": {"kms:Decrypt", "kms:GenerateDataKey"}}
-    assert len(statements["states:StartExecution"].resources) == 1
-    unscoped = {action for action, found in statements.items() if found.resources == ("*",)}
-    assert {action.partition(":")[0] for action in unscoped} == {"logs", "xray"}
+    assert {action for action, found in statements.items() if found.resources == ("*",)} == WATCHING
+    own = {action: found.resources for action, found in statements.items() if action.startswith("states:")}
+    (machine_arn,) = own.pop("states:StartExecution")
+    execution = f"arn:aws:states:us-east-1:<AWS::AccountId>:execution:{machine_arn.removesuffix('>')}.Name>"
+    assert own == {
+        "states:DescribeExecution": (f"{execution}:*",),
+        "states:StopExecution": (f"{execution}:*",),
+        "states:RedriveExecution": (f"{execution}/*:*",),
+    }
+
+
+def test_the_rule_starts_this_machine_and_nothing_else(pipeline: JsonObject) -> None:
+    (machine,) = resources(pipeline, "AWS::StepFunctions::StateMachine")
+    (role,) = [
+        name
+        for name, found in resources(pipeline, "AWS::IAM::Role").items()
+        if "events.amazonaws.com" in str(found["Properties"])
+    ]
+    assert list(_statements(pipeline, role)) == [Statement(("states:StartExecution",), (f"<{machine}>",), {})]
+
+
+def test_every_function_writes_traces(by_function: dict[str, list[Statement]]) -> None:
+    traces = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+    for module, statements in by_function.items():
+        unscoped = {action for found in statements if found.resources == ("*",) for action in found.actions}
+        assert traces <= unscoped, module
 
 
 def test_executions_are_described_of_this_machine_alone(by_function: dict[str, list[Statement]]) -> None:

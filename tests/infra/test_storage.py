@@ -173,23 +173,34 @@ def test_the_customization_role_reads_prepared_files_and_writes_its_own_folders_
     (policy,) = resources(storage, "AWS::IAM::Policy").values()
     assert at(policy, "Properties", "Roles") == [{"Ref": "CustomizationRoleE12BC787"}]
     bucket = {"Fn::GetAtt": ["ArtifactBucket7410C9EF", "Arn"]}
+    statements = listed(at(policy, "Properties", "PolicyDocument", "Statement"))
     allowed = {
-        str(at(statement, "Resource")): sorted(map(str, listed(at(statement, "Action"))))
-        for statement in listed(at(policy, "Properties", "PolicyDocument", "Statement"))
+        str(at(statement, "Resource")): sorted(map(str, listed(at(statement, "Action")))) for statement in statements[:3]
     }
     assert allowed == {
         str(bucket): ["s3:ListBucket"],
         str({"Fn::Join": ["", [bucket, "/runs/*/data/*"]]}): ["s3:GetObject"],
         str({"Fn::Join": ["", [bucket, "/runs/*/bedrock/*"]]}): ["s3:GetObject", "s3:PutObject"],
-        str(KEY): ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"],
     }
+    assert [at(statement, "Resource") for statement in statements[3:]] == [KEY, KEY]
 
 
-def test_the_customization_role_uses_the_key_through_bedrock_and_s3_only(template: Template) -> None:
-    via = {"kms:ViaService": ["bedrock.us-east-1.amazonaws.com", "s3.us-east-1.amazonaws.com"]}
-    statement = Match.object_like({"Resource": KEY, "Condition": {"StringEquals": via}})
-    document = Match.object_like({"Statement": Match.array_with([statement])})
-    template.has_resource_properties("AWS::IAM::Policy", {"PolicyDocument": document})
+def test_the_customization_role_uses_the_key_for_its_files_and_for_the_model_it_makes(storage: JsonObject) -> None:
+    (policy,) = resources(storage, "AWS::IAM::Policy").values()
+    through = {
+        str(at(statement, "Condition", "StringEquals", "kms:ViaService")): sorted(map(str, listed(at(statement, "Action"))))
+        for statement in listed(at(policy, "Properties", "PolicyDocument", "Statement"))
+        if at(statement, "Resource") == KEY
+    }
+    assert through == {
+        "s3.us-east-1.amazonaws.com": ["kms:Decrypt", "kms:GenerateDataKey"],
+        "bedrock.us-east-1.amazonaws.com": [
+            "kms:CreateGrant",
+            "kms:Decrypt",
+            "kms:DescribeKey",
+            "kms:GenerateDataKey",
+        ],
+    }
 
 
 def test_the_deployment_id_is_the_first_block_of_the_stacks_uuid(storage: JsonObject) -> None:

@@ -28,6 +28,7 @@ class Bedrock:
     def __init__(self) -> None:
         self.needs: list[tuple[str, str]] = []
         self.tagged: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
 
     def handle(self, method: str, path: str, *_: object) -> tuple[int, Mapping[str, str], bytes]:
         summary: JsonObject = {"modelDetails": {"modelArn": f"arn:{method}", "modelId": path}}
@@ -38,6 +39,9 @@ class Bedrock:
 
     def tags(self, _: str) -> Mapping[str, str]:
         return self.tagged
+
+    def request_tags(self, *_: object) -> Mapping[str, str]:
+        return self.asked
 
 
 class Broken:
@@ -347,6 +351,16 @@ def test_bedrock_is_asked_what_a_call_needs_and_tags_count_as_conditions(deploy:
     deployed.bedrock.tagged = {"deployment": "abcd"}
     found = deployed.call("bedrock", "get_foundation_model", **ask)
     assert "/foundation-models/amazon.nova-micro-v1" in str(found["output"])
+
+
+def test_tags_that_a_call_asks_for_count_as_conditions(deploy: Deploy) -> None:
+    own: JsonObject = {"Condition": {"StringEquals": {"aws:RequestTag/deployment": "abcd"}}}
+    deployed = deploy(pipeline(CALL, allow("bedrock:TagResource", "*", **own)))
+    deployed.bedrock.needs = [("bedrock:TagResource", "arn:aws:bedrock:us-east-1:123456789012:custom-model/x")]
+    for asked, status in ({}, "FAILED"), ({"deployment": "other"}, "FAILED"), ({"deployment": "abcd"}, "SUCCEEDED"):
+        deployed.bedrock.asked = asked
+        found = deployed.call("bedrock", "get_foundation_model", modelIdentifier="amazon.nova-micro-v1:0")
+        assert found["status"] == status
 
 
 def test_a_service_that_nobody_stands_in_for_is_refused_and_reported(deploy: Deploy) -> None:

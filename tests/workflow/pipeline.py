@@ -1,7 +1,8 @@
 """A rehearsed pipeline with the questions that tests ask of it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -193,10 +194,18 @@ class Pipeline(Rehearsal):
         self.finish()
 
     def skip_time(self, **amount: float) -> None:
-        """Let so much time pass without the scheduled sweeps: of days there are more than a test can wait for."""
+        """Let so much time pass without the scheduled sweeps."""
+        with self.without_sweeps():
+            self.clock.advance(timedelta(**amount).total_seconds())
+
+    @contextmanager
+    def without_sweeps(self) -> Iterator[None]:
+        """Leave the scheduled sweeps out: of days there are more than a test can wait for."""
         self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]
-        self.clock.advance(timedelta(**amount).total_seconds())
-        del self.aws._events._fire
+        try:
+            yield
+        finally:
+            del self.aws._events._fire
 
     def jobs(self) -> "list[GetModelCustomizationJobResponseTypeDef]":
         """Return every customization job that this test has created, oldest first."""
