@@ -77,6 +77,43 @@ def test_a_write_that_breaks_off_leaves_no_object_and_no_upload(gateway: Gateway
     assert gateway.artifacts.open_uploads("half") == []
 
 
+def test_an_object_whose_last_part_is_refused_leaves_no_object_and_no_upload(
+    gateway: GatewayInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off() -> None:
+        with gateway.artifacts.writer("half") as writer:
+            writer.write(b"x" * PART_BYTES)
+            monkeypatch.setattr(gateway.artifacts._client, "upload_part", refuse)
+            writer.write(b"x")
+
+    def refuse(**_: object) -> None:
+        raise refused("InternalError")
+
+    with pytest.raises(errors.ServiceUnavailable):
+        break_off()
+    assert gateway.artifacts.read_if_there("half") is None
+    assert gateway.artifacts.open_uploads("half") == []
+
+
+def test_an_object_that_is_complete_though_the_answer_was_lost_stays(
+    gateway: GatewayInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = gateway.artifacts._client.complete_multipart_upload
+
+    def lose_answer(**asked: object) -> None:
+        complete(**asked)  # type: ignore[arg-type]  # handed on as it came
+        raise refused("InternalError")
+
+    def write() -> None:
+        with gateway.artifacts.writer("whole") as writer:
+            monkeypatch.setattr(gateway.artifacts._client, "complete_multipart_upload", lose_answer)
+            writer.write(b"x" * PART_BYTES)
+
+    with pytest.raises(errors.ServiceUnavailable):
+        write()
+    assert len(gateway.artifacts.read("whole")) == PART_BYTES
+
+
 @given(value=st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), st.lists, max_leaves=5))
 def test_what_is_stored_comes_back(value: object) -> None:
     from customization.gateway.tables import _from_stored, _to_stored  # noqa: PLC0415 - private, tested as a pair

@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
+from botocore.exceptions import ClientError
+
 from customization.json_types import Json, JsonObject
 from rehearsal.embedded.faults import FunctionFault
 from rehearsal.embedded.requests import HttpAnswer
@@ -132,7 +134,7 @@ def large_file_whose_upload_breaks(pipeline: Pipeline) -> None:
     answer, aborted = pipeline.aws._moto.answer, threading.Event()
 
     def break_second_part(environ: "WSGIEnvironment") -> HttpAnswer:
-        if bucket in str(environ["PATH_INFO"]) and environ["REQUEST_METHOD"] == "DELETE":
+        if environ["REQUEST_METHOD"] == "DELETE":
             aborted.set()
         second = "partNumber=2" in str(environ["QUERY_STRING"])
         return HttpAnswer(503, {}, b"") if second and not aborted.is_set() else answer(environ)
@@ -283,19 +285,25 @@ def promoted_kept_and_withdrawn(pipeline: Pipeline) -> None:
     assert pipeline.subjects()[-1].startswith("No longer in use")
 
 
-def kept_and_tried_again_with_force(pipeline: Pipeline) -> None:
-    """What an earlier attempt still serves is known as this deployment's."""
-    fields: JsonObject = {"serving": {"keep": 48}, "budgetUsd": 300}
-    _succeed(pipeline, pipeline.run(pipeline.folder(**fields)))
-    again = pipeline.ask(pipeline.request(**fields, force=True, action="estimate"))
-    _succeed(pipeline, again, "EstimateReady")
+def _started_again(pipeline: Pipeline, state: str, mode: str) -> None:
+    """What a stopped attempt is having made is known as this deployment's, and the next one adopts it."""
+
+    def stop_and_start(execution: "Execution") -> None:
+        pipeline.stop(execution)
+        pipeline.start(pipeline.request(serving={"mode": mode}))
+
+    pipeline.interrupt(state, pipeline.folder(serving={"mode": mode}), stop_and_start)
+    row = _succeed(pipeline, pipeline.executions()[-1])
+    assert row["attempt"] == 2
+    assert pipeline.what_bills() == []
 
 
-def kept_throughput_and_tried_again_with_force(pipeline: Pipeline) -> None:
-    fields: JsonObject = {"serving": _KEPT, "budgetUsd": 300}
-    _succeed(pipeline, pipeline.run(pipeline.folder(**fields)))
-    again = pipeline.ask(pipeline.request(**fields, force=True, action="estimate"))
-    _succeed(pipeline, again, "EstimateReady")
+def started_again_while_a_deployment_is_made(pipeline: Pipeline) -> None:
+    _started_again(pipeline, "WaitForModelDeployment", "on-demand")
+
+
+def started_again_while_a_throughput_is_made(pipeline: Pipeline) -> None:
+    _started_again(pipeline, "WaitForProvisionedThroughput", "provisioned")
 
 
 def kept_throughput_is_released_when_asked(pipeline: Pipeline) -> None:
@@ -416,6 +424,28 @@ def explanation_that_fails(pipeline: Pipeline) -> None:
     _event_that_nobody_handles(pipeline, "explain_unused_upload")
 
 
+def clear(pipeline: Pipeline) -> None:
+    """Take away what a walk has left, however it ended, and begin anew."""
+    pipeline.inject()
+    pipeline.function_faults.clear()
+    pipeline.finish()
+    bedrock = pipeline.aws.session().client("bedrock")
+    for arn in pipeline.bedrock.live_resources():
+        try:
+            if ":model-customization-job/" in arn:
+                bedrock.stop_model_customization_job(jobIdentifier=arn)
+            elif ":custom-model-deployment/" in arn:
+                bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+            elif ":provisioned-model/" in arn:
+                bedrock.delete_provisioned_model_throughput(provisionedModelId=arn)
+        except ClientError as error:  # it is being made or changed
+            assert error.response["Error"]["Code"] == "ConflictException", arn
+            pipeline.pass_time(minutes=30)
+            return clear(pipeline)
+    pipeline.forget()
+    return None
+
+
 # Short ones first: a permission is tried out on the first that needs it
 PATHS: tuple[Path, ...] = (
     estimate,
@@ -446,8 +476,8 @@ PATHS: tuple[Path, ...] = (
     throughput_fails_and_the_next_attempt_adopts_the_model,
     base_model_behind_an_inference_profile,
     promoted_kept_and_withdrawn,
-    kept_and_tried_again_with_force,
-    kept_throughput_and_tried_again_with_force,
+    started_again_while_a_deployment_is_made,
+    started_again_while_a_throughput_is_made,
     kept_throughput_is_released_when_asked,
     promoted_rolled_back_and_expired,
     rolled_back_to_a_deployment_that_still_serves,

@@ -11,6 +11,7 @@ from rehearsal.embedded.access import Call
 from rehearsal.embedded.policies import Demand, evaluate
 from tests.workflow.pipeline import Pipeline
 
+MACHINE, RULE, CUSTOMIZATION_ROLE = "the state machine", "the rule", "the customization role"
 _POLICY = "Permissions"
 _VIA = "kms:ViaService"
 
@@ -102,20 +103,22 @@ def _labels(pipeline: Pipeline) -> dict[str, str]:
     """Return what stands behind each role: a function's module, or a word."""
     deployed = pipeline.aws.deployed
     labels = {function.role_arn: function.label for function in deployed.functions.values()}
-    labels |= {machine.role_arn: "the state machine" for machine in deployed.machines.values()}
-    labels |= {t.role_arn: "the rule" for rule in deployed.rules.values() for t in rule.targets if t.role_arn}
-    return {**labels, pipeline._variable("CUSTOMIZATION_ROLE_ARN"): "the customization role"}
+    labels |= {machine.role_arn: MACHINE for machine in deployed.machines.values()}
+    labels |= {t.role_arn: RULE for rule in deployed.rules.values() for t in rule.targets if t.role_arn}
+    return {**labels, pipeline._variable("CUSTOMIZATION_ROLE_ARN"): CUSTOMIZATION_ROLE}
 
 
 def _words(pipeline: Pipeline) -> list[tuple[str, str]]:
     """Return what to write for the names that change with every deployment."""
+    deployed, place = pipeline.aws.deployed, pipeline.aws.place
     variables = {"DATA_BUCKET": "data", "ARTIFACT_BUCKET": "artifacts", "RUNS_TABLE": "runs", "LEASES_TABLE": "leases"}
     names = [(pipeline._variable(variable), word) for variable, word in variables.items()]
-    names += [(function.name, function.label) for function in pipeline.aws.deployed.functions.values()]
-    names += [(f"arn:aws:logs:us-east-1:{pipeline.aws.place.account}:log-group:{f.log_group}", "its own log") for f in pipeline.aws.deployed.functions.values()]
-    names += [(machine.name, "machine") for machine in pipeline.aws.deployed.machines.values()]
-    places = [f"arn:aws:{service}:{pipeline.aws.place.region}:{pipeline.aws.place.account}:" for service in ("bedrock", "dynamodb", "kms", "lambda", "servicequotas", "sns", "sqs", "ssm", "states")]
-    return [*names, *((place, "") for place in places), ("arn:aws:s3:::", ""), ("arn:aws:bedrock:", "")]
+    names += [(pipeline._variable("KEY_ARN"), "key"), (pipeline._variable("DEPLOYMENT_ID"), "own")]
+    names += [(place.arn("logs", f"log-group:{f.log_group}"), "its own log") for f in deployed.functions.values()]
+    names += [(function.name, function.label) for function in deployed.functions.values()]
+    names += [(machine.name, "machine") for machine in deployed.machines.values()]
+    services = ("bedrock", "dynamodb", "lambda", "servicequotas", "sns", "sqs", "ssm", "states")
+    return [*names, *((place.arn(name, ""), "") for name in services), ("arn:aws:s3:::", ""), ("arn:aws:bedrock:", "")]
 
 
 def _document(permissions: list[Permission]) -> str:

@@ -70,9 +70,13 @@ class ObjectWriter:
         )
 
     def abort(self) -> None:
-        """Drop what was sent; parts of an open upload would be billed."""
-        if self._upload_id:
+        """Drop what was sent; parts of an open upload would be billed. One that is complete after all is left alone."""
+        if not self._upload_id:
+            return
+        try:
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
+        except self._client.exceptions.NoSuchUpload:
+            return
 
 
 class Objects:
@@ -170,7 +174,7 @@ class Objects:
             writer = ObjectWriter(self._client, self.bucket, key, content_type)
             try:
                 yield writer
+                writer.close()
             except BaseException:
                 writer.abort()
                 raise
-            writer.close()
