@@ -85,6 +85,15 @@ WRITTEN = {
     "publish_report": {"runs/*/report.html", "runs/*/report.json"},
 }
 
+LISTED = {
+    "poll_uploads": {"incoming/*"},
+    "plan_run": {"incoming/*", "runs/*"},
+    "prepare_dataset": {"incoming/*"},
+    "collect_training_metrics": {"runs/*"},
+    "evaluate_shard": {"answers/*"},
+    "compare_models": {"answers/*"},
+}
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -100,6 +109,10 @@ def pipeline(templates: dict[str, JsonObject]) -> JsonObject:
 
 @pytest.fixture(scope="module")
 def by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
+    return statements_by_function(pipeline)
+
+
+def statements_by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
     """Return every statement of each function's role."""
     functions = resources(pipeline, "AWS::Lambda::Function")
     return {
@@ -167,8 +180,7 @@ def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonO
         (statement,) = listed(at(role, "Properties", "AssumeRolePolicyDocument", "Statement"))
         service = as_text(at(statement, "Principal", "Service"), "service")
         trusted[service] += 1
-        if service != "lambda.amazonaws.com":
-            assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+        assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
         if service == "states.amazonaws.com":
             source = _text(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
             assert source == "arn:aws:states:us-east-1:<AWS::AccountId>:*"
@@ -299,12 +311,17 @@ def test_people_s_data_is_read_by_those_alone_who_settle_pin_or_prepare_it(
     assert readers == {"poll_uploads", "plan_run", "prepare_dataset"}
 
 
-def test_those_who_list_a_bucket_are_told_that_an_object_is_missing(by_function: dict[str, list[Statement]]) -> None:
+def test_each_function_lists_its_own_folders_and_is_told_that_an_object_is_missing(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    listed_folders: defaultdict[str, set[str]] = defaultdict(set)
     for module, statements in by_function.items():
-        for statement in statements:
-            if "s3:ListBucket" in statement.actions:
-                # Reading has no prefix: without IfExists S3 would answer 403 where nothing is
-                assert set(statement.conditions) == {"StringLikeIfExists"}, module
+        for statement in (found for found in statements if "s3:ListBucket" in found.actions):
+            # Reading has no prefix: without IfExists S3 would answer 403 where nothing is
+            assert set(statement.conditions) == {"StringLikeIfExists"}, module
+            prefixes = listed(at(statement.conditions, "StringLikeIfExists", "s3:prefix"))
+            listed_folders[module] |= {as_text(prefix, module) for prefix in prefixes}
+    assert listed_folders == LISTED
 
 
 def test_each_function_writes_to_its_own_log_group(

@@ -142,6 +142,24 @@ def test_what_cannot_be_delivered_and_what_fails_goes_to_the_queue(pipeline: Jso
     assert with_queue == {"sweep", "explain_unused_upload"}
 
 
+def test_only_the_rules_call_their_functions_and_put_events_into_the_queue(pipeline: JsonObject) -> None:
+    rules = resources(pipeline, "AWS::Events::Rule")
+    targets = {name: at(rule, "Properties", "Targets", 0, "Arn") for name, rule in rules.items()}
+    permissions = [found["Properties"] for found in resources(pipeline, "AWS::Lambda::Permission").values()]
+    assert {as_text(at(found, "Principal"), "principal") for found in permissions} == {"events.amazonaws.com"}
+    calling = {
+        as_text(at(found, "SourceArn", "Fn::GetAtt", 0), "rule"): at(found, "FunctionName") for found in permissions
+    }
+    assert calling == {name: arn for name, arn in targets.items() if "Function" in str(arn)}
+
+    (policy,) = resources(pipeline, "AWS::SQS::QueuePolicy").values()
+    statements = listed(at(policy, "Properties", "PolicyDocument", "Statement"))
+    allowed = [statement for statement in statements if at(statement, "Effect") == "Allow"]
+    assert {str(at(statement, "Principal")) for statement in allowed} == {"{'Service': 'events.amazonaws.com'}"}
+    sources = [as_object(at(statement, "Condition", "ArnEquals"), "ArnEquals") for statement in allowed]
+    assert {str(at(source, "aws:SourceArn", "Fn::GetAtt", 0)) for source in sources} == set(rules)
+
+
 def test_queue_and_topic_are_encrypted_and_refuse_plain_http(pipeline: JsonObject) -> None:
     (queue,) = resources(pipeline, "AWS::SQS::Queue").values()
     (topic,) = resources(pipeline, "AWS::SNS::Topic").values()

@@ -1,7 +1,7 @@
 """What must never be lost or read by others: the buckets, tables and the key, and the role that Bedrock trains with."""
 
 import pytest
-from aws_cdk.assertions import Match, Template
+from aws_cdk.assertions import Template
 
 from customization.json_types import Json, JsonObject
 from tests.infra.synthesis import at, listed, resources
@@ -94,6 +94,7 @@ def test_only_log_delivery_of_these_two_buckets_may_write_access_logs(storage: J
         if at(statement, "Effect") == "Allow"
     ]
     assert {str(at(statement, "Principal")) for statement in allowed} == {"{'Service': 'logging.s3.amazonaws.com'}"}
+    assert [at(statement, "Condition", "StringEquals") for statement in allowed] == [{"aws:SourceAccount": ACCOUNT}] * 2
     sources = [at(statement, "Condition", "ArnLike", "aws:SourceArn", "Fn::GetAtt", 0) for statement in allowed]
     assert sources == ["DataBucketE3889A50", "ArtifactBucket7410C9EF"]
 
@@ -175,7 +176,8 @@ def test_the_customization_role_reads_prepared_files_and_writes_its_own_folders_
     bucket = {"Fn::GetAtt": ["ArtifactBucket7410C9EF", "Arn"]}
     statements = listed(at(policy, "Properties", "PolicyDocument", "Statement"))
     allowed = {
-        str(at(statement, "Resource")): sorted(map(str, listed(at(statement, "Action")))) for statement in statements[:3]
+        str(at(statement, "Resource")): sorted(map(str, listed(at(statement, "Action"))))
+        for statement in statements[:3]
     }
     assert allowed == {
         str(bucket): ["s3:ListBucket"],
@@ -188,7 +190,9 @@ def test_the_customization_role_reads_prepared_files_and_writes_its_own_folders_
 def test_the_customization_role_uses_the_key_for_its_files_and_for_the_model_it_makes(storage: JsonObject) -> None:
     (policy,) = resources(storage, "AWS::IAM::Policy").values()
     through = {
-        str(at(statement, "Condition", "StringEquals", "kms:ViaService")): sorted(map(str, listed(at(statement, "Action"))))
+        str(at(statement, "Condition", "StringEquals", "kms:ViaService")): sorted(
+            map(str, listed(at(statement, "Action")))
+        )
         for statement in listed(at(policy, "Properties", "PolicyDocument", "Statement"))
         if at(statement, "Resource") == KEY
     }

@@ -15,7 +15,9 @@ from rehearsal.run import Setting
 from rehearsal.synthesis import synthesize
 from tests.workflow.pipeline import FunctionFaults, Pipeline
 
-pytest.register_assert_rewrite("tests.workflow.checks")
+pytest.register_assert_rewrite(
+    "tests.workflow.checks", "tests.workflow.paths_of_models", "tests.workflow.paths_of_runs"
+)
 
 TODAY = date(2026, 11, 22)
 # A base model that can be customized in the Region, as the settings demand.

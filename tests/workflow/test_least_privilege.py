@@ -22,8 +22,8 @@ UNSEEN = {
     rf"{MACHINE}: (logs:\w+|xray:\w+) \*": "Step Functions itself delivers logs and traces",
     rf"{MACHINE}: states:(Describe|Stop|Redrive)Execution .*": "Step Functions itself follows the children of its maps",
     rf"{CUSTOMIZATION_ROLE}: kms:\w+ key via bedrock": "Bedrock itself encrypts the model that a job makes",
-    rf"{CUSTOMIZATION_ROLE}: s3:GetObject artifacts/runs/\*/bedrock/\*": "Bedrock's guide asks for it: the stand-in does "
-    "not read what it has written",
+    rf"{CUSTOMIZATION_ROLE}: s3:GetObject artifacts/runs/\*/bedrock/\*": "Bedrock's guide asks for it; the stand-in "
+    "does not read what it has written",
     r"create_provisioned_throughput: bedrock:CreateProvisionedModelThroughput us-east-1::foundation-model/\*": "the "
     "Service Authorization Reference requires it beside the custom model, and does not say when it is looked at",
 }
