@@ -79,7 +79,10 @@ class Permissions:
             self._write(arn, self._of_role[arn])
 
     def _write(self, arn: str, permissions: list[Permission]) -> None:
-        self._iam.put_role_policy(RoleName=_name(arn), PolicyName=_POLICY, PolicyDocument=_document(permissions))
+        if permissions:
+            self._iam.put_role_policy(RoleName=_name(arn), PolicyName=_POLICY, PolicyDocument=_document(permissions))
+        else:
+            self._iam.delete_role_policy(RoleName=_name(arn), PolicyName=_POLICY)
 
     def _split(self, arn: str, document: str) -> Iterator[Permission]:
         for item in _listed(as_object(json.loads(document), "policy")["Statement"]):
