@@ -29,8 +29,8 @@ UNSEEN = {
 }
 # What is done without, by design
 SPARED = {
-    r"check_preconditions: servicequotas:GetServiceQuota bedrock/L-BE77399C": "a quota that cannot be read is not checked "
-    "beforehand: Bedrock refuses what is above it"
+    r"check_preconditions: servicequotas:GetServiceQuota bedrock/L-BE77399C": "a quota that cannot be read is not "
+    "checked beforehand: Bedrock refuses what is above it"
 }
 _MOST_WALKS = 4
 
@@ -103,8 +103,8 @@ def _used(walks: list[Walk]) -> set[Permission]:
 
 def _is_missed(pipeline: Pipeline, permissions: Permissions, walks: list[Walk], taken: Permission) -> bool:
     """Return whether a path that needs the permission ends otherwise without it, or has a problem to report."""
-    needing = [walk.path for walk in walks if taken in walk.used][:_MOST_WALKS]
-    return any(_ends_otherwise(pipeline, permissions, path, taken) for path in needing)
+    needing = [walk.path for walk in walks if taken in walk.used]
+    return any(_ends_otherwise(pipeline, permissions, path, taken) for path in [*needing, *needing][:_MOST_WALKS])
 
 
 def _ends_otherwise(pipeline: Pipeline, permissions: Permissions, path: Path, taken: Permission) -> bool:
@@ -114,8 +114,8 @@ def _ends_otherwise(pipeline: Pipeline, permissions: Permissions, path: Path, ta
         try:
             path(pipeline)
         except AssertionError as error:
-            problems.append(repr(error))
+            problems.append(str(error))
         pipeline.finish()
     denied = [call for call in pipeline.aws.calls[before:] if not call.allowed]
-    assert any(taken.allows(call) for call in denied), f"{path.__name__} did not come to {taken}: {problems}"
-    return [*problems, *pipeline.aws.problems] != []
+    # A path that ended before it came to the permission, since a verdict is a matter of chance, tells nothing
+    return any(taken.allows(call) for call in denied) and [*problems, *pipeline.aws.problems] != []
