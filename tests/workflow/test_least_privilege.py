@@ -113,7 +113,7 @@ def _ends_otherwise(pipeline: Pipeline, permissions: Permissions, path: Path, ta
     with permissions.without(taken):
         try:
             path(pipeline)
-        except AssertionError as error:
+        except (AssertionError, ValueError) as error:  # to unpack is to expect a number, too
             problems.append(str(error))
         pipeline.finish()
     denied = [call for call in pipeline.aws.calls[before:] if not call.allowed]
