@@ -17,12 +17,13 @@ from customization.profile import Sample
 SAMPLED_RECORDS = 250
 SAMPLED_CHARACTERS = 100  # of each prompt and each completion
 COMPARED_RECORDS = 1_000
-COMPARED_CHARACTERS = 500  # of each prompt
+COMPARED_CHARACTERS = 300  # of each prompt
 SIMILAR = 0.9  # share of common runs of characters from which records are taken for nearly the same
 
 _LOW_BITS = (1 << 32) - 1
 _RUN = 5
 _SKETCH = 16
+_SHARED = 4
 
 # Ranges of Unicode blocks by script; marks, digits and punctuation belong to none.
 _SCRIPTS = (
@@ -137,7 +138,7 @@ def seen_share(
 def count_similar(sample: Sequence[SampledRecord]) -> int:
     """Return how many of the sampled prompts nearly repeat an earlier one.
 
-    Two that share one of the 16 lowest hashes of their runs of five characters are compared: similar are those of
+    Two that share four of the 16 lowest hashes of their runs of five characters are compared: similar are those of
     which at least 90 % of the runs are common.
     """
     by_run: dict[int, list[int]] = {}
@@ -146,7 +147,8 @@ def count_similar(sample: Sequence[SampledRecord]) -> int:
     for place, record in enumerate(sample):
         own = _runs(record.prompt)
         lowest = sorted(own)[:_SKETCH]
-        others = {other for run in lowest for other in by_run.get(run, ())}
+        shared = Counter(other for run in lowest for other in by_run.get(run, ()))
+        others = [other for other, count in shared.items() if count >= min(_SHARED, len(lowest))]
         similar += any(len(own & runs[other]) >= SIMILAR * len(own | runs[other]) for other in others)
         runs.append(own)
         for run in lowest:
