@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization import line
 from customization.errors import BudgetExceeded
 from customization.gateway.tables import Attr, number
 from customization.json_types import JsonObject, as_text
@@ -84,7 +85,9 @@ def give_back(gateway: "Gateway", run_id: str, attempt: int, spent_usd: float | 
     """
     row = gateway.runs.get(run_id) or {}
     if spent_usd is None:
-        spent_usd = float(str(row.get("trainingUsd") or 0)) if row.get("jobName0") else 0.0
+        waits_for_first_job = row.get("waitingFor") == line.JOB and not row.get("jobArn0")
+        has_asked = bool(row.get("jobName0")) and not waits_for_first_job
+        spent_usd = float(str(row.get("trainingUsd") or 0)) if has_asked else 0.0
     month = str(row.get("month") or "")
     reserved_under = _reservation(run_id, attempt)
     reserved = (gateway.runs.get(month) or {}).get(reserved_under) if month else None
