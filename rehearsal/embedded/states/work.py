@@ -3,6 +3,7 @@
 import itertools
 import threading
 import uuid
+from copy import copy
 from typing import TYPE_CHECKING
 
 from customization.json_types import Json, JsonObject, as_object, as_text
@@ -20,6 +21,10 @@ _MOST_CHILDREN = 10_000  # Step Functions quotas: parallel child executions of a
 
 class Interpreter(Flow):
     """Runs the states of one execution, or of one child of a Map state."""
+
+    def __init__(self, flow: JsonObject, context: JsonObject, around: Surroundings) -> None:
+        super().__init__(flow, context, around)
+        self.map_runs: dict[str, _MapRun] = {}
 
     def work(self, name: str, state: JsonObject, value: Json) -> Json:
         return (_run_task if state["Type"] == "Task" else _run_map)(self, name, state, value)
@@ -89,8 +94,14 @@ def _run_map(run: Interpreter, name: str, state: JsonObject, value: Json) -> Jso
     run.around.tasks.check_child_executions_allowed()
     history = run.around.history
     history.add("MapStateStarted", ("mapStateStartedEventDetails", {"length": len(inputs)}))
-    map_run = _MapRun(run, name, state, inputs)
-    history.add("MapRunStarted", ("mapRunStartedEventDetails", {"mapRunArn": map_run.arn}))
+    if run.redrives and name in run.map_runs:
+        run.redrives = False  # a Retry of the state starts another Map Run
+        map_run = run.map_runs[name] = run.map_runs[name].redriven()
+        redriven: JsonObject = {"mapRunArn": map_run.arn, "redriveCount": map_run.redrives}
+        history.add("MapRunRedriven", ("mapRunRedrivenEventDetails", redriven))
+    else:
+        map_run = run.map_runs[name] = _MapRun(run, name, state, inputs)
+        history.add("MapRunStarted", ("mapRunStartedEventDetails", {"mapRunArn": map_run.arn}))
     try:
         outputs = map_run.outputs()
     except StateError as error:
@@ -119,19 +130,35 @@ class _MapRun:
         self._inputs = inputs
         states = run.states_object(None)
         limit = run.number(state.get("MaxConcurrency", 0), states, "MaxConcurrency")
-        self._width = min(int(limit) or _MOST_CHILDREN, len(inputs))
+        self._most_at_once = int(limit) or _MOST_CHILDREN
         self._tolerated = self._tolerated_failures(state, states)
         self._label = as_text(state.get("Label", name), "Label")
         machine = as_object(run.context["StateMachine"], "StateMachine")
         self._machine_arn = f"{machine['Id']}/{self._label}"
         identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{run.around.execution_arn}/{name}/{len(run.around.history.events)}")
         self.arn = f"{self._machine_arn.replace(':stateMachine:', ':mapRun:')}:{identity}"
-        self._next = itertools.count()
         self._outputs: dict[int, Json] = {}
         self._count = threading.Lock()
+        self.redrives = 0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._todo = [index for index in range(len(self._inputs)) if index not in self._outputs]
+        self._next = itertools.count()
         self._failed = 0
-        self._working = self._width
-        self._done = run.around.control.clock.signal(f"Map Run {self.arn}")
+        self._working = self._width = min(self._most_at_once, len(self._todo))
+        self._done = self._run.around.control.clock.signal(f"Map Run {self.arn}")
+
+    def redriven(self) -> "_MapRun":
+        """Return this Map Run with only those children to run that have not succeeded.
+
+        A child begins anew, which for a child of one state is what Step Functions does.
+        """
+        again = copy(self)
+        again._outputs = dict(self._outputs)
+        again.redrives += 1
+        again._prepare()
+        return again
 
     def _tolerated_failures(self, state: JsonObject, states: JsonObject) -> float:
         bounds = []
@@ -144,8 +171,8 @@ class _MapRun:
 
     def outputs(self) -> Json:
         """Run the children, at most MaxConcurrency at a time, until all ended or too many failed."""
-        if not self._inputs:
-            return []
+        if not self._todo:
+            return [self._outputs[index] for index in sorted(self._outputs)]
         with self._run.around.control.child() as control:
             for _ in range(self._width):
                 control.clock.spawn(lambda: self._work(control), self._machine_arn)
@@ -162,8 +189,8 @@ class _MapRun:
 
     def _work(self, control: Control) -> None:
         try:
-            while self._failed <= self._tolerated and (index := next(self._next)) < len(self._inputs):
-                self._child(index, control)
+            while self._failed <= self._tolerated and (at := next(self._next)) < len(self._todo):
+                self._child(self._todo[at], control)
         except ExecutionEnded:
             pass
         finally:
