@@ -252,10 +252,11 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
 
 def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
     job, model = ("model-customization-job",), ("custom-model",)
+    reservation = ("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_customization_job": (
             *g.plan(),
-            g.read("runs/*/data/files.json"),
+            g.read("runs/*/data/files.json", *reservation),
             g.bedrock("CreateModelCustomizationJob", on=("foundation-model", *model, *job)),
             g.bedrock("TagResource", on=(*model, *job)),
             g.bedrock("GetModelCustomizationJob", on=job),
@@ -284,9 +285,11 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
     model, deployment, throughput = ("custom-model",), ("custom-model-deployment",), ("provisioned-model",)
     # Bedrock guide, "Encryption of custom models": who serves or asks an encrypted model decrypts it
     decrypt_model = g.key("Decrypt", via=("bedrock",))
+    reservation = g.read("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_model_deployment": (
             *g.plan(),
+            reservation,
             g.bedrock("CreateCustomModelDeployment", on=model),
             g.bedrock("TagResource", on=deployment),
             *g.release_served(*deployment),
@@ -297,6 +300,7 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "poll_model_deployment": (*g.plan(), g.look_at_served(*deployment)),
         "create_provisioned_throughput": (
             *g.plan(),
+            reservation,
             g.bedrock("CreateProvisionedModelThroughput", on=(*model, "foundation-model")),
             g.bedrock("TagResource", on=throughput),
             *g.release_served(*throughput),

@@ -1,7 +1,7 @@
 """Waiting in line for what the account's quotas leave: whoever asked first is served first.
 
-The ticket lies in the run's row, {waitingFor, queuedAt, runsAhead}, where people see it. It counts while the row's state
-is RUNNING, so that a run that died holds up the others only until the sweeper has recorded its end.
+The ticket lies in the run's row, {waitingFor, queuedAt, runsAhead}, where people see it. It counts while the row's
+state is RUNNING, so that a run that died holds up the others only until the sweeper has recorded its end.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from customization.errors import QuotaUnavailable
 from customization.gateway.tables import Attr
+from customization.json_types import JsonObject
 from customization.runs import RUNNING, Call, note
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ def turn(gateway: "Gateway", call: Call, wanted: str, *, is_there: bool) -> Iter
     waits = row.get("waitingFor") == wanted
     since = str(row["queuedAt"]) if waits else call.now.isoformat()
     ahead = 0 if is_there else _ahead(gateway, wanted, (since, call.run_id))
+    ticket: JsonObject = {"waitingFor": wanted, "queuedAt": since, "runsAhead": ahead}
+    if ahead:
+        note(gateway, call, ticket)
+        raise QuotaUnavailable(f"in line for the next {wanted}, with {ahead} that asked earlier ahead")
     try:
-        if ahead:
-            raise QuotaUnavailable(f"in line for the next {wanted}, with {ahead} that asked earlier ahead")
         yield
     except QuotaUnavailable:
-        note(gateway, call, {"waitingFor": wanted, "queuedAt": since, "runsAhead": ahead})
+        note(gateway, call, ticket)
         raise
     if waits:
         note(gateway, call, {"waitingFor": "", "runsAhead": 0})

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from customization import leases, line
+from customization import budget, leases, line
 from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
 from customization.gateway.bedrock import ON_DEMAND, ServedModel
 from customization.identity import request_token, resource_tags, serving_name
@@ -35,6 +35,7 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
     with line.turn(gateway, call, wanted, is_there=served is not None):
         leases.open_lease(gateway, _lease(plan, call, name))
         if served is None:
+            budget.renew(gateway, plan, call)
             served = _create(gateway, plan, call, name, model_arn)
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import leases, line
+from customization import budget, leases, line
 from customization.errors import (
     Conflict,
     CustomizationJobFailed,
@@ -44,6 +44,7 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
         if job is None:
+            budget.renew(gateway, plan, call)
             job = _create(gateway, plan, name, stage)
         elif job.created < call.now - leases.CREATOR_TIMEOUT:
             note(gateway, call, {f"jobAdopted{stage}": True})

@@ -25,9 +25,10 @@ def test_a_redrive_repeats_the_failed_state_with_its_variables_and_retries_and_n
         return "done"
 
     retry: Json = [{"ErrorEquals": ["Throttled"], "IntervalSeconds": 10, "MaxAttempts": 2}]
+    told: JsonObject = {"kept": "{% $kept %}", "redrives": "{% $states.context.Execution.RedriveCount %}"}
     states: JsonObject = {
         "Keep": {"Type": "Pass", "Assign": {"kept": "{% $states.input.n + 1 %}"}, "Output": {"n": 7}, "Next": "Work"},
-        "Work": task(Retry=retry, Output={"kept": "{% $kept %}", "redrives": "{% $states.context.Execution.RedriveCount %}"}),
+        "Work": task(Retry=retry, Output=told),
     }
     run = Run(states, answer, {"n": 1}).finish()
     assert (run.execution.outcome.error, len(calls)) == ("Throttled", 3)

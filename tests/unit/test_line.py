@@ -17,12 +17,16 @@ def run_of(gateway: GatewayInMemory, name: str, minutes: int = 0) -> Call:
     return Call(now=NOW + timedelta(minutes=minutes), execution_arn=f"arn:{name}", run_id=name, attempt=1)
 
 
+def _create(*, room: bool) -> None:
+    if not room:
+        raise QuotaUnavailable("10 of 10")
+
+
 def ask(gateway: GatewayInMemory, call: Call, *, room: bool, wanted: str = line.JOB, minutes: int = 0) -> bool:
     """Return whether the run got what it asked for so many minutes later."""
     try:
         with line.turn(gateway, replace(call, now=call.now + timedelta(minutes=minutes)), wanted, is_there=False):
-            if not room:
-                raise QuotaUnavailable("10 of 10")
+            _create(room=room)
     except QuotaUnavailable:
         return False
     return True
