@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from customization.errors import QuotaUnavailable
 from customization.gateway.tables import Attr
-from customization.json_types import JsonObject
 from customization.runs import RUNNING, Call, note
 
 if TYPE_CHECKING:
+    from customization.json_types import JsonObject
     from customization.gateway import Gateway
 
 JOB = "customization job"
