@@ -13,8 +13,8 @@ from customization.gateway.tables import Attr
 from customization.runs import RUNNING, Call, note
 
 if TYPE_CHECKING:
-    from customization.json_types import JsonObject
     from customization.gateway import Gateway
+    from customization.json_types import JsonObject
 
 JOB = "customization job"
 DEPLOYMENT = "custom model deployment"

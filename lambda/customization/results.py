@@ -63,7 +63,12 @@ def compare_models(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
         step = _after_a_gain(plan, is_promoted=promote, is_improvement=is_improvement)
         comparison = msgspec.structs.replace(comparison, next_step=step)
     gateway.artifacts.put(_comparison_key(plan), msgspec.json.encode(comparison))
-    note(gateway, call, {"verdict": comparison.verdict, "reason": say(comparison.reason, "en")})
+    metric = comparison.primary.metric if comparison.primary else ""
+    scores: JsonObject = {
+        model.side: msgspec.to_builtins(model.scores[metric]) for model in comparison.models if metric in model.scores
+    }
+    row: JsonObject = {"verdict": comparison.verdict, "reason": say(comparison.reason, "en")}
+    note(gateway, call, {**row, "metric": metric, "scores": scores})
     return {"verdict": comparison.verdict, "promote": promote}
 
 

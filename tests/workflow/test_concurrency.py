@@ -1,4 +1,4 @@
-"""Whatever comes twice, late, in another order or at the same moment makes one job and one serving for each training."""
+"""Whatever comes twice, late, in another order or at the same moment makes one job and one serving."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING

@@ -37,9 +37,15 @@ def deploy_beside(pipeline: Pipeline, assembly: Path) -> Outputs:
     return {name: value for outputs in deployed.values() for name, value in outputs.items()}
 
 
-def newest_execution(pipeline: Pipeline) -> "Execution":
+def running_execution(pipeline: Pipeline) -> "Execution":
+    """Return the one execution of the deployment that runs."""
     machine = pipeline.outputs["StateMachineArn"]
-    return [execution for execution in pipeline.executions() if execution.machine.arn == machine][-1]
+    [running] = [
+        execution
+        for execution in pipeline.executions()
+        if execution.machine.arn == machine and execution.outcome.status == "RUNNING"
+    ]
+    return running
 
 
 def prefix(pipeline: Pipeline, stage: str, outputs: Outputs) -> str:
@@ -65,52 +71,52 @@ def prod(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthesize(folder, settings)
 
 
+def run_in_both_and_stop_ours(pipeline: Pipeline, theirs: Outputs) -> None:
+    """Drop the same folder into both deployments and stop the first one's execution while both train."""
+    folder = data.labelled(test=32, serving={"keep": 100}, promote="if-better", budgetUsd=200)
+    entered = pipeline.entering("WaitForCustomizationJob")
+    with pipeline.clock.hold():
+        pipeline.drop(DATASET, folder)
+        with seen_from(pipeline, theirs):
+            pipeline.drop(DATASET, folder)
+        entered.wait(86_400)
+        pipeline.clock.sleep(600)
+        pipeline.stop(running_execution(pipeline))
+    pipeline.finish()
+    pipeline.pass_time(hours=2)
+
+
+def parameters(pipeline: Pipeline) -> list[str]:
+    """Return the stages that have a model in use."""
+    found = pipeline.aws.session().client("ssm").get_parameters_by_path(Path="/", Recursive=True)["Parameters"]
+    return [item["Name"].split("/")[1] for item in found if item["Name"].endswith("/model")]
+
+
 def test_the_same_data_dropped_into_two_stages_make_two_of_everything_and_each_sweeper_keeps_to_its_own(
     deploy: Deploy, prod: Path
 ) -> None:
     with deploy() as pipeline:
-        dev_outputs, prod_outputs = pipeline.outputs, deploy_beside(pipeline, prod)
+        prod_outputs = deploy_beside(pipeline, prod)
         pipeline.forget()
-        folder = data.labelled(test=32, serving={"keep": 100}, promote="if-better", budgetUsd=200)
-        entered = pipeline.entering("WaitForCustomizationJob")
-        with pipeline.clock.hold():
-            pipeline.drop(DATASET, folder)
-            with seen_from(pipeline, prod_outputs):
-                pipeline.drop(DATASET, folder)
-            entered.wait(86_400)
-            pipeline.clock.sleep(600)
-            stopped = newest_execution(pipeline)
-            pipeline.stop(stopped)
-        pipeline.finish()
-        pipeline.pass_time(hours=2)
-
-        jobs = {str(job["jobName"]): job["status"] for job in pipeline.jobs()}
-        ours, theirs = prefix(pipeline, "dev", dev_outputs), prefix(pipeline, "prod", prod_outputs)
-        assert {
-            name[: len(theirs)] if name.startswith("prod") else name[: len(ours)]: status
-            for name, status in jobs.items()
-        } == {
-            ours: "Stopped",
-            theirs: "Completed",
+        ours, theirs = prefix(pipeline, "dev", pipeline.outputs), prefix(pipeline, "prod", prod_outputs)
+        run_in_both_and_stop_ours(pipeline, prod_outputs)
+        jobs = {
+            str(job["jobName"]).rpartition("-")[0].rpartition("-")[0] + "-": job["status"] for job in pipeline.jobs()
         }
-        [dev_row] = pipeline.runs()
+        assert jobs == {ours: "Stopped", theirs: "Completed"}
+        [row] = pipeline.runs()
         with seen_from(pipeline, prod_outputs):
-            [prod_row] = pipeline.runs()
-        assert (dev_row["runId"], dev_row["state"], prod_row["state"]) == (prod_row["runId"], "ABORTED", "SUCCEEDED")
+            [other_row] = pipeline.runs()
+        assert (row["runId"], row["state"], other_row["state"]) == (other_row["runId"], "ABORTED", "SUCCEEDED")
         [served] = live(pipeline, "custom-model-deployment")
 
-        again = pipeline.ask(
-            {"dataset": DATASET, "acceptUnknownPrices": data.ACCEPTED, "serving": {"mode": "on-demand"}}
-        )
+        request = {"dataset": DATASET, "acceptUnknownPrices": data.ACCEPTED, "serving": {"mode": "on-demand"}}
+        again = pipeline.ask(request)
         assert again.outcome.status == "SUCCEEDED", again.outcome.cause
-        assert {str(job["jobName"])[:4] for job in pipeline.jobs()} == {"dev-", "prod"}
         assert len(pipeline.jobs()) == 3
         pipeline.pass_time(hours=2)
         assert live(pipeline, "custom-model-deployment") == [served]
-        parameters = pipeline.aws.session().client("ssm").get_parameters_by_path(Path="/", Recursive=True)["Parameters"]
-        assert [name.split("/")[1] for name in (item["Name"] for item in parameters) if name.endswith("/model")] == [
-            "prod"
-        ]
+        assert parameters(pipeline) == ["prod"]
         assert_no_role_may_end_what_is_foreign(pipeline, ours, served)
 
 
