@@ -14,8 +14,7 @@ from tests.workflow.conftest import MODELS, Assemble, Deploy
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from customization.json_types import JsonObject
     from rehearsal.embedded.states.machines import Execution
 
 pytestmark = pytest.mark.exhaustive
@@ -110,7 +109,8 @@ def test_the_same_data_dropped_into_two_stages_make_two_of_everything_and_each_s
         assert (row["runId"], row["state"], other_row["state"]) == (other_row["runId"], "ABORTED", "SUCCEEDED")
         [served] = live(pipeline, "custom-model-deployment")
 
-        request = {"dataset": DATASET, "acceptUnknownPrices": data.ACCEPTED, "serving": {"mode": "on-demand"}}
+        request: JsonObject = {"dataset": DATASET, "acceptUnknownPrices": data.ACCEPTED}
+        request["serving"] = {"mode": "on-demand"}
         again = pipeline.ask(request)
         assert again.outcome.status == "SUCCEEDED", again.outcome.cause
         assert len(pipeline.jobs()) == 3
@@ -135,14 +135,12 @@ def assert_no_role_may_end_what_is_foreign(pipeline: Pipeline, ours: str, served
     assert len(roles) == 4
     for role in roles:
         bedrock = pipeline.aws.session_of_role(role, "lambda").client("bedrock")
-        attempts: list[Callable[[], object]] = [
-            lambda bedrock=bedrock: bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=served),
-            lambda bedrock=bedrock: bedrock.delete_custom_model(modelIdentifier=model),
-            lambda bedrock=bedrock: bedrock.stop_model_customization_job(jobIdentifier=job),
-        ]
-        for attempt in attempts:
-            with pytest.raises(ClientError, match="AccessDenied"):
-                attempt()
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=served)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bedrock.delete_custom_model(modelIdentifier=model)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bedrock.stop_model_customization_job(jobIdentifier=job)
 
 
 def test_a_deployment_that_was_destroyed_and_made_again_adopts_nothing_of_the_old_one(

@@ -136,8 +136,8 @@ class _MapRun:
         self._label = as_text(state.get("Label", name), "Label")
         machine = as_object(run.context["StateMachine"], "StateMachine")
         self._machine_arn = f"{machine['Id']}/{self._label}"
-        self.redrives = before.redrives + 1 if before else 0
-        self.arn = before.arn if before else self._new_arn()
+        self.redrives: int = before.redrives + 1 if before else 0
+        self.arn: str = before.arn if before else self._new_arn()
         self.done: dict[int, Json] = dict(before.done) if before else {}
         self._todo = [index for index in range(len(inputs)) if index not in self.done]
         self._width = min(int(limit) or _MOST_CHILDREN, len(self._todo))
