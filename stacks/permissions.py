@@ -279,10 +279,11 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
 
 def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
     job, model = ("model-customization-job",), ("custom-model",)
+    reservation = ("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_customization_job": (
             *g.plan(),
-            g.read("runs/*/data/files.json"),
+            g.read("runs/*/data/files.json", *reservation),
             g.bedrock("CreateModelCustomizationJob", on=("foundation-model", *model, *job)),
             g.bedrock("TagResource", on=(*model, *job)),
             g.bedrock("GetModelCustomizationJob", on=job),
@@ -291,7 +292,7 @@ def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.pass_customization_role(),
             # Bedrock guide, "Encryption of custom models": whoever creates the job lets Bedrock use the model's key
             g.key("Decrypt", "GenerateDataKey", "DescribeKey", "CreateGrant", via=("bedrock",)),
-            g.runs("UpdateItem"),
+            g.runs("UpdateItem", "Scan"),
             g.leases("PutItem"),
         ),
         "poll_customization_job": (*g.plan(), *g.stop_jobs(), g.runs("UpdateItem")),
@@ -311,22 +312,27 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
     model, deployment, throughput = ("custom-model",), ("custom-model-deployment",), ("provisioned-model",)
     # Bedrock guide, "Encryption of custom models": who serves or asks an encrypted model decrypts it
     decrypt_model = g.key("Decrypt", via=("bedrock",))
+    reservation = g.read("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_model_deployment": (
             *g.plan(),
+            reservation,
             g.bedrock("CreateCustomModelDeployment", on=model),
             g.bedrock("TagResource", on=deployment),
             *g.release_served(*deployment),
             decrypt_model,
+            g.runs("UpdateItem", "Scan"),
             g.leases("PutItem"),
         ),
         "poll_model_deployment": (*g.plan(), g.look_at_served(*deployment)),
         "create_provisioned_throughput": (
             *g.plan(),
+            reservation,
             g.bedrock("CreateProvisionedModelThroughput", on=(*model, "foundation-model")),
             g.bedrock("TagResource", on=throughput),
             *g.release_served(*throughput),
             decrypt_model,
+            g.runs("UpdateItem", "Scan"),
             g.leases("PutItem"),
         ),
         "poll_provisioned_throughput": (*g.plan(), g.look_at_served(*throughput)),

@@ -29,8 +29,8 @@ from stacks.states import (
     expressions,
 )
 
-# Two stages of at most 96 hours (jobEndHours), serving, evaluations and every wait for a quota fit with room to spare
-_LONGEST_RUN = Duration.days(14)
+# Two stages of at most 96 hours (jobEndHours), three waits of 5 days for a quota and the evaluations fit
+_LONGEST_RUN = Duration.days(28)
 _ALL = ["States.ALL"]
 _CAUSE = "$exists($states.errorOutput.Cause) ? $states.errorOutput.Cause : ''"  # States.Timeout has none
 

@@ -33,6 +33,8 @@ CRASHES = ("Sandbox.Timedout", "Runtime.ExitError")
 _TIMEOUT_MARGIN_S = 60
 # A test compares it with customization.evaluation, which cuts the shards to it
 SHARDS_AT_ONCE = 4
+_QUOTA_POLL = Duration.minutes(5)
+LONGEST_QUOTA_WAIT = Duration.days(5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,12 +271,13 @@ def build_task(scope: Construct, task: Task, functions: Mapping[str, lambda_.Fun
         scope, task, functions, sends, {name: f"$states.result.Payload.{name}" for name in task.keeps}
     )
     if task.waits_for_quota:
-        # Somebody else's job or model units have to end first: 6 hours at 15 minutes
+        # Others' jobs or model units have to end first, and a line may be long: 5 days. An attempt is 3 of the 25,000
+        # events of an execution, and the next in line moves up within so many minutes.
         state.add_retry(
             errors=["QuotaUnavailable"],
-            interval=Duration.minutes(15),
+            interval=_QUOTA_POLL,
             backoff_rate=1,
-            max_attempts=24,
+            max_attempts=round(LONGEST_QUOTA_WAIT.to_seconds() / _QUOTA_POLL.to_seconds()),
         )
     return state
 

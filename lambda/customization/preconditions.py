@@ -17,6 +17,8 @@ from customization.texts import Sentence, say
 SCHEDULED_JOBS = 10
 CUSTOM_MODELS = 100
 CUSTOM_MODELS_CODE = "L-CB5B847D"
+# With less than this share left people are told in time, since no model is deleted in its first 14 days.
+_NEARLY_FULL = 0.1
 DEPLOYMENTS = 10
 DEPLOYMENTS_CODE = "L-1EF80F3E"
 DEPLOYMENTS_IN_PROGRESS = 2
@@ -180,6 +182,13 @@ def _jobs(facts: AccountFacts, needs: Needs) -> Outcome:
 def _custom_models(facts: AccountFacts, needs: Needs) -> Outcome:
     limit = facts.quotas.custom_models
     room = max(limit - facts.custom_models, 0)
+    if needs.new_jobs and 0 <= room - needs.new_jobs < limit * _NEARLY_FULL:
+        return _warning(
+            "precondition.modelsNearlyFull",
+            models=str(facts.custom_models),
+            limit=str(limit),
+            quota=CUSTOM_MODELS_CODE,
+        )
     if needs.new_jobs <= room:
         return _ok(f"{facts.custom_models} of {limit} custom models exist")
     return _miss(

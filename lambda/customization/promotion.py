@@ -78,10 +78,10 @@ def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
     leases.keep(gateway, _serving_name(gateway, plan), until, until)
 
 
-def _keep_model(gateway: "Gateway", plan: Plan, now: datetime) -> None:
+def _keep_model(gateway: "Gateway", plan: Plan, until: datetime) -> None:
     name = model_name_of(gateway, plan)
     if name:
-        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", now + WITHOUT_END, now + WITHOUT_END)
+        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", until, until)
 
 
 def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -96,17 +96,17 @@ def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
 def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     """Release the custom models of the run, or keep the last one where the request and the verdict say so.
 
-    With keepModel if-better a worse model goes at once, a better one and one that nothing could be compared with stays,
-    and an inconclusive one stays for 14 days: training it took hours, and deleting it cannot be undone. A model that
-    the run adopted and that an earlier run put in use stays, whatever this run thinks of it.
+    With keepModel if-better a worse model goes at once and every other stays for 14 days, and longer while it is one of
+    the best of its data set: training it took hours, and deleting it cannot be undone. A model that the run adopted and
+    that an earlier run put in use stays, whatever this run thinks of it.
     """
     if keep_on(gateway, plan.dataset, model_name_of(gateway, plan), call.now):
         return {"released": []}
     row = gateway.runs.get(plan.run_id) or {}
     is_worse = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
     if not is_worse or plan.keep:
-        if plan.keep_model == "always" or row.get("verdict") in {"better", "not compared"}:
-            _keep_model(gateway, plan, call.now)
+        stays = WITHOUT_END if plan.keep_model == "always" else leases.MODEL_RETENTION
+        _keep_model(gateway, plan, call.now + max(stays, _kept_for(plan) or stays))
         return {"released": []}
     return _told(gateway, call, leases.release_run(gateway, call, (leases.MODEL,), f"keepModel is {plan.keep_model}"))
 

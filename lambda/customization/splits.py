@@ -213,13 +213,14 @@ def _few_of_each(
 
 
 def _cut(near: Sequence[int], least: int, most: int) -> int:
-    """Return the distance below which records belong to a split: a tenth of the ring, unless a bound moves it."""
-    usual = bisect_left(near, _USUAL)
-    if usual > most:
-        return near[most]
-    if usual < least:
-        return near[least - 1] + 1 if least <= len(near) else _WIDEST
-    return _USUAL
+    """Return the distance below which records belong to a split: a tenth of the ring, unless a bound moves it.
+
+    Equal records go along with each other, so that `most` may leave fewer than `least`.
+    """
+    cut = _USUAL
+    if bisect_left(near, cut) < least:
+        cut = near[least - 1] + 1 if least <= len(near) else _WIDEST
+    return near[most] if bisect_left(near, cut) > most else cut
 
 
 def _is_enough(fates: bytearray, rules: SplitRules) -> bool:

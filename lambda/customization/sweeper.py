@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from customization import budget, leases, model_in_use, notices, promotion
+from customization import budget, leases, model_in_use, notices, promotion, retention
 from customization.errors import PipelineError, ReleaseRefused
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
@@ -51,7 +51,10 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str] | None = Non
 
 def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[Json]:
     """Release one lease; what cannot be released must not keep the sweeper from the rest."""
-    if lease.kind == leases.MODEL and model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now):
+    if lease.kind == leases.MODEL and (
+        model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now)
+        or retention.keep_best(gateway, lease, now)
+    ):
         return
     try:
         promotion.withdraw(gateway, lease, now)

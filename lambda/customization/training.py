@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import leases
+from customization import budget, leases, line
 from customization.catalogue import load_catalogue
 from customization.errors import (
     Conflict,
@@ -37,16 +37,18 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
     `force` trains again, and only a job that failed or was stopped makes the next number.
 
     Raises:
-        QuotaUnavailable: the account runs as many jobs as it may.
+        QuotaUnavailable: the account runs as many jobs as it may, or other runs wait longer for the next.
         CustomizationJobFailed: Bedrock refused the job.
     """
     name, job = _choose(gateway, plan, call, stage)
-    leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
-    leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
-    if job is None:
-        job = _create(gateway, plan, name, stage)
-    elif job.created < call.now - leases.CREATOR_TIMEOUT:
-        note(gateway, call, {f"jobAdopted{stage}": True})
+    with line.turn(gateway, call, line.JOB, is_there=job is not None):
+        leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
+        leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
+        if job is None:
+            budget.renew(gateway, plan, call)
+            job = _create(gateway, plan, name, stage)
+        elif job.created < call.now - leases.CREATOR_TIMEOUT:
+            note(gateway, call, {f"jobAdopted{stage}": True})
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 
 

@@ -131,6 +131,19 @@ def test_every_task_retries_only_what_passes_by_itself_with_full_jitter(machine:
         assert hasattr(errors, "QuotaUnavailable")
 
 
+def test_a_run_waits_days_for_a_quota_and_stays_below_25000_events(machine: JsonObject) -> None:
+    attempts = {}
+    for name, task in _kind(states(machine), "Task").items():
+        for rule in (as_object(item, name) for item in as_list(task["Retry"], name)):
+            if rule["ErrorEquals"] == ["QuotaUnavailable"]:
+                attempts[name] = as_int(rule["MaxAttempts"], name)
+                assert as_int(rule["IntervalSeconds"], name) * attempts[name] >= timedelta(days=5).total_seconds()
+    # Two stages and the serving, each attempt 3 events (scheduled, started, failed), beside two jobs of 96 hours
+    longest_jobs = 2 * 96 * 3 * 9
+    waits = 2 * attempts["CreateCustomizationJob"] + max(attempts.values())
+    assert waits * 3 + longest_jobs + 1000 < 25_000
+
+
 def test_every_task_waits_a_little_longer_than_its_function_may_take(pipeline: JsonObject, machine: JsonObject) -> None:
     modules = function_modules(pipeline)
     functions = resources(pipeline, "AWS::Lambda::Function")
@@ -141,7 +154,7 @@ def test_every_task_waits_a_little_longer_than_its_function_may_take(pipeline: J
             assert task["TimeoutSeconds"] == timeouts[module] + 60, name
         else:
             assert task["TimeoutSeconds"] == 30
-    assert as_int(machine["TimeoutSeconds"], "machine") == timedelta(days=14).total_seconds()
+    assert as_int(machine["TimeoutSeconds"], "machine") == timedelta(days=28).total_seconds()
 
 
 def test_a_task_is_named_after_the_module_of_its_handler(machine: JsonObject) -> None:

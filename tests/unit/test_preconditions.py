@@ -89,8 +89,10 @@ def test_full_job_slots_only_warn_because_the_run_waits_for_one() -> None:
 
 
 def test_custom_models_must_have_room_for_every_stage_before_it_starts() -> None:
+    assert outcome("customModels", replace(FACTS, custom_models=89)) == "ok"
+    assert outcome("customModels", replace(FACTS, custom_models=90)) == "warning"
     facts = replace(FACTS, custom_models=99)
-    assert outcome("customModels", facts) == "ok"
+    assert outcome("customModels", facts) == "warning"
     assert outcome("customModels", facts, replace(NEEDS, new_jobs=2)) == "miss"
     assert "delete 1 or more" in message("customModels", facts, replace(NEEDS, new_jobs=2))
     assert outcome("customModels", replace(FACTS, custom_models=120), replace(NEEDS, new_jobs=0)) == "ok"

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from customization.splits import (
@@ -221,6 +221,7 @@ def test_equal_records_stay_together_whatever_their_categories(records: list[int
 
 @quick
 @given(repeating, codes_of_400, st.integers(1, 20))
+@example([0, 1, 1], [0] * 400, 1)
 def test_a_validation_split_keeps_to_its_most_records_with_categories_too(
     records: list[int], categories: list[int], most: int
 ) -> None:
