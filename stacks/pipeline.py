@@ -46,6 +46,9 @@ class PipelineStack(Stack):
         self.functions: Mapping[str, lambda_.Function] = {
             module: task_function.function for module, task_function in task_functions.items()
         }
+        CfnOutput(self, "TopicArn", value=self.topic.topic_arn, description="Subscribe to the notifications here")
+        sweep = self.functions["sweep"].function_name
+        CfnOutput(self, "SweepFunctionName", value=sweep, description="Releases what nobody needs")
         machine = CustomizationStateMachine(
             self,
             "Customization",

@@ -9,6 +9,7 @@ import msgspec
 from customization import leases
 from customization.errors import InvalidRunRequest
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
+from customization.gateway.tables import Attr
 from customization.identity import parameter_name
 from customization.json_types import JsonObject
 from customization.leases import Lease
@@ -89,6 +90,12 @@ def remove_in_use(gateway: "Gateway", dataset: str) -> None:
     """Let no model be in use; the row goes last here too."""
     gateway.delete_parameter(parameter_of(gateway, dataset))
     gateway.runs.delete(_key(dataset))
+
+
+def datasets_in_use(gateway: "Gateway") -> list[str]:
+    """Return the names of the data sets that have a model in use."""
+    rows = gateway.runs.scan(Attr("runId").begins_with(_key("")))
+    return sorted(str(row["runId"]).removeprefix(_key("")) for row in rows)
 
 
 def _keep(gateway: "Gateway", model: ModelInUse, until: datetime) -> None:

@@ -21,6 +21,10 @@ PriceItem = Literal[
     "customOutputTokens",
     "provisionedThroughput",
     "storage",
+    "objectStorage",
+    "tableStorage",
+    "tableBackup",
+    "key",
 ]
 TRAINING = "training"
 BASELINE_ANSWERS = "baselineAnswers"

@@ -72,7 +72,9 @@ class BedrockInMemory:
 
     def jobs_in_progress(self) -> list[JobSummary]:
         return [
-            JobSummary(name=job.name, created=job.created) for job in self.jobs.values() if job.status == "InProgress"
+            JobSummary(arn=job.arn, name=job.name, created=job.created)
+            for job in self.jobs.values()
+            if job.status == "InProgress"
         ]
 
     def model_is_there(self, identifier: str) -> bool:
