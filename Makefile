@@ -8,6 +8,8 @@ export OPENBLAS_NUM_THREADS := 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 DATA ?= samples/support-ja
 DATE ?=
+# What commands look at instead of what cdk.json chooses: make destroy STAGE=prod REGION=us-west-2
+AT = $(STAGE:%=--stage %) $(REGION:%=--region %)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,7 +63,16 @@ run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-0
 deploy: install ## deploy into the AWS account of your credentials
 	npm ci --silent && npx cdk deploy --all
 
+destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
+	npm ci --silent
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
+	npx cdk destroy --all $(STAGE:%=-c stage=%) $(REGION:%=-c region=%)
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left
+
+purge: install ## remove what destroy keeps, for good, once the name of the stage is typed
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) purge
+
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test test-all run deploy clean
+.PHONY: help install lock format lint types unit infra workflow test test-all run deploy destroy purge clean
