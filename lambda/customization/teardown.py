@@ -63,6 +63,9 @@ class Open:
     def __bool__(self) -> bool:
         return bool(self.executions or self.leases or self.strays)
 
+    def names(self) -> set[str]:
+        return {*self.executions, *(lease.resource_name for lease in self.leases), *self.strays}
+
     def lines(self) -> list[str]:
         """Return a line for each, with its price an hour."""
         return [
@@ -161,7 +164,7 @@ def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool
 def _release(deployment: Deployment, terminal: Terminal, wait: timedelta) -> bool:
     """Return whether nothing is open any more; AWS refuses for a while what is being created or changed."""
     deadline = terminal.now() + wait
-    told = ""
+    told: set[str] = set()
     while found := deployment.what_is_open():
         now = terminal.now()
         lines = "\n".join(found.lines())
@@ -170,9 +173,9 @@ def _release(deployment: Deployment, terminal: Terminal, wait: timedelta) -> boo
             terminal.say(f"Not destroyed: after {minutes:.0f} minutes this still runs or bills:\n{lines}")
             terminal.say("Run the command again; what AWS refuses to release is told by the sweeper's log.")
             return False
-        if lines != told:
-            terminal.say(f"{now:%H:%M:%S} releasing:\n{lines}")
-            told = lines
+        if found.names() != told:
+            terminal.say(f"{now:%H:%M:%S} releasing, which takes minutes while something is being created:\n{lines}")
+            told = found.names()
         complaint = deployment.release(found, now)
         if complaint:
             terminal.say(f"The sweeper says: {complaint}")

@@ -83,10 +83,14 @@ class BedrockInMemory:
     def model_names(self) -> list[str]:
         return sorted(self.models)
 
+    def model_arns(self) -> dict[str, str]:
+        return {name: f"arn:model/{name}" for name in sorted(self.models)}
+
     def delete_model(self, identifier: str) -> None:
-        if identifier in self.busy:
-            raise Conflict(f"{identifier} is being served")
-        self.models.discard(identifier)
+        name = identifier.removeprefix("arn:model/")
+        if name in self.busy:
+            raise Conflict(f"{name} is being served")
+        self.models.discard(name)
 
     def serve(self, *, mode: str, name: str, model_arn: str, tags: dict[str, str], units: int, token: str) -> str:
         self._refuse()

@@ -1,12 +1,11 @@
 """Taking a deployment down while a throughput is alive: nothing that bills survives it, and nothing else is touched."""
 
-import json
 from collections.abc import Iterator
 from datetime import date
 
 import pytest
 
-from customization import leftovers, teardown
+from customization import teardown
 from customization.teardown import DONE, REFUSED, Terminal
 from tests.workflow.conftest import Deploy
 from tests.workflow.pipeline import Pipeline
