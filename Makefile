@@ -63,6 +63,9 @@ run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-0
 deploy: install ## deploy into the AWS account of your credentials
 	npm ci --silent && npx cdk deploy --all
 
+doctor: install ## check the account and Region before the first deployment, reading only: make doctor MODEL=...
+	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) $(MODEL:%=--model %)
+
 destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
 	npm ci --silent
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
@@ -75,4 +78,4 @@ purge: install ## remove what destroy keeps, for good, once the name of the stag
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test test-all run deploy destroy purge clean
+.PHONY: help install lock format lint types unit infra workflow test test-all run deploy doctor destroy purge clean

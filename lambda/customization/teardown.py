@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from customization import leases, leftovers, model_in_use
 from customization.clone import add_place, read_chosen
-from customization.errors import PipelineError, TransientError
+from customization.errors import PipelineError, ResourceNotFound, TransientError
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import DeployedStack, Operator
 from customization.leases import Lease
@@ -95,6 +95,8 @@ class Deployment:
     def __init__(self, operator: Operator, stage: str, storage: DeployedStack, stacks: Sequence[DeployedStack]) -> None:
         self._operator = operator
         self._outputs = {name: value for stack in stacks for name, value in stack.outputs.items()}
+        if "LeasesTableName" not in self._outputs:
+            raise ResourceNotFound(f"{storage.name} has no output LeasesTableName; run make deploy once, then this")
         # Its first block, as stacks/storage.py has it
         deployment_id = storage.stack_id.rpartition("/")[2].partition("-")[0]
         self._gateway: Gateway = operator.gateway(stage, self._outputs, deployment_id)
@@ -262,6 +264,9 @@ def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = Non
     except (PipelineError, TransientError) as error:
         sys.stderr.write(f"{error}\n")
         return REFUSED
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped by you; what was released stays released, and the command can be run again.\n")
+        return 130
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class OperatorInMemory(Operator):
 
     def stacks(self, stage: str) -> list[DeployedStack]:
         outputs = {
-            "Storage": {"RunsTableName": "runs"},
+            "Storage": {"RunsTableName": "runs", "LeasesTableName": "leases"},
             "Pipeline": {"StateMachineArn": "arn:machine", "SweepFunctionName": "sweep"},
         }
         return [

@@ -1,7 +1,8 @@
 """Taking a deployment down while a throughput is alive: nothing that bills survives it, and nothing else is touched."""
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,9 @@ from customization import teardown
 from customization.teardown import DONE, REFUSED, Terminal
 from tests.workflow.conftest import Deploy
 from tests.workflow.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from rehearsal.embedded.states.machines import Execution
 
 TITAN_LITE = "amazon.titan-text-lite-v1:0:4k"
 PLACE = ("--stage", "dev", "--region", "us-east-1")
@@ -103,3 +107,23 @@ def test_a_deployment_whose_throughput_is_alive_goes_only_when_it_is_released_an
     assert "will be deleted on 2025-01-" in said
     assert (kept(pipeline), pipeline.models()) == ([], [])
     assert "Nothing is left" in person.run("purge", types="dev")[1]
+
+
+@pytest.mark.exhaustive
+def test_a_run_in_training_is_stopped_with_its_job_before_the_stacks_may_go(pipeline: Pipeline) -> None:
+    person = Person(pipeline)
+    ended: list[tuple[int, str]] = []
+
+    def take_down(_: "Execution") -> None:
+        assert person.run("destroy")[0] == REFUSED
+        ended.append(person.run("destroy", "--release"))
+
+    files = pipeline.folder(baseModelIdentifier=TITAN_LITE)
+    execution = pipeline.interrupt("WaitForCustomizationJob", files, take_down, after=timedelta(minutes=30))
+    [(code, said)] = ended
+    assert code == DONE, said
+    assert f"{execution.arn} is running" in said
+    assert "job" in said
+    assert (execution.outcome.status, pipeline.row_of(execution)["state"]) == ("ABORTED", "ABORTED")
+    assert [job["status"] for job in pipeline.jobs()] == ["Stopped"]
+    assert pipeline.bedrock.live_resources() == []

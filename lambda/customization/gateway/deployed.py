@@ -1,6 +1,5 @@
 """The gateway of a person at a terminal: the stacks' outputs say what the functions' environment says to them."""
 
-import os
 from collections.abc import Mapping
 
 import boto3
@@ -23,8 +22,7 @@ def connect_deployed(stage: str, region: str | None = None) -> Gateway:
         ResourceNotFound: nothing is deployed for the stage, or no Region is chosen.
         AccessDenied: the credentials may not look at the stacks.
     """
-    # Boto3 reads AWS_DEFAULT_REGION alone, the AWS CLI and Lambda go by AWS_REGION
-    session = boto3.Session(region_name=region or os.environ.get("AWS_REGION"))
+    session = boto3.Session(region_name=region)
     found: dict[str, str] = {}
     try:
         client = session.client("cloudformation", config=CLIENT_CONFIG)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # In the order in which they are deployed
 STACKS = ("Storage", "Pipeline", "Operations")
+# Written by `cdk bootstrap`, whose default qualifier this is (AWS CDK guide, bootstrap template)
+_BOOTSTRAP_VERSION = "/cdk-bootstrap/hnb659fds/version"
 _DELETE_AT_ONCE = 1000  # Amazon S3 API, DeleteObjects
 # A function may take 15 minutes (AWS Lambda quotas), and a call that is repeated would run twice
 _CALL_CONFIG = Config(connect_timeout=5, read_timeout=910, retries={"total_max_attempts": 1})
@@ -35,6 +37,12 @@ class DeployedStack:
     stack_id: str
     is_protected: bool
     outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Caller:
+    account: str
+    arn: str
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,44 @@ class Operator:
         client = self._session.client("ssm", config=CLIENT_CONFIG)
         with _UnlessGone():
             client.delete_parameter(Name=name)
+
+    def caller(self) -> Caller:
+        """Return whose credentials these are; raises RequestRejected where there are none or they have expired."""
+        client = self._session.client("sts", config=CLIENT_CONFIG)
+        with named_errors():
+            answer = client.get_caller_identity()
+        return Caller(answer["Account"], answer["Arn"])
+
+    def bootstrap_version(self) -> int | None:
+        """Return the version of the CDK's bootstrap stack, or None where the Region has none."""
+        client = self._session.client("ssm", config=CLIENT_CONFIG)
+        with _UnlessGone():
+            return int(client.get_parameter(Name=_BOOTSTRAP_VERSION)["Parameter"]["Value"])
+        return None
+
+    def bedrock_quotas(self) -> dict[str, float]:
+        """Return the quotas of Bedrock in this account and Region by their names."""
+        client = self._session.client("service-quotas", config=CLIENT_CONFIG)
+        with named_errors():
+            pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="bedrock")
+            return {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}
+
+    def unreserved_concurrency(self) -> int:
+        """Return how many functions may run at once that have no concurrency of their own."""
+        client = self._session.client("lambda", config=CLIENT_CONFIG)
+        with named_errors():
+            return int(client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"])
+
+    def subscriptions(self, topic: str) -> dict[str, bool]:
+        """Return who is subscribed to a topic, each with whether that is confirmed."""
+        client = self._session.client("sns", config=CLIENT_CONFIG)
+        with named_errors():
+            pages = client.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+            return {
+                item["Endpoint"]: item["SubscriptionArn"].startswith("arn:")
+                for page in pages
+                for item in page["Subscriptions"]
+            }
 
 
 def _key_id(arn: str) -> str:
