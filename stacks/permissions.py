@@ -23,6 +23,8 @@ _LISTS = (
     "bedrock:ListProvisionedModelThroughputs",
 )
 _ACCOUNT = ("bedrock:GetFoundationModelAvailability", "servicequotas:GetServiceQuota")
+# What a run leaves for people to read
+_REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
 _ENCRYPTED_SERVICES = ("s3", "dynamodb", "sns", "sqs")
 
 
@@ -81,6 +83,10 @@ class Grants:
             resources=(self._exports.runs_table_arn,),
         )
 
+    def query_runs(self) -> Grant:
+        """Read all runs of a data set by the table's index."""
+        return Grant(actions=("dynamodb:Query",), resources=(f"{self._exports.runs_table_arn}/index/byDataset",))
+
     def leases(self, *operations: str) -> Grant:
         return Grant(
             actions=tuple(f"dynamodb:{operation}" for operation in operations),
@@ -111,6 +117,14 @@ class Grants:
         grant = self.bedrock("InvokeModel", on=("inference-profile", *_SERVED))
         return replace(grant, resources=(*grant.resources, everywhere))
 
+    def ask_served_models(self) -> tuple[Grant, ...]:
+        """Ask what this deployment serves, streamed or not, and read which model is in use for a data set."""
+        return (
+            self.bedrock("InvokeModel", "InvokeModelWithResponseStream", on=tuple(_SERVED), only_own=True),
+            self.model_parameters("GetParameter"),
+            self.key("Decrypt", via=("bedrock",)),
+        )
+
     def look_at_served(self, *kinds: str) -> Grant:
         return self.bedrock(*(f"Get{_SERVED[kind]}" for kind in kinds), on=kinds)
 
@@ -125,6 +139,14 @@ class Grants:
         return (
             self.bedrock("GetCustomModel", on=("custom-model",)),
             self.bedrock("DeleteCustomModel", on=("custom-model",), only_own=True),
+        )
+
+    def swap_models(self) -> tuple[Grant, ...]:
+        """Let a deployment of ours serve another of our models; whoever serves an encrypted model decrypts it."""
+        served = ("custom-model", "custom-model-deployment")
+        return (
+            self.bedrock("UpdateCustomModelDeployment", on=served, only_own=True),
+            self.key("Decrypt", via=("bedrock",)),
         )
 
     def stop_jobs(self) -> tuple[Grant, ...]:
@@ -241,6 +263,11 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read_data("", versions=True),
             g.write("runs/*/data/*", "runs/*/estimate.json"),
             g.runs("UpdateItem"),
+            # The report of a run that is only estimated
+            g.list_artifacts("runs/*"),
+            g.read("runs/*/data/profile.json", "runs/*/estimate.json", "runs/*/training-metrics-*.json"),
+            g.write(*_REPORTS),
+            g.query_runs(),
         ),
         "is_within_budget": (
             *g.plan(),
@@ -320,19 +347,21 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
         ),
         "compare_models": (
             *g.plan(),
-            g.read(*test_records, "answers/*"),
-            g.list_artifacts("answers/*"),
+            g.read(*test_records, "runs/*/training-metrics-*.json", "runs/*/evaluation/*", "answers/*"),
+            g.list_artifacts("runs/*", "answers/*"),
             g.write("runs/*/evaluation/*"),
             g.runs("UpdateItem"),
+            g.query_runs(),
         ),
         "publish_report": (
             *g.plan(),
             g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
             g.list_artifacts("runs/*"),
-            g.write("runs/*/report.html", "runs/*/report.json"),
+            g.write(*_REPORTS),
             g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
             g.look_at_served(*_SERVED),
             g.runs("UpdateItem"),
+            g.query_runs(),
             g.leases("Scan"),
         ),
     }
@@ -342,16 +371,21 @@ def _promotion(g: Grants) -> dict[str, tuple[Grant, ...]]:
     return {
         "promote_model": (
             *g.plan(),
+            *g.swap_models(),
+            # The deployment of the run's own goes once that of the model in use serves its model
+            *g.release_served(*_SERVED),
+            g.read_tags(*_SERVED),
             g.model_parameters("PutParameter"),
             g.runs("PutItem", "UpdateItem"),
-            g.leases("UpdateItem"),
+            g.leases("Scan", "UpdateItem"),
         ),
         "change_model_in_use": (
             *g.plan(),
+            *g.swap_models(),
             g.bedrock("GetCustomModel", on=("custom-model",)),
             g.look_at_served(*_SERVED),
             g.model_parameters("PutParameter"),
-            g.runs("PutItem"),
+            g.runs("PutItem", "UpdateItem"),
             g.leases("UpdateItem"),
         ),
     }
@@ -366,7 +400,17 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
     return {
         "release_serving": (*g.plan(), *served, leases, g.runs("UpdateItem")),
         "release_model": (*g.plan(), *g.release_models(), leases, g.runs("UpdateItem")),
-        "release_resources": (*everything, *withdraw, g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem")),
+        "release_resources": (
+            *everything,
+            *withdraw,
+            g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem"),
+            # The report of a run that failed is written once it is known what was released
+            g.read("runs/*/manifest.json", "runs/*/data/profile.json", "runs/*/estimate.json"),
+            g.read("runs/*/training-metrics-*.json"),
+            g.list_artifacts("runs/*"),
+            g.write(*_REPORTS),
+            g.query_runs(),
+        ),
         "record_failure": (g.runs("GetItem", "PutItem", "UpdateItem"),),
         "sweep": (
             *everything,

@@ -10,6 +10,7 @@ from customization.identity import job_name, serving_name
 from customization.json_types import Json, JsonObject
 from customization.preconditions import MODEL_UNITS_CODE, AccountFacts, Needs, Quotas, check
 from customization.runs import Call, Plan, note
+from customization.texts import say
 from customization.training import adoptable_job
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def check_preconditions(gateway: "Gateway", plan: Plan, call: Call) -> JsonObjec
         role_arn=gateway.settings.customization_role_arn,
     )
     findings = check(_facts(gateway, plan, model), needs)
-    notes: list[Json] = list(findings.warnings)
+    notes: list[Json] = [say(warning, plan.language) for warning in findings.warnings]
     note(gateway, call, {"notes": notes})
     return {"baselineAvailable": findings.baseline_available, "notes": notes}
 

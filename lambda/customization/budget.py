@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization import notices
 from customization.errors import BudgetExceeded
 from customization.gateway.tables import Attr, number
-from customization.json_types import JsonObject, as_text
-from customization.money import TRAINING, Estimate, check_budget, describe
-from customization.preparation import told_at_start
+from customization.json_types import JsonObject
+from customization.links import Links
+from customization.money import TRAINING, Estimate, check_budget
+from customization.preparation import read_profile
 from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:
@@ -60,21 +62,19 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
                 f"{monthly:.2f} USD are spent or reserved in {call.now:%Y-%m}; wait for other runs to end, or raise "
                 "monthlyBudgetUsd in cdk.json and deploy"
             )
-    return _started(gateway, plan, call, estimate)
+    defaults = gateway.settings.defaults
+    return notices.started(
+        plan,
+        read_profile(gateway, plan),
+        estimate,
+        attempt=call.attempt,
+        job_hours=(defaults.job_start_hours, defaults.job_end_hours),
+        links=Links.of(gateway.settings),
+    ).payload()
 
 
 def _training_usd(estimate: Estimate) -> float:
     return sum(item.usd or 0.0 for item in estimate.items if item.name == TRAINING)
-
-
-def _started(gateway: "Gateway", plan: Plan, call: Call, estimate: Estimate) -> JsonObject:
-    row = gateway.runs.get(plan.run_id) or {}
-    return {
-        "subject": f"Started: {plan.run_id}"[:99],
-        "message": f"Run {plan.run_id} ({as_text(row.get('summary') or '', 'summary')}) has started as attempt "
-        f"{call.attempt}.\n\n{told_at_start(gateway, plan)}\n\n{describe(estimate)}\n\n"
-        f"Execution: {call.execution_arn}\n",
-    }
 
 
 def give_back(gateway: "Gateway", run_id: str, attempt: int, spent_usd: float | None = None) -> None:

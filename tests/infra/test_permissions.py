@@ -32,9 +32,17 @@ POWERS = {
     "bedrock:TagResource": {"create_customization_job", "create_model_deployment", "create_provisioned_throughput"},
     "bedrock:StopModelCustomizationJob": {"poll_customization_job", "release_resources", "sweep"},
     "bedrock:DeleteCustomModel": {"release_model", "release_resources", "sweep"},
-    "bedrock:DeleteCustomModelDeployment": {"create_model_deployment", "release_serving", "release_resources", "sweep"},
+    "bedrock:UpdateCustomModelDeployment": {"promote_model", "change_model_in_use"},
+    "bedrock:DeleteCustomModelDeployment": {
+        "create_model_deployment",
+        "promote_model",
+        "release_serving",
+        "release_resources",
+        "sweep",
+    },
     "bedrock:DeleteProvisionedModelThroughput": {
         "create_provisioned_throughput",
+        "promote_model",
         "release_serving",
         "release_resources",
         "sweep",
@@ -47,13 +55,15 @@ POWERS = {
     "sqs:SendMessage": {"explain_unused_upload", "sweep"},
     "states:DescribeExecution": {"poll_uploads", "plan_run", "release_resources", "sweep"},
 }
+REPORTS = {"runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv"}
 WRITTEN = {
     "plan_run": {"runs/*/manifest.json"},
-    "prepare_dataset": {"runs/*/data/*", "runs/*/estimate.json"},
+    "prepare_dataset": {"runs/*/data/*", "runs/*/estimate.json", *REPORTS},
     "collect_training_metrics": {"runs/*/training-metrics-*.json"},
     "evaluate_shard": {"answers/*"},
     "compare_models": {"runs/*/evaluation/*"},
-    "publish_report": {"runs/*/report.html", "runs/*/report.json"},
+    "publish_report": REPORTS,
+    "release_resources": REPORTS,
 }
 
 
@@ -294,6 +304,8 @@ def test_who_makes_serves_or_asks_an_encrypted_model_may_use_its_key_through_bed
         "create_customization_job": {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"},
         "create_model_deployment": {"kms:Decrypt"},
         "create_provisioned_throughput": {"kms:Decrypt"},
+        "promote_model": {"kms:Decrypt"},
+        "change_model_in_use": {"kms:Decrypt"},
         "evaluate_shard": {"kms:Decrypt"},
     }
 

@@ -40,6 +40,7 @@ class BedrockInMemory:
     jobs: dict[str, Job] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
     serving: dict[str, ServedModel] = field(default_factory=dict)
+    swaps: list[tuple[str, str]] = field(default_factory=list)
     tag_sets: dict[str, dict[str, str]] = field(default_factory=dict)
     refusals: list[Exception] = field(default_factory=list)
     created: list[str] = field(default_factory=list)
@@ -96,7 +97,8 @@ class BedrockInMemory:
         self._refuse()
         assert units >= 1
         assert token
-        arn = f"arn:aws:bedrock:us-east-1:123456789012:served/{name}"
+        kind = "custom-model-deployment" if mode == "on-demand" else "provisioned-model"
+        arn = f"arn:aws:bedrock:us-east-1:123456789012:{kind}/{name}"
         self.serving[name] = ServedModel(
             arn=arn, name=name, mode=mode, status="Creating", model_arn=model_arn, failure_message="", created=NOW
         )
@@ -111,6 +113,18 @@ class BedrockInMemory:
 
     def all_served(self) -> list[ServedModel]:
         return list(self.serving.values())
+
+    def swap_model(self, deployment_arn: str, model_arn: str) -> None:
+        found = next(item for item in self.serving.values() if item.arn == deployment_arn)
+        self.serving[found.name] = replace(found, update_status="Updating")
+        self.swaps.append((deployment_arn, model_arn))
+
+    def end_swap(self, status: str = "UpdateCompleted") -> None:
+        """Let the last swap come to its end."""
+        arn, model_arn = self.swaps[-1]
+        found = next(item for item in self.serving.values() if item.arn == arn)
+        served = model_arn if status == "UpdateCompleted" else found.model_arn
+        self.serving[found.name] = replace(found, update_status=status, model_arn=served, status="Active")
 
     def stop_serving(self, mode: str, identifier: str) -> None:
         found = self.served(mode, identifier)

@@ -216,7 +216,13 @@ def test_when_the_functions_are_gone_already_the_command_releases_by_itself(
 
 
 def test_no_parameter_names_a_model_any_more(operator: OperatorInMemory, gateway: GatewayInMemory) -> None:
-    model = ModelInUse(promoted_run_id="r", training_id="t", model_name="", model_arn="arn:aws:bedrock:model")
+    model = ModelInUse(
+        promoted_run_id="r",
+        training_id="t",
+        base_model_identifier="m",
+        model_name="",
+        model_arn="arn:aws:bedrock:model",
+    )
     put_in_use(gateway, "support", model, NOW)
     person = Person()
     assert destroy(operator, person) == DONE

@@ -93,6 +93,7 @@ class ServedModel:
     failure_message: str
     created: datetime
     units: int = 0
+    update_status: str = ""
 
     @property
     def is_ready(self) -> bool:
@@ -292,7 +293,15 @@ class Bedrock:
             model_arn=answer["modelArn"],
             failure_message=answer.get("failureMessage", ""),
             created=answer["createdAt"],
+            update_status=answer.get("updateDetails", {}).get("updateStatus", ""),
         )
+
+    def swap_model(self, deployment_arn: str, model_arn: str) -> None:
+        """Let a deployment serve another custom model under its ARN; `served` tells when that has come to pass."""
+        with named_errors():
+            self._client.update_custom_model_deployment(
+                customModelDeploymentIdentifier=deployment_arn, modelArn=model_arn
+            )
 
     def _throughput(self, identifier: str) -> ServedModel:
         answer = self._client.get_provisioned_model_throughput(provisionedModelId=identifier)

@@ -8,7 +8,7 @@ from botocore.exceptions import NoRegionError
 from customization import errors
 from customization.gateway import Gateway
 from customization.gateway.calls import CLIENT_CONFIG, named_errors
-from customization.settings import Defaults, Settings
+from customization.settings import Defaults, Settings, chosen_region
 
 _STACKS = ("Storage", "Pipeline")
 
@@ -22,7 +22,8 @@ def connect_deployed(stage: str, region: str | None = None) -> Gateway:
         ResourceNotFound: nothing is deployed for the stage, or no Region is chosen.
         AccessDenied: the credentials may not look at the stacks.
     """
-    session = boto3.Session(region_name=region)
+    # Boto3 reads AWS_DEFAULT_REGION alone, the AWS CLI and Lambda go by AWS_REGION
+    session = boto3.Session(region_name=region or chosen_region())
     found: dict[str, str] = {}
     try:
         client = session.client("cloudformation", config=CLIENT_CONFIG)
