@@ -8,6 +8,8 @@ export OPENBLAS_NUM_THREADS := 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 DATA ?= samples/support-ja
 DATE ?=
+# What commands look at instead of what cdk.json chooses: make destroy STAGE=prod REGION=us-west-2
+AT = $(STAGE:%=--stage %) $(REGION:%=--region %)
 export PROMPT
 
 help: ## list the targets
@@ -74,7 +76,19 @@ ask: install ## ask base model and model in use: make ask DATASET=support-ja PRO
 deploy: install ## deploy into the AWS account of your credentials
 	npm ci --silent && npx cdk deploy --all
 
+doctor: install ## check the account and Region before the first deployment, reading only: make doctor MODEL=...
+	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) $(MODEL:%=--model %)
+
+destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
+	npm ci --silent
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
+	npx cdk destroy --all $(STAGE:%=-c stage=%) $(REGION:%=-c region=%)
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left
+
+purge: install ## remove what destroy keeps, for good, once the name of the stage is typed
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) purge
+
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test test-all run runs ask schema validate deploy clean
+.PHONY: help install lock format lint types unit infra workflow test test-all run runs ask schema validate deploy doctor destroy purge clean

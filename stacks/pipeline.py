@@ -103,6 +103,9 @@ class PipelineStack(Stack):
 
     def _build_outputs(self, grants: Grants) -> None:
         CfnOutput(self, "StateMachineArn", value=self.state_machine.state_machine_arn, description="Start runs here")
+        CfnOutput(self, "TopicArn", value=self.topic.topic_arn, description="Subscribe to the notifications here")
+        sweep = self.functions["sweep"].function_name
+        CfnOutput(self, "SweepFunctionName", value=sweep, description="Releases what nobody needs")
         CfnOutput(
             self,
             "InvokeServedModelPolicyArn",

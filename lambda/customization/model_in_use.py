@@ -120,6 +120,12 @@ def remove_in_use(gateway: "Gateway", dataset: str) -> None:
     gateway.runs.delete(_key(dataset))
 
 
+def datasets_in_use(gateway: "Gateway") -> list[str]:
+    """Return the names of the data sets that have a model in use."""
+    rows = gateway.runs.scan(Attr("runId").begins_with(_key("")))
+    return sorted(str(row["runId"]).removeprefix(_key("")) for row in rows)
+
+
 def _keep(gateway: "Gateway", model: ModelInUse, until: datetime) -> None:
     if model.model_name:
         leases.keep(gateway, f"{model.model_name}{leases.MODEL_SUFFIX}", until, until)

@@ -22,6 +22,10 @@ PriceItem = Literal[
     "customOutputTokens",
     "provisionedThroughput",
     "storage",
+    "objectStorage",
+    "tableStorage",
+    "tableBackup",
+    "key",
 ]
 TRAINING = "training"
 BASELINE_ANSWERS = "baselineAnswers"

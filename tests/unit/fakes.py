@@ -73,7 +73,9 @@ class BedrockInMemory:
 
     def jobs_in_progress(self) -> list[JobSummary]:
         return [
-            JobSummary(name=job.name, created=job.created) for job in self.jobs.values() if job.status == "InProgress"
+            JobSummary(arn=job.arn, name=job.name, created=job.created)
+            for job in self.jobs.values()
+            if job.status == "InProgress"
         ]
 
     def model_is_there(self, identifier: str) -> bool:
@@ -82,10 +84,14 @@ class BedrockInMemory:
     def model_names(self) -> list[str]:
         return sorted(self.models)
 
+    def model_arns(self) -> dict[str, str]:
+        return {name: f"arn:model/{name}" for name in sorted(self.models)}
+
     def delete_model(self, identifier: str) -> None:
-        if identifier in self.busy:
-            raise Conflict(f"{identifier} is being served")
-        self.models.discard(identifier)
+        name = identifier.removeprefix("arn:model/")
+        if name in self.busy:
+            raise Conflict(f"{name} is being served")
+        self.models.discard(name)
 
     def serve(self, *, mode: str, name: str, model_arn: str, tags: dict[str, str], units: int, token: str) -> str:
         self._refuse()

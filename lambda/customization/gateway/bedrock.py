@@ -59,6 +59,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class JobSummary:
+    arn: str
     name: str
     created: datetime
 
@@ -221,7 +222,7 @@ class Bedrock:
         with named_errors():
             pages = self._client.get_paginator("list_model_customization_jobs").paginate(statusEquals="InProgress")
             return [
-                JobSummary(name=job["jobName"], created=job["creationTime"])
+                JobSummary(arn=job["jobArn"], name=job["jobName"], created=job["creationTime"])
                 for page in pages
                 for job in page.get("modelCustomizationJobSummaries", [])
             ]
@@ -240,6 +241,12 @@ class Bedrock:
         with named_errors():
             pages = self._client.get_paginator("list_custom_models").paginate(isOwned=True)
             return [model["modelName"] for page in pages for model in page.get("modelSummaries", [])]
+
+    def model_arns(self) -> dict[str, str]:
+        """Return the ARNs of the custom models of the account and Region by their names."""
+        with named_errors():
+            pages = self._client.get_paginator("list_custom_models").paginate(isOwned=True)
+            return {model["modelName"]: model["modelArn"] for page in pages for model in page.get("modelSummaries", [])}
 
     def delete_model(self, identifier: str) -> None:
         """Delete a custom model; raises Conflict while something serves it.

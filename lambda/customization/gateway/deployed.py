@@ -1,5 +1,7 @@
 """The gateway of a person at a terminal: the stacks' outputs say what the functions' environment says to them."""
 
+from collections.abc import Mapping
+
 import boto3
 from botocore.exceptions import NoRegionError
 
@@ -14,7 +16,7 @@ _STACKS = ("Storage", "Pipeline")
 def connect_deployed(stage: str, region: str | None = None) -> Gateway:
     """Return the gateway to what is deployed for `stage`, with the credentials and the Region of the AWS CLI.
 
-    What no output names is empty in its settings: topic, key and roles belong to the functions.
+    What no output names is empty in its settings: key and roles belong to the functions.
 
     Raises:
         ResourceNotFound: nothing is deployed for the stage, or no Region is chosen.
@@ -40,16 +42,17 @@ def connect_deployed(stage: str, region: str | None = None) -> Gateway:
         if name == "Storage":
             # Its first block, as stacks/storage.py has it
             found["DeploymentId"] = described["StackId"].rpartition("/")[2].partition("-")[0]
-    return Gateway(_settings(found, stage, session.region_name))
+    return Gateway(settings_of(found, stage, session.region_name))
 
 
-def _settings(outputs: dict[str, str], stage: str, region: str) -> Settings:
+def settings_of(outputs: Mapping[str, str], stage: str, region: str) -> Settings:
+    """Return the settings that the outputs of the stacks and the DeploymentId among them give."""
     return Settings(
         data_bucket=outputs["DataBucketName"],
         artifact_bucket=outputs["ArtifactBucketName"],
         runs_table=outputs["RunsTableName"],
-        leases_table="",
-        topic_arn="",
+        leases_table=outputs.get("LeasesTableName", ""),
+        topic_arn=outputs.get("TopicArn", ""),
         customization_role_arn="",
         key_arn="",
         stage=stage,
