@@ -8,6 +8,9 @@ export OPENBLAS_NUM_THREADS := 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 DATA ?= samples/support-ja
 DATE ?=
+# What commands look at instead of what cdk.json chooses: make destroy STAGE=prod REGION=us-west-2
+AT = $(STAGE:%=--stage %) $(REGION:%=--region %)
+export PROMPT
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -58,10 +61,34 @@ test-all: install ## the exhaustive tests, beyond those of make test
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
 	@$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
 
+validate: install ## check a data file without AWS: make validate FILE=train.jsonl MODEL=amazon.nova-micro-v1:0:128k
+	@PYTHONPATH=lambda $(BIN)/python -m customization.validate $(FILE) --model $(MODEL)
+
+schema: install ## write docs/report.schema.json from the report's types
+	PYTHONPATH=lambda $(BIN)/python -m customization.report_schema > docs/report.schema.json
+
+runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
+	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) runs $(DATASET) $(FROM:%=--from %)
+
+ask: install ## ask base model and model in use: make ask DATASET=support-ja PROMPT='...'
+	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) ask $(DATASET) "$$PROMPT"
+
 deploy: install ## deploy into the AWS account of your credentials
 	npm ci --silent && npx cdk deploy --all
+
+doctor: install ## check the account and Region before the first deployment, reading only: make doctor MODEL=...
+	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) $(MODEL:%=--model %)
+
+destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
+	npm ci --silent
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
+	npx cdk destroy --all $(STAGE:%=-c stage=%) $(REGION:%=-c region=%)
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left
+
+purge: install ## remove what destroy keeps, for good, once the name of the stage is typed
+	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) purge
 
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test test-all run deploy clean
+.PHONY: help install lock format lint types unit infra workflow test test-all run runs ask schema validate deploy doctor destroy purge clean

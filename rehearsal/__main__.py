@@ -14,6 +14,7 @@ from pathlib import Path
 
 from customization.catalogue import load_catalogue
 from customization.errors import InvalidRunRequest
+from customization.history import ROW_FILE
 from customization.json_types import Json, JsonObject
 from rehearsal.bedrock.faults import FAULTS, Fault, parse_fault
 from rehearsal.embedded.aws import preload
@@ -229,6 +230,9 @@ def _finish(order: Order, rehearsal: Rehearsal, progress: Progress) -> int:
         target = folder / key.removeprefix(f"runs/{run_id}/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(rehearsal.artifact(key))
+    if row:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ROW_FILE).write_text(json.dumps(row, ensure_ascii=False, indent=1), encoding="utf-8")
     for problem in rehearsal.aws.problems:
         progress.say(f"problem in the rehearsal: {problem}")
     if row.get("state") not in {"SUCCEEDED", "ESTIMATED"}:

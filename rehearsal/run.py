@@ -61,6 +61,7 @@ class Rehearsal:
             catalogue=load_catalogue(),
             prices=load_prices(),
             seed=setting.seed,
+            model_units=MODEL_UNITS,
             faults=setting.bedrock_faults,
         )
         self.aws = EmbeddedAws(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy, Stack
+from aws_cdk import Duration, IgnoreMode, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -36,7 +36,7 @@ FUNCTIONS: Mapping[str, FunctionSpec] = {
     "poll_uploads": FunctionSpec(),
     "plan_run": FunctionSpec(memory_mb=1769, timeout_s=900),
     "check_preconditions": FunctionSpec(timeout_s=120),
-    "prepare_dataset": FunctionSpec(memory_mb=3008, timeout_s=900),
+    "prepare_dataset": FunctionSpec(memory_mb=3008, timeout_s=900, evaluates=True),
     "is_within_budget": FunctionSpec(),
     "evaluate_shard": FunctionSpec(memory_mb=1024, timeout_s=900),
     "create_customization_job": FunctionSpec(timeout_s=120),
@@ -53,7 +53,7 @@ FUNCTIONS: Mapping[str, FunctionSpec] = {
     "release_model": FunctionSpec(timeout_s=300),
     "publish_report": FunctionSpec(memory_mb=3008, timeout_s=600, evaluates=True),
     "record_failure": FunctionSpec(timeout_s=120),
-    "release_resources": FunctionSpec(timeout_s=600),
+    "release_resources": FunctionSpec(memory_mb=1024, timeout_s=600, evaluates=True),
     "sweep": FunctionSpec(timeout_s=840, starts_from_events=True),
     "explain_unused_upload": FunctionSpec(starts_from_events=True),
 }
@@ -115,9 +115,7 @@ class TaskFunction(Construct):
         role = iam.Role(
             self,
             "Role",
-            assumed_by=iam.ServicePrincipal(
-                "lambda.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
-            ),
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             inline_policies={"Permissions": iam.PolicyDocument(statements=statements)},
         )
         for grant, statement in zip(grants, statements, strict=True):

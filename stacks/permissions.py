@@ -22,6 +22,8 @@ _LISTS = (
     "bedrock:ListCustomModelDeployments",
     "bedrock:ListProvisionedModelThroughputs",
 )
+# What a run leaves for people to read
+_REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
 # "Model units, with no commitment, across custom models" (AWS General Reference, Bedrock quotas)
 _MODEL_UNITS_QUOTA = "L-BE77399C"
 # What a service does with the key of what is encrypted in the name of its caller, by the service's own guide: who puts
@@ -98,6 +100,10 @@ class Grants:
             resources=(self._exports.runs_table_arn,),
         )
 
+    def query_runs(self) -> Grant:
+        """Read all runs of a data set by the table's index."""
+        return Grant(actions=("dynamodb:Query",), resources=(f"{self._exports.runs_table_arn}/index/byDataset",))
+
     def leases(self, *operations: str) -> Grant:
         return Grant(
             actions=tuple(f"dynamodb:{operation}" for operation in operations),
@@ -128,6 +134,14 @@ class Grants:
         grant = self.bedrock("InvokeModel", on=("inference-profile", *_SERVED))
         return replace(grant, resources=(*grant.resources, everywhere))
 
+    def ask_served_models(self) -> tuple[Grant, ...]:
+        """Ask what this deployment serves, streamed or not, and read which model is in use for a data set."""
+        return (
+            self.bedrock("InvokeModel", "InvokeModelWithResponseStream", on=tuple(_SERVED), only_own=True),
+            self.model_parameters("GetParameter"),
+            self.key("Decrypt", via=("bedrock",)),
+        )
+
     def look_at_served(self, *kinds: str) -> tuple[Grant, ...]:
         return tuple(self.bedrock(f"Get{_SERVED[kind]}", on=(kind,)) for kind in kinds)
 
@@ -154,6 +168,14 @@ class Grants:
         return (
             self.bedrock("GetCustomModel", on=("custom-model",)),
             self.bedrock("DeleteCustomModel", on=("custom-model",), only_own=True),
+        )
+
+    def swap_models(self) -> tuple[Grant, ...]:
+        """Let a deployment of ours serve another of our models; whoever serves an encrypted model decrypts it."""
+        served = ("custom-model", "custom-model-deployment")
+        return (
+            self.bedrock("UpdateCustomModelDeployment", on=served, only_own=True),
+            self.key("Decrypt", via=("bedrock",)),
         )
 
     def stop_jobs(self) -> tuple[Grant, ...]:
@@ -281,6 +303,11 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.write("runs/*/data/*", "runs/*/estimate.json"),
             g.abort_writing("runs/*/data/*"),
             g.runs("UpdateItem"),
+            # The report of a run that is only estimated
+            g.list_artifacts("runs/*"),
+            g.read("runs/*/data/profile.json", "runs/*/estimate.json", "runs/*/training-metrics-*.json"),
+            g.write(*_REPORTS),
+            g.query_runs(),
         ),
         "is_within_budget": (
             *g.plan(),
@@ -292,10 +319,11 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
 
 def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
     job, model = ("model-customization-job",), ("custom-model",)
+    reservation = ("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_customization_job": (
             *g.plan(),
-            g.read("runs/*/data/files.json"),
+            g.read("runs/*/data/files.json", *reservation),
             g.bedrock("CreateModelCustomizationJob", on=("foundation-model", *model, *job)),
             g.tag_new(*model, *job),
             g.bedrock("GetModelCustomizationJob", on=job),
@@ -304,7 +332,7 @@ def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.pass_customization_role(),
             # Bedrock guide, "Encryption of custom models": whoever creates the job lets Bedrock use the model's key
             g.key("Decrypt", "GenerateDataKey", "DescribeKey", "CreateGrant", via=("bedrock",)),
-            g.runs("UpdateItem"),
+            g.runs("UpdateItem", "Scan"),
             g.leases("PutItem"),
         ),
         "poll_customization_job": (*g.plan(), *g.stop_jobs(), g.runs("UpdateItem")),
@@ -324,22 +352,27 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
     model, deployment, throughput = ("custom-model",), ("custom-model-deployment",), ("provisioned-model",)
     # Bedrock guide, "Encryption of custom models": who serves or asks an encrypted model decrypts it
     decrypt_model = g.key("Decrypt", via=("bedrock",))
+    reservation = g.read("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_model_deployment": (
             *g.plan(),
+            reservation,
             g.bedrock("CreateCustomModelDeployment", on=model),
             g.tag_new(*deployment),
             *g.release_served(*deployment),
             decrypt_model,
+            g.runs("UpdateItem", "Scan"),
             g.leases("PutItem"),
         ),
         "poll_model_deployment": (*g.plan(), *g.look_at_served(*deployment)),
         "create_provisioned_throughput": (
             *g.plan(),
+            reservation,
             g.bedrock("CreateProvisionedModelThroughput", on=(*model, "foundation-model")),
             g.tag_new(*throughput),
             *g.release_served(*throughput),
             decrypt_model,
+            g.runs("UpdateItem", "Scan"),
             g.leases("PutItem"),
         ),
         "poll_provisioned_throughput": (*g.plan(), *g.look_at_served(*throughput)),
@@ -360,18 +393,21 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
         ),
         "compare_models": (
             *g.plan(),
-            g.read(*test_records, "answers/*"),
-            g.list_artifacts("answers/*"),
+            g.read(*test_records, "runs/*/training-metrics-*.json", "runs/*/evaluation/*", "answers/*"),
+            g.list_artifacts("runs/*", "answers/*"),
             g.write("runs/*/evaluation/*"),
             g.runs("UpdateItem"),
+            g.query_runs(),
         ),
         "publish_report": (
             *g.plan(),
             g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
-            g.write("runs/*/report.html", "runs/*/report.json"),
+            g.list_artifacts("runs/*"),
+            g.write(*_REPORTS),
             g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
             *g.look_at_served(*_SERVED),
             g.runs("UpdateItem"),
+            g.query_runs(),
             g.leases("Scan"),
         ),
     }
@@ -381,16 +417,21 @@ def _promotion(g: Grants) -> dict[str, tuple[Grant, ...]]:
     return {
         "promote_model": (
             *g.plan(),
+            *g.swap_models(),
+            # The deployment of the run's own goes once that of the model in use serves its model
+            *g.release_served(*_SERVED),
+            g.read_tags(*_SERVED),
             g.model_parameters("PutParameter"),
             g.runs("PutItem", "UpdateItem"),
-            g.leases("UpdateItem"),
+            g.leases("Scan", "UpdateItem"),
         ),
         "change_model_in_use": (
             *g.plan(),
+            *g.swap_models(),
             g.bedrock("GetCustomModel", on=("custom-model",)),
             *g.look_at_served(*_SERVED),
             g.model_parameters("PutParameter"),
-            g.runs("PutItem"),
+            g.runs("PutItem", "UpdateItem"),
             g.leases("UpdateItem"),
         ),
     }
@@ -405,7 +446,17 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
     return {
         "release_serving": (*g.plan(), *served, leases, g.runs("UpdateItem")),
         "release_model": (*g.plan(), *g.release_models(), leases, g.runs("UpdateItem")),
-        "release_resources": (*everything, *withdraw, g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem")),
+        "release_resources": (
+            *everything,
+            *withdraw,
+            g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem"),
+            # The report of a run that failed is written once it is known what was released
+            g.read("runs/*/manifest.json", "runs/*/data/profile.json", "runs/*/estimate.json"),
+            g.read("runs/*/training-metrics-*.json"),
+            g.list_artifacts("runs/*"),
+            g.write(*_REPORTS),
+            g.query_runs(),
+        ),
         "record_failure": (g.runs("GetItem", "PutItem", "UpdateItem"),),
         "sweep": (
             *everything,

@@ -13,7 +13,7 @@ from constructs import Construct
 from stacks.config import DeploymentConfig
 from stacks.functions import FUNCTIONS, Common, TaskFunction, source_code
 from stacks.layers import dependency_layer
-from stacks.nag import acknowledge
+from stacks.nag import acknowledge, acknowledge_wildcards
 from stacks.permissions import Grants, function_grants
 from stacks.state_machine import CustomizationStateMachine
 from stacks.storage import StorageExports, StorageStack
@@ -42,7 +42,8 @@ class PipelineStack(Stack):
         self._key = kms.Key.from_key_arn(self, "Key", exports.key_arn)
         self.topic = self._build_topic()
         self.dead_letter_queue = self._build_dead_letter_queue()
-        task_functions = self._build_functions(config, exports)
+        grants = Grants(self, config=config, exports=exports, topic_arn=self.topic.topic_arn)
+        task_functions = self._build_functions(config, exports, grants)
         self.functions: Mapping[str, lambda_.Function] = {
             module: task_function.function for module, task_function in task_functions.items()
         }
@@ -65,7 +66,7 @@ class PipelineStack(Stack):
             explain_unused_upload=self.functions["explain_unused_upload"],
             dead_letter_queue=self.dead_letter_queue,
         )
-        CfnOutput(self, "StateMachineArn", value=self.state_machine.state_machine_arn, description="Start runs here")
+        self._build_outputs(grants)
 
     def _build_topic(self) -> sns.Topic:
         topic = sns.Topic(self, "Topic", master_key=self._key, enforce_ssl=True)
@@ -100,8 +101,31 @@ class PipelineStack(Stack):
             )
         return queue
 
-    def _build_functions(self, config: DeploymentConfig, exports: StorageExports) -> dict[str, TaskFunction]:
-        grants = Grants(self, config=config, exports=exports, topic_arn=self.topic.topic_arn)
+    def _build_outputs(self, grants: Grants) -> None:
+        CfnOutput(self, "StateMachineArn", value=self.state_machine.state_machine_arn, description="Start runs here")
+        CfnOutput(self, "TopicArn", value=self.topic.topic_arn, description="Subscribe to the notifications here")
+        sweep = self.functions["sweep"].function_name
+        CfnOutput(self, "SweepFunctionName", value=sweep, description="Releases what nobody needs")
+        CfnOutput(
+            self,
+            "InvokeServedModelPolicyArn",
+            value=self._build_policy_of_applications(grants).managed_policy_arn,
+            description="Attach this to the role of an application that asks the models in use",
+        )
+
+    def _build_policy_of_applications(self, grants: Grants) -> iam.ManagedPolicy:
+        """Allow what an application needs: to read which model is in use, and to ask what this deployment serves."""
+        allowed = grants.ask_served_models()
+        statements = [grant.statement() for grant in allowed]
+        policy = iam.ManagedPolicy(self, "InvokeServedModel", statements=statements)
+        for grant, statement in zip(allowed, statements, strict=True):
+            if grant.reason:
+                acknowledge_wildcards(policy, [statement], reason=grant.reason, limits=grant.limits)
+        return policy
+
+    def _build_functions(
+        self, config: DeploymentConfig, exports: StorageExports, grants: Grants
+    ) -> dict[str, TaskFunction]:
         common = Common(
             code=source_code(),
             environment=self._environment(config, exports),

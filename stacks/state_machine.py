@@ -29,8 +29,8 @@ from stacks.states import (
     expressions,
 )
 
-# Two stages of at most 96 hours (jobEndHours), serving, evaluations and every wait for a quota fit with room to spare
-_LONGEST_RUN = Duration.days(14)
+# Two stages of at most 96 hours (jobEndHours), three waits of 5 days for a quota and the evaluations fit
+_LONGEST_RUN = Duration.days(28)
 _ALL = ["States.ALL"]
 _CAUSE = "$exists($states.errorOutput.Cause) ? $states.errorOutput.Cause : ''"  # States.Timeout has none
 
@@ -63,6 +63,7 @@ class Graph:
         self.notices: dict[str, sfn.TaskStateBase] = {name: build_notice(scope, name, topic) for name in NOTICES}
         self.maps = {
             "EvaluateBaseline": build_evaluation(scope, "EvaluateBaseline", "base", functions),
+            "EvaluateModelInUse": build_evaluation(scope, "EvaluateModelInUse", "inUse", functions),
             "EvaluateCustomModel": build_evaluation(scope, "EvaluateCustomModel", "custom", functions),
         }
         self.choices = {name: _build_choice(scope, name) for name in CHOICES}
@@ -125,18 +126,23 @@ def wire(graph: Graph) -> None:
     graph.choose("IsEstimateOnly", _by_value("$action", {"run": "IsWithinBudget", "estimate": "NotifyEstimate"}))
     graph.sequence("IsWithinBudget", "NotifyStart", "IsBaselineNeeded")
     is_needed = "$testShards > 0 and $baselineAvailable"
-    graph.choose("IsBaselineNeeded", {is_needed: "EvaluateBaseline"}, otherwise="CreateCustomizationJob")
-    graph.sequence("EvaluateBaseline", "CreateCustomizationJob")
+    graph.choose("IsBaselineNeeded", {is_needed: "EvaluateBaseline"}, otherwise="IsModelInUseAsked")
+    graph.sequence("EvaluateBaseline", "IsModelInUseAsked")
+    is_asked = "$testShards > 0 and $exists($modelInUse.servingArn)"
+    graph.choose("IsModelInUseAsked", {is_asked: "EvaluateModelInUse"}, otherwise="CreateCustomizationJob")
+    graph.sequence("EvaluateModelInUse", "CreateCustomizationJob")
     _wire_training(graph)
     _wire_serving(graph)
-    graph.sequence("EvaluateCustomModel", "CompareModels", "ShouldPromote")
-    graph.choose("ShouldPromote", {"$promote": "PromoteModel"}, otherwise="ReleaseServing")
-    graph.sequence("PromoteModel", "ReleaseServing", "ReleaseModel", "PublishReport", "NotifySuccess", "RunSucceeded")
+    _wire_result(graph)
 
     graph.sequence("WaitForUploads", "PollUploads")
     graph.sequence("NotifyDuplicate", "DuplicateRun")
     graph.sequence("NotifyEstimate", "EstimateReady")
-    graph.sequence("ChangeModelInUse", "NotifyModelInUse", "ModelInUseChanged")
+    graph.sequence("ChangeModelInUse", "IsModelInUseChanged")
+    changed = {"Active": "NotifyModelInUse", "Updating": "WaitForModelInUse"}
+    graph.choose("IsModelInUseChanged", _by_value("$status", changed))
+    graph.sequence("WaitForModelInUse", "ChangeModelInUse")
+    graph.sequence("NotifyModelInUse", "ModelInUseChanged")
     graph.sequence("ReleaseRun", "RunReleased")
     graph.sequence("UnexpectedStatus", "RecordFailure", "ReleaseResources", "NotifyFailure", "RunFailed")
     _wire_failures(graph)
@@ -177,10 +183,20 @@ def _wire_serving(graph: Graph) -> None:
     graph.sequence("WaitForProvisionedThroughput", "PollProvisionedThroughput")
 
 
+def _wire_result(graph: Graph) -> None:
+    """Let nothing stand between the last answer and the release of what bills by the hour."""
+    graph.sequence("EvaluateCustomModel", "ReleaseServing", "CompareModels", "ShouldPromote")
+    graph.choose("ShouldPromote", {"$promote": "PromoteModel"}, otherwise="ReleaseModel")
+    graph.sequence("PromoteModel", "IsModelPromoted")
+    graph.choose("IsModelPromoted", _by_value("$status", {"Active": "ReleaseModel", "Updating": "WaitForPromotion"}))
+    graph.sequence("WaitForPromotion", "PromoteModel")
+    graph.sequence("ReleaseModel", "PublishReport", "NotifySuccess", "RunSucceeded")
+
+
 def _wire_failures(graph: Graph) -> None:
     """Lead every error forward and never back, so that failure handling cannot loop."""
-    own_way = ("RecordFailure", "ReleaseResources")
-    for name in (*(task for task in graph.tasks if task not in own_way), *graph.maps):
+    own_way = ("RecordFailure", "ReleaseResources", "EvaluateModelInUse")
+    for name in (name for name in (*graph.tasks, *graph.maps) if name not in own_way):
         graph.catch(
             name,
             "RecordFailure",
@@ -197,6 +213,8 @@ def _wire_failures(graph: Graph) -> None:
     )
     graph.catch("ReleaseResources", "NotifyFailure")
     graph.catch("NotifyFailure", "RunFailed")
+    # The custom model is still compared with its base: the report says that the model in use has not answered
+    graph.catch("EvaluateModelInUse", "CreateCustomizationJob")
     # A notice that does not arrive undoes nothing: the result is stored
     graph.catch("NotifyStart", "IsBaselineNeeded")
     graph.catch("NotifyDuplicate", "DuplicateRun")

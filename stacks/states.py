@@ -31,7 +31,10 @@ CRASHES = ("Sandbox.Timedout", "Runtime.ExitError")
 
 # Longer than the function may take, so that the function's own end is what the state machine sees
 _TIMEOUT_MARGIN_S = 60
-_SHARDS_AT_ONCE = 4
+# A test compares it with customization.evaluation, which cuts the shards to it
+SHARDS_AT_ONCE = 4
+_QUOTA_POLL = Duration.minutes(5)
+LONGEST_QUOTA_WAIT = Duration.days(5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +86,12 @@ TASKS = (
         name="ChangeModelInUse",
         does="Puts the model of an earlier run in use, or rolls back to the one that was in use before.",
         sends={"action": "$action", "dataset": "$dataset", "data": "$data"},
-        keeps=("modelArn", "subject", "message"),
+        keeps=("status", "waitSeconds", "modelArn", "subject", "message"),
     ),
     Task(
         name="CheckPreconditions",
         does="Can this account, Region and base model do what the run asks?",
-        keeps=("baselineAvailable",),
+        keeps=("baselineAvailable", "modelInUse"),
     ),
     Task(
         name="PrepareDataset",
@@ -146,6 +149,10 @@ TASKS = (
         keeps=("status", "waitSeconds"),
     ),
     Task(
+        name="ReleaseServing",
+        does="Ends what bills by the hour at once after the last answer, unless the request keeps it.",
+    ),
+    Task(
         name="CompareModels",
         does="Scores base, custom model and the model in use on the same records.",
         keeps=("verdict", "promote"),
@@ -154,8 +161,8 @@ TASKS = (
         name="PromoteModel",
         does="Point of no return: the custom model becomes the model in use of its data set.",
         sends={"servingArn": "$servingArn", "modelArn": "$modelArn"},
+        keeps=("status", "waitSeconds"),
     ),
-    Task(name="ReleaseServing", does="Ends what bills by the hour, unless it is kept or promoted."),
     Task(name="ReleaseModel", does="Deletes a custom model that is not worth its storage."),
     Task(
         name="PublishReport",
@@ -168,7 +175,12 @@ TASKS = (
         sends={"error": "$error", "cause": "$cause", "failedState": "$failedState"},
         keeps=("error", "cause", "fix", "subject", "message"),
     ),
-    Task(name="ReleaseResources", does="Ends whatever bills and is not promoted."),
+    Task(
+        name="ReleaseResources",
+        does="Ends whatever bills and is not promoted, and adds to the notice what it ended and what still bills.",
+        sends={"message": "$message"},
+        keeps=("message",),
+    ),
 )
 
 # Each with what decides it, which the failure names when no branch fits; a choice between two ways always has one
@@ -180,12 +192,15 @@ CHOICES = {
     ),
     "IsEstimateOnly": ("Was only the estimate asked for?", "$action"),
     "IsBaselineNeeded": ("Are there test records, and does the base model answer?", ""),
+    "IsModelInUseAsked": ("Are there test records, and is another model in use that answers now?", ""),
     "IsCustomizationJobFinished": ("Did the job complete? Failed and Stopped are raised by the poll.", "$status"),
     "HasAnotherStage": ("Does fine-tuning follow the pre-training?", ""),
     "IsServingNeeded": ("By which way is the custom model asked?", "$servingMode"),
     "IsModelDeploymentActive": ("Does the deployment answer? A failed one is raised by the poll.", "$status"),
     "IsProvisionedThroughputInService": ("Do the model units answer? Failed ones are raised by the poll.", "$status"),
     "ShouldPromote": ("Was promotion asked for, and is the custom model better?", ""),
+    "IsModelPromoted": ("Does the deployment of the model in use serve the custom model yet?", "$status"),
+    "IsModelInUseChanged": ("Does the deployment of the model in use serve the other model yet?", "$status"),
 }
 
 WAITS = {
@@ -193,6 +208,8 @@ WAITS = {
     "WaitForCustomizationJob": "1 minute at first, 15 at most: a job takes hours, and an execution has 25,000 events.",
     "WaitForModelDeployment": "A deployment takes minutes.",
     "WaitForProvisionedThroughput": "Model units take minutes.",
+    "WaitForPromotion": "A deployment takes minutes to serve another model.",
+    "WaitForModelInUse": "A deployment takes minutes to serve another model.",
 }
 
 SUCCEEDS = {
@@ -254,12 +271,13 @@ def build_task(scope: Construct, task: Task, functions: Mapping[str, lambda_.Fun
         scope, task, functions, sends, {name: f"$states.result.Payload.{name}" for name in task.keeps}
     )
     if task.waits_for_quota:
-        # Somebody else's job or model units have to end first: 6 hours at 15 minutes
+        # Others' jobs or model units have to end first, and a line may be long: 5 days. An attempt is 3 of the 25,000
+        # events of an execution, and the next in line moves up within so many minutes.
         state.add_retry(
             errors=["QuotaUnavailable"],
-            interval=Duration.minutes(15),
+            interval=_QUOTA_POLL,
             backoff_rate=1,
-            max_attempts=24,
+            max_attempts=round(LONGEST_QUOTA_WAIT.to_seconds() / _QUOTA_POLL.to_seconds()),
         )
     return state
 
@@ -309,6 +327,7 @@ EVALUATION_INPUT = {
     "attempt": "$attempt",
     "testShards": "$testShards",
     "servingArn": "$servingArn",
+    "modelInUse": "$modelInUse",
 }
 
 
@@ -318,7 +337,7 @@ def build_evaluation(
     """Build the map that asks the model of `side` every shard of the test records. One shard that fails fails it."""
     shard = Task(
         name=f"{name}Shard",
-        does="Asks the model one shard of the test records, and stores the answers as they come.",
+        does="Asks the model what it has not answered yet of a shard, and stores the answers as they come.",
         module="evaluate_shard",
     )
     given = {field: expression(f"$states.input.{field}") for field in EVALUATION_INPUT if field != "testShards"}
@@ -328,7 +347,7 @@ def build_evaluation(
         comment=f"Asks the {side} model all test records, in shards.",
         items=sfn.ProvideItems.jsonata(expression("[0..$states.input.testShards-1]")),
         item_selector={**given, "side": side, "shard": expression("$states.context.Map.Item.Value")},
-        max_concurrency=_SHARDS_AT_ONCE,
+        max_concurrency=SHARDS_AT_ONCE,
         map_execution_type=sfn.StateMachineType.STANDARD,
         # An array constructor, since the sum of a path that finds nothing is nothing at all
         outputs=expressions(
@@ -336,7 +355,10 @@ def build_evaluation(
         ),
     )
     sends = {name: f"$states.input.{name}" for name in (*given, "side", "shard")}
-    evaluation.item_processor(_build_invocation(scope, shard, functions, sends, {}))
+    asking = _build_invocation(scope, shard, functions, sends, {})
+    # What was answered is stored, and the next call asks the rest: a day of slow or throttled answers
+    _retry(asking, ("EvaluationUnfinished",), interval_s=1, attempts=99)
+    evaluation.item_processor(asking)
     return evaluation
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import cast
 
-from aws_cdk import ArnFormat, CfnOutput, Duration, Environment, Fn, RemovalPolicy, Stack
+from aws_cdk import ArnFormat, CfnOutput, Duration, Environment, Fn, RemovalPolicy, Stack, Tags
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -15,6 +15,8 @@ from stacks.nag import acknowledge, acknowledge_wildcards
 
 # Bedrock guide, "Encryption of custom models": what the role of a job does with the key of the model
 _MODEL_KEY_ACTIONS = ["kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"]
+# What stays is found by it once the stack is gone; a test compares it with customization.leftovers
+DEPLOYMENT_TAG = "customization-deployment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,11 @@ class StorageStack(Stack):
         )
         self.leases_table = self._build_table("LeasesTable", "resourceName")
         self._allow_customization()
-        self.exports = self._export()
+        # The first block of the UUID in arn:aws:cloudformation:region:account:stack/name/uuid: new with every new stack
+        uuid = Fn.select(2, Fn.split("/", self.stack_id))
+        deployment_id = Fn.select(0, Fn.split("-", uuid))
+        Tags.of(self).add(DEPLOYMENT_TAG, f"{config.stage}-{deployment_id}")
+        self.exports = self._export(deployment_id)
         self.deployment_id = self.exports.deployment_id
 
     def _build_customization_role(self) -> iam.Role:
@@ -214,13 +220,11 @@ class StorageStack(Stack):
             conditions={"StringEquals": {"kms:ViaService": f"{service}.{self.region}.amazonaws.com"}},
         )
 
-    def _export(self) -> StorageExports:
+    def _export(self, deployment_id: str) -> StorageExports:
         CfnOutput(self, "DataBucketName", value=self.data_bucket.bucket_name, description="Drop data sets here")
         CfnOutput(self, "ArtifactBucketName", value=self.artifact_bucket.bucket_name, description="Find results here")
         CfnOutput(self, "RunsTableName", value=self.runs_table.table_name, description="Every run, with its state")
-        # The first block of the UUID in arn:aws:cloudformation:region:account:stack/name/uuid: new with every new stack
-        uuid = Fn.select(2, Fn.split("/", self.stack_id))
-        deployment_id = Fn.select(0, Fn.split("-", uuid))
+        CfnOutput(self, "LeasesTableName", value=self.leases_table.table_name, description="What bills, and until when")
         return StorageExports(
             data_bucket_name=self.export_value(self.data_bucket.bucket_name),
             data_bucket_arn=self.export_value(self.data_bucket.bucket_arn),

@@ -10,10 +10,12 @@ from customization.identity import job_name, serving_name
 from customization.json_types import Json, JsonObject
 from customization.preconditions import MODEL_UNITS_CODE, AccountFacts, Needs, Quotas, check
 from customization.runs import Call, Plan, note
+from customization.texts import say
 from customization.training import adoptable_job
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
+    from customization.gateway.bedrock import Bedrock
 
 
 def check_preconditions(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -35,33 +37,36 @@ def check_preconditions(gateway: "Gateway", plan: Plan, call: Call) -> JsonObjec
         role_arn=gateway.settings.customization_role_arn,
     )
     findings = check(_facts(gateway, plan, model), needs)
-    notes: list[Json] = list(findings.warnings)
+    notes: list[Json] = [say(warning, plan.language) for warning in findings.warnings]
     note(gateway, call, {"notes": notes})
     return {"baselineAvailable": findings.baseline_available, "notes": notes}
 
 
 def _facts(gateway: "Gateway", plan: Plan, model: BaseModel) -> AccountFacts:
-    bedrock = gateway.bedrock
-    found = bedrock.foundation_model(model.base_model_identifier)
-    served = list(bedrock.all_served())
-    deployments = [item for item in served if item.mode == ON_DEMAND]
-    facts = AccountFacts(
-        region=plan.region,
-        model_status=found.lifecycle_status if found else None,
-        inference_model_status=_inference_status(gateway, model),
-        jobs_in_progress=len(bedrock.jobs_in_progress()),
-        custom_models=len(bedrock.model_names()),
-        deployments=len(deployments),
-        deployments_in_progress=sum(1 for item in deployments if item.status == "Creating"),
-        model_units_in_use=sum(item.units for item in served if item.mode == PROVISIONED),
-        foreign_names=_foreign_names(gateway, plan),
-    )
+    facts = replace(account_facts(gateway.bedrock, model, plan.region), foreign_names=_foreign_names(gateway, plan))
     if plan.serving_mode != PROVISIONED:
         return facts
     return replace(facts, quotas=Quotas(model_units=gateway.bedrock_quota(MODEL_UNITS_CODE)))
 
 
-def _inference_status(gateway: "Gateway", model: BaseModel) -> str | None:
+def account_facts(bedrock: "Bedrock", model: BaseModel, region: str) -> AccountFacts:
+    """Return what Bedrock says of the account and of a base model, with the quotas that every account has at first."""
+    found = bedrock.foundation_model(model.base_model_identifier)
+    served = list(bedrock.all_served())
+    deployments = [item for item in served if item.mode == ON_DEMAND]
+    return AccountFacts(
+        region=region,
+        model_status=found.lifecycle_status if found else None,
+        inference_model_status=_inference_status(bedrock, model),
+        jobs_in_progress=len(bedrock.jobs_in_progress()),
+        custom_models=len(bedrock.model_names()),
+        deployments=len(deployments),
+        deployments_in_progress=sum(1 for item in deployments if item.status == "Creating"),
+        model_units_in_use=sum(item.units for item in served if item.mode == PROVISIONED),
+    )
+
+
+def _inference_status(bedrock: "Bedrock", model: BaseModel) -> str | None:
     """Return the state of the model that answers, None where it is not there or the account has no access to it.
 
     An inference profile is asked about through its foundation model.
@@ -70,8 +75,8 @@ def _inference_status(gateway: "Gateway", model: BaseModel) -> str | None:
     prefix, _, rest = identifier.partition(".")
     if prefix in {"us", "eu", "apac", "global"}:
         identifier = rest
-    found = gateway.bedrock.foundation_model(identifier)
-    return found.lifecycle_status if found and gateway.bedrock.has_access(identifier) else None
+    found = bedrock.foundation_model(identifier)
+    return found.lifecycle_status if found and bedrock.has_access(identifier) else None
 
 
 def _foreign_names(gateway: "Gateway", plan: Plan) -> dict[str, str]:

@@ -4,15 +4,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization import line, notices
 from customization.errors import BudgetExceeded
 from customization.gateway.tables import Attr, number
-from customization.json_types import JsonObject, as_text
-from customization.money import TRAINING, Estimate, check_budget, describe
-from customization.preparation import told_at_start
+from customization.json_types import Json, JsonObject
+from customization.links import Links
+from customization.money import TRAINING, Estimate, check_budget
+from customization.preparation import read_profile
 from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
+
+
+_SETTLED = "settled"
 
 
 def month_key(call: Call) -> str:
@@ -22,6 +27,14 @@ def month_key(call: Call) -> str:
 
 def _reservation(run_id: str, attempt: int) -> str:
     return f"reserved#{run_id}#{attempt}"
+
+
+def _settlement(run_id: str, attempt: int) -> str:
+    return f"spent#{run_id}#{attempt}"
+
+
+def _number(value: Json) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
 def read_estimate(gateway: "Gateway", plan: Plan) -> Estimate:
@@ -47,52 +60,77 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
         call,
         {"month": month_key(call), "estimatedUsd": estimate.known_usd, "trainingUsd": _training_usd(estimate)},
     )
+    before = _number((gateway.runs.get(month_key(call)) or {}).get(_settlement(plan.run_id, call.attempt)))
     if estimate.known_usd > monthly or not gateway.runs.update(
         month_key(call),
         {reserved_under: estimate.known_usd},
-        add={"committedUsd": estimate.known_usd},
-        condition=Attr(reserved_under).not_exists() & has_room,
+        add={"committedUsd": estimate.known_usd - before},
+        condition=(Attr(reserved_under).not_exists() | Attr(reserved_under).eq(_SETTLED)) & has_room,
     ):
         month = gateway.runs.get(month_key(call)) or {}
-        if reserved_under not in month:
-            raise BudgetExceeded(
-                f"monthlyBudgetUsd: this run needs {estimate.known_usd:.2f} USD, and {month.get('committedUsd', 0)} of "
-                f"{monthly:.2f} USD are spent or reserved in {call.now:%Y-%m}; wait for other runs to end, or raise "
-                "monthlyBudgetUsd in cdk.json and deploy"
-            )
-    return _started(gateway, plan, call, estimate)
+        if month.get(reserved_under) in {None, _SETTLED}:
+            raise _month_exceeded(call, estimate.known_usd, month.get("committedUsd", 0), monthly)
+    defaults = gateway.settings.defaults
+    return notices.started(
+        plan,
+        read_profile(gateway, plan),
+        estimate,
+        attempt=call.attempt,
+        job_hours=(defaults.job_start_hours, defaults.job_end_hours),
+        links=Links.of(gateway.settings),
+    ).payload()
+
+
+def _month_exceeded(call: Call, needed_usd: float, committed_usd: Json, monthly_usd: float) -> BudgetExceeded:
+    return BudgetExceeded(
+        f"monthlyBudgetUsd: this run needs {needed_usd:.2f} USD, and {committed_usd} of {monthly_usd:.2f} USD are "
+        f"spent or reserved in {call.now:%Y-%m}; wait for other runs to end, or raise monthlyBudgetUsd in cdk.json and "
+        "deploy"
+    )
+
+
+def renew(gateway: "Gateway", plan: Plan, call: Call) -> None:
+    """Reserve the estimate again where it was given back: the execution had died and somebody has redriven it.
+
+    Raises:
+        BudgetExceeded: as `reserve` does.
+    """
+    month = str((gateway.runs.get(plan.run_id) or {}).get("month") or "")
+    if month and (gateway.runs.get(month) or {}).get(_reservation(plan.run_id, call.attempt)) == _SETTLED:
+        reserve(gateway, plan, call)
 
 
 def _training_usd(estimate: Estimate) -> float:
     return sum(item.usd or 0.0 for item in estimate.items if item.name == TRAINING)
 
 
-def _started(gateway: "Gateway", plan: Plan, call: Call, estimate: Estimate) -> JsonObject:
-    row = gateway.runs.get(plan.run_id) or {}
-    return {
-        "subject": f"Started: {plan.run_id}"[:99],
-        "message": f"Run {plan.run_id} ({as_text(row.get('summary') or '', 'summary')}) has started as attempt "
-        f"{call.attempt}.\n\n{told_at_start(gateway, plan)}\n\n{describe(estimate)}\n\n"
-        f"Execution: {call.execution_arn}\n",
-    }
-
-
 def give_back(gateway: "Gateway", run_id: str, attempt: int, spent_usd: float | None = None) -> None:
     """Replace a run's reservation by what it spent; doing so twice changes nothing.
 
-    Where `spent_usd` is not known, training counts as spent once a job was asked for, since a stopped job bills too.
+    Where `spent_usd` is not known, training counts as spent once a job was asked for, since a stopped job bills too. An
+    execution that was redriven after that may still tell what it spent.
     """
     row = gateway.runs.get(run_id) or {}
-    if spent_usd is None:
-        spent_usd = float(str(row.get("trainingUsd") or 0)) if row.get("jobName0") else 0.0
     month = str(row.get("month") or "")
-    reserved_under = _reservation(run_id, attempt)
-    reserved = (gateway.runs.get(month) or {}).get(reserved_under) if month else None
-    if not isinstance(reserved, int | float) or isinstance(reserved, bool):
+    known = (gateway.runs.get(month) or {}) if month else {}
+    reserved_under, settled_under = _reservation(run_id, attempt), _settlement(run_id, attempt)
+    reserved = known.get(reserved_under)
+    if reserved is None or (reserved == _SETTLED and spent_usd is None):
+        return
+    spent = _spent_so_far(row) if spent_usd is None else spent_usd
+    counted_under = settled_under if reserved == _SETTLED else reserved_under
+    counted = _number(known.get(counted_under))
+    if counted_under == settled_under and counted == spent:
         return
     gateway.runs.update(
         month,
-        {reserved_under: "settled"},
-        add={"committedUsd": spent_usd - reserved},
-        condition=Attr(reserved_under).eq(number(reserved)),
+        {reserved_under: _SETTLED, settled_under: spent},
+        add={"committedUsd": spent - counted},
+        condition=Attr(counted_under).eq(number(counted)),
     )
+
+
+def _spent_so_far(row: JsonObject) -> float:
+    waits_for_first_job = row.get("waitingFor") == line.JOB and not row.get("jobArn0")
+    has_asked = bool(row.get("jobName0")) and not waits_for_first_job
+    return float(str(row.get("trainingUsd") or 0)) if has_asked else 0.0

@@ -59,7 +59,10 @@ class Serving(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
 
 class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What Bedrock takes in one job; None where AWS publishes no limit. Sizes are bytes."""
+    """What Bedrock takes in one job; None where AWS publishes no limit. Sizes are bytes.
+
+    `reserved_words`: Bedrock fails a job for them in a prompt. `doubtful_words`: only AWS's validator refuses them.
+    """
 
     min_training_records: int | None = None
     max_training_records: int | None = None
@@ -74,6 +77,9 @@ class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     max_validation_bytes: int | None = None
     characters_per_token: float = 6.0
     reserved_words: tuple[str, ...] = ()
+    doubtful_words: tuple[str, ...] = ()
+    recommended_training_records: int | None = None
+    recommended_training_tokens: int | None = None
 
     def tokens_per_record(self, batch_size: int | None = None) -> int | None:
         """Return how many tokens a record may have; above the last published batch size its bound still holds."""
@@ -158,7 +164,10 @@ class BaseModel(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Catalogue(msgspec.Struct, frozen=True):
+    """`s3_key_characters`: what the keys of data files may have, as the inside of a regular expression's set."""
+
     models: tuple[BaseModel, ...]
+    s3_key_characters: str
 
     def find(self, identifier: str) -> BaseModel:
         """Return the model with that baseModelIdentifier; raises InvalidRunRequest naming the nearest ones."""
@@ -213,7 +222,13 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 class _Document(msgspec.Struct, frozen=True, rename="camel"):
-    """The data file: models name their sets of hyperparameters and limits, which several of them share."""
+    """The data file: models name their sets of hyperparameters and limits, which several of them share.
+
+    `recommended` amounts hold for every model, by the kind of customization.
+    """
+
+    s3_key_characters: str
+    recommended: dict[str, dict[str, int]]
 
     hyper_parameter_sets: dict[str, tuple[HyperParameter, ...]]
     limit_sets: dict[str, Limits]
@@ -224,7 +239,7 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
 def load_catalogue() -> Catalogue:
     """Return the catalogue beside this module; it is read once a process."""
     document = msgspec.json.decode((Path(__file__).parent / "data" / "catalogue.json").read_bytes(), type=_Document)
-    return Catalogue(tuple(_model(entry, document) for entry in document.models))
+    return Catalogue(tuple(_model(entry, document) for entry in document.models), document.s3_key_characters)
 
 
 def _model(entry: dict[str, msgspec.Raw], document: _Document) -> BaseModel:
@@ -233,9 +248,18 @@ def _model(entry: dict[str, msgspec.Raw], document: _Document) -> BaseModel:
     limits = msgspec.json.decode(entry["limits"], type=dict[str, str])
     resolved = entry | {
         "hyperParameters": _raw({kind: document.hyper_parameter_sets[name] for kind, name in hyper_parameters.items()}),
-        "limits": _raw({kind: document.limit_sets[name] for kind, name in limits.items()}),
+        "limits": _raw({kind: _limits(kind, name, document) for kind, name in limits.items()}),
     }
     return msgspec.json.decode(msgspec.json.encode(resolved), type=BaseModel)
+
+
+def _limits(kind: str, name: str, document: _Document) -> Limits:
+    recommended = msgspec.convert(document.recommended.get(kind, {}), Limits)
+    return msgspec.structs.replace(
+        document.limit_sets[name],
+        recommended_training_records=recommended.recommended_training_records,
+        recommended_training_tokens=recommended.recommended_training_tokens,
+    )
 
 
 def _raw(value: dict[str, Limits] | dict[str, tuple[HyperParameter, ...]]) -> msgspec.Raw:

@@ -1,16 +1,36 @@
 """Whether a base model takes a record: roles, empty texts, reserved words, what conversion would lose, and length."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, compress, product
 from typing import NamedTuple
 
 import msgspec
 
 from customization.catalogue import FINE_TUNING, BaseModel, Limits
+from customization.columns import Columns
 from customization.formats import ASSISTANT, OPENAI_CHAT, PROMPT_COMPLETION, Example, RawText, Record, roles_alternate
+from customization.personal import kinds_in, may_have_numbers
 from customization.problems import Problems, excerpt
-from customization.profile import Size, estimate_tokens, most_tokens
+from customization.profile import estimate_tokens, most_tokens, size_of
+from customization.role_cues import without_role_cues
+from customization.texts import Sentence
 
 _NO_LIMITS = Limits()
+# What models write, or were trained with, where a text ends: in a completion it is learnt as text
+END_MARKERS = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|end|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<end_of_turn>",
+    "<eos>",
+    "</s>",
+)
+_END_MARKERS = tuple(marker.encode() for marker in END_MARKERS)
 
 
 class Demands(msgspec.Struct, frozen=True):
@@ -50,13 +70,21 @@ class _ReservedWord(NamedTuple):
 class _ReservedWords:
     """Finds reserved words, also in another case: Bedrock documents one spelling, AWS's own validators differ."""
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = tuple(words)
+    def __init__(self, exact: Sequence[str], doubtful: Sequence[str] = ()) -> None:
+        words = (*exact, *doubtful)
+        self._exact = tuple(exact)
+        self._words = words
         self._lowered = tuple(word.lower() for word in words)
         self._ends: dict[str, set[str]] = {}
         for word in words:
             self._ends.setdefault(word[-1], set()).update((word[-2].lower(), word[-2].upper()))
         self._longest = max(map(len, words), default=0)
+        # Reserved words are of ASCII and have four letters and more: bytes are compared as well as characters
+        self._quick_ends: dict[bytes, set[bytes]] = {}
+        for word in self._lowered:
+            cases = product(*((letter, letter.upper()) for letter in word[-4:-1]))
+            self._quick_ends.setdefault(word[-1:].encode(), set()).update("".join(case).encode() for case in cases)
+        self._quick_words = tuple(word.encode() for word in self._lowered)
 
     def find(self, text: str) -> _ReservedWord | None:
         """Return a reserved word that is in the text, rather one that is spelt as documented."""
@@ -66,12 +94,23 @@ class _ReservedWords:
             while position > 0:
                 if text[position - 1] in before:
                     start = text[max(0, position + 1 - self._longest) : position + 1]
-                    if start.endswith(self._words):
+                    if self._exact and start.endswith(self._exact):
                         return _ReservedWord(self._named(start), is_exact=True)
                     if start.lower().endswith(self._lowered):
                         variant = variant or _ReservedWord(self._named(start), is_exact=False)
                 position = text.find(end, position + 1)
         return variant
+
+    def positions(self, texts: bytes) -> Iterator[int]:
+        """Yield, fast, where in the UTF-8 text each reserved word ends, in whatever case."""
+        for end, before in self._quick_ends.items():
+            position = texts.find(end, 3)
+            while position > 0:
+                if texts[position - 3 : position] in before:
+                    start = texts[max(0, position + 1 - self._longest) : position + 1].lower()
+                    if start.endswith(self._quick_words):
+                        yield position
+                position = texts.find(end, position + 1)
 
     def _named(self, start: str) -> str:
         return next(word for word in self._words if start.lower().endswith(word.lower()))
@@ -84,18 +123,51 @@ class RecordChecks:
         self.file = file
         self._demands = demands
         self._problems = problems
-        self._reserved = _ReservedWords(demands.limits.reserved_words)
+        self._reserved = _ReservedWords(demands.limits.reserved_words, demands.limits.doubtful_words)
         limits = (demands.record_tokens, demands.limits.max_prompt_tokens, demands.limits.max_completion_tokens)
         self._least_limit = min((limit for limit in limits if limit is not None), default=None)
 
-    def check(self, line: int, record: Record, size: Size, record_format: str | None) -> None:
+    def suspects(self, columns: Columns, with_numbers: Sequence[bool]) -> list[int]:
+        """Return the places of all the records with which something may be wrong; `check` tells what.
+
+        `with_numbers` tells of each record whether to look for telephone and other personal numbers in it.
+        """
+        contents, whole, demands = columns.contents, columns.whole, self._demands
+        if not columns.is_plain or demands.labelled == columns.is_raw:
+            return list(range(len(contents)))
+        found = set(columns.blank)
+        if demands.single_turn and columns.turns:
+            found.update(index for index, turns in enumerate(columns.turns) if turns > 2)  # noqa: PLR2004 - one pair
+        if demands.limits.reserved_words:
+            positions = list(self._reserved.positions(whole))
+            ends = list(accumulate(map(len, contents), lambda end, size: end + size + 1)) if positions else []
+            found.update(bisect_left(ends, position) for position in positions)
+        if b"@" in whole:
+            found.update([index for index, content in enumerate(contents) if b"@" in content])
+        if b"<" in whole:
+            marked = [index for index, content in enumerate(contents) if b"<" in content]
+            found.update(index for index in marked if any(marker in contents[index] for marker in _END_MARKERS))
+        places = compress(range(len(contents)), with_numbers)
+        found.update([index for index in places if may_have_numbers(contents[index])])
+        most = self._least_limit
+        if most is not None and most_tokens(max(map(len, contents), default=0)) > most:
+            found.update([index for index, content in enumerate(contents) if most_tokens(len(content)) > most])
+        return sorted(found)
+
+    def check(self, line: int, record: Record, record_format: str | None, *, with_numbers: bool) -> None:
         """Add a problem for everything that is wrong with the record."""
         if isinstance(record, RawText):
             self._check_raw(line, record)
+            texts: Iterable[tuple[str, str]] = [("input", record.text)]
         else:
             self._check_example(line, record, record_format)
-        if self._least_limit is not None and most_tokens(size.utf8_bytes) > self._least_limit:
-            self._check_length(line, record, size)
+            turns = [(_field(index, record, record_format), turn.text) for index, turn in enumerate(record.turns)]
+            texts = [("system", record.system), *turns]
+        for field, text in texts:
+            for kind in kinds_in(text, numbers=with_numbers):
+                self._problems.add(kind, self.file, line, field=field)
+        if self._least_limit is not None:
+            self._check_length(line, record)
 
     def _check_raw(self, line: int, record: RawText) -> None:
         if self._demands.labelled:
@@ -108,10 +180,10 @@ class RecordChecks:
         if not self._demands.labelled:
             self._problems.add("labelled_text", self.file, line)
         if not roles_alternate(turns):
-            roles = ", ".join(turn.role for turn in turns[:8]) or "no message"
-            self._problems.add("role_order", self.file, line, field="messages", found=excerpt(roles)[1:-1])
+            roles = excerpt(", ".join(turn.role for turn in turns[:8]))[1:-1] if turns else Sentence("found.noMessage")
+            self._problems.add("role_order", self.file, line, field="messages", found=roles)
         elif self._demands.single_turn and len(turns) > 2:  # noqa: PLR2004 - a prompt and its completion
-            found = f"{len(turns)} turns"
+            found = Sentence("found.turns", {"count": str(len(turns))})
             self._problems.add("multi_turn", self.file, line, field="messages", found=found, model=self._demands.model)
         for index, turn in enumerate(turns):
             if not turn.text or turn.text.isspace():
@@ -121,6 +193,14 @@ class RecordChecks:
             self._problems.add("empty_text", self.file, line, field="system", found=excerpt(example.system))
         if self._demands.limits.reserved_words:
             self._check_words(line, example, record_format)
+        for index, turn in enumerate(turns):
+            marker = (
+                next((marker for marker in END_MARKERS if marker in turn.text), "") if turn.role == ASSISTANT else ""
+            )
+            if marker:
+                self._problems.add(
+                    "end_marker", self.file, line, field=_field(index, example, record_format), word=marker
+                )
 
     def _check_words(self, line: int, example: Example, record_format: str | None) -> None:
         if example.system:
@@ -130,15 +210,24 @@ class RecordChecks:
         for index, turn in enumerate(example.turns):
             found = self._reserved.find(turn.text)
             if found:
-                self._add_word(line, _field(index, example, record_format), found, is_answer=turn.role == ASSISTANT)
+                is_cue = found.is_exact and turn.role != ASSISTANT and self._is_mended_without_cues(example)
+                field = _field(index, example, record_format)
+                self._add_word(line, field, found, is_answer=turn.role == ASSISTANT, is_cue=is_cue)
 
-    def _add_word(self, line: int, field: str, found: _ReservedWord, *, is_answer: bool) -> None:
+    def _is_mended_without_cues(self, example: Example) -> bool:
+        """Tell whether the prompts hold no reserved word once the role cues are taken off."""
+        mended = without_role_cues(example)
+        prompts = [mended.system, *(turn.text for turn in mended.turns if turn.role != ASSISTANT)]
+        found = [self._reserved.find(prompt) for prompt in prompts]
+        return mended is not example and not any(word and word.is_exact for word in found)
+
+    def _add_word(self, line: int, field: str, found: _ReservedWord, *, is_answer: bool, is_cue: bool = False) -> None:
         spelling = "reserved_word" if found.is_exact else "reserved_word_spelling"
-        code = "reserved_word_in_answer" if is_answer else spelling
+        code = "reserved_word_in_answer" if is_answer else "reserved_role_cue" if is_cue else spelling
         self._problems.add(code, self.file, line, field=field, word=found.word, model=self._demands.model)
 
-    def _check_length(self, line: int, record: Record, size: Size) -> None:
-        limits = self._demands.limits
+    def _check_length(self, line: int, record: Record) -> None:
+        limits, size = self._demands.limits, size_of(record)
         self._check_tokens(line, "", size.characters, size.utf8_bytes, self._demands.record_tokens)
         if isinstance(record, Example):
             prompt_characters = size.characters - size.completion_characters
@@ -156,14 +245,14 @@ class RecordChecks:
         if max(tokens.low, tokens.likely) <= limit:
             return
         code, about = ("record_too_long", tokens.low) if tokens.low > limit else ("maybe_too_long", tokens.likely)
-        found = f"{characters:,} characters"
+        found = Sentence("found.characters", {"count": f"{characters:,}"})
         values = {"tokens": f"{about:,}", "limit": f"{limit:,}", "model": self._demands.model}
         self._problems.add(code, self.file, line, field=field, found=found, **values)
 
 
 def _field(index: int, example: Example, record_format: str | None) -> str:
     if record_format == PROMPT_COMPLETION:
-        return ("prompt", "completion")[index]
+        return "completion" if index == len(example.turns) - 1 else "prompt"
     offset = 1 if record_format == OPENAI_CHAT and example.system else 0
     return f"messages[{index + offset}].content"
 
@@ -180,17 +269,33 @@ def check_amounts(model: str, limits: Limits, training: Amount, validation: Amou
     total = training.records + validation.records
     total_most = limits.max_total_records
     bounds = [
-        (training, "training", limits.min_training_records or 1, limits.max_training_records),
-        (validation, "validation", limits.min_validation_records, limits.max_validation_records),
-        (Amount(training.file, total), "training and validation", limits.min_total_records, total_most),
+        (training, "found.trainingRecords", limits.min_training_records or 1, limits.max_training_records),
+        (validation, "found.validationRecords", limits.min_validation_records, limits.max_validation_records),
+        (Amount(training.file, total), "found.allRecords", limits.min_total_records, total_most),
     ]
     if validation.file == training.file:
         del bounds[1]  # the split keeps to its bounds by how it is made
     room = min(limits.max_training_records or total, (total_most or total) - validation.records)
     for amount, use, least, most in bounds:
-        found = f"{amount.records:,} {use} records"
-        if least is not None and amount.records < least:
-            problems.add("too_few_records", amount.file, found=found, model=model, limit=f"{least:,}")
-        if most is not None and amount.records > most:
-            fix = f'or run with "subset": {{"records": {room}}}' if amount.file == training.file and room > 0 else ""
-            problems.add("too_many_records", amount.file, found=found, model=model, limit=f"{most:,}", subset=fix)
+        found = Sentence(use, {"count": f"{amount.records:,}"})
+        cut = room if amount.file == training.file else 0
+        check_amount(model, amount, found, Bounds(least, most), problems, room=cut)
+
+
+class Bounds(NamedTuple):
+    """How many records are too few or too many; None where AWS publishes no limit."""
+
+    least: int | None
+    most: int | None
+
+
+def check_amount(
+    model: str, amount: Amount, found: Sentence, bounds: Bounds, problems: Problems, *, room: int = 0
+) -> None:
+    """Add a problem for a count outside its bounds; `room`: to how many records a subset could cut the file."""
+    least, most = bounds
+    if least is not None and amount.records < least:
+        problems.add("too_few_records", amount.file, found=found, model=model, limit=f"{least:,}")
+    if most is not None and amount.records > most:
+        fix = Sentence("fix.subset", {"room": str(room)}) if room > 0 else ""
+        problems.add("too_many_records", amount.file, found=found, model=model, limit=f"{most:,}", subset=fix)

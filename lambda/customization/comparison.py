@@ -1,46 +1,57 @@
 """Which model is better: both answer the same records, and the mean difference of their scores is judged."""
 
-import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from customization.bootstrap import Interval, bootstrap_intervals
-from customization.evaluation import BASE, CUSTOM, IN_USE, Prediction
+from customization.evaluation import COMPARE_WITH, CUSTOM, SIDES, Prediction
 from customization.formats import TestRecord
-from customization.scoring import PrimaryMetric, choose_primary_metric, label_set, metrics_for, normalized, score
+from customization.scoring import (
+    PrimaryMetric,
+    choose_primary_metric,
+    label_set,
+    metrics_for,
+    named_label,
+    normalized,
+    score,
+    signatures,
+)
 from customization.texts import Sentence
+from customization.training_metrics import Finding
+from customization.verdict import TIE, Verdict, after_training, against_in_use, judge
 
-Verdict = Literal["better", "worse", "inconclusive", "not compared"]
-
-MINIMUM_PAIRS = 30
-MAXIMUM_SHARE = 0.05
 HISTOGRAM_BINS = 10
 
 _EXAMPLES = 5
 _MAXIMUM_CATEGORIES = 30
-_TIE = 1e-9
 _SIMILAR = 0.1
-_Z_95 = 1.96
-_HOPELESS = 20
 _CUT_REASONS = {"max_tokens", "model_context_window_exceeded"}
+# A custom model is compared with the first of these that has answered.
+_BASELINES = tuple(side for side in SIDES if side != CUSTOM)
 _NO_PREDICTION = "no answer is stored"
 
 
 class ComparisonSettings(msgspec.Struct, frozen=True, rename="camel"):
-    """`minimum_gain` is in score (0.02 is two points); `max_tokens` is what the models were asked with."""
+    """`minimum_gain` is in score (0.02 is two points); `max_tokens` is what the models were asked with.
+
+    `findings` are those of the training that made the custom model.
+    """
 
     minimum_gain: float = 0.0
     primary_metric: str | None = None
     max_tokens: int = 256
+    findings: tuple[Finding, ...] = ()
     seed: int = 0
 
 
 class RecordResult(msgspec.Struct, frozen=True, rename="camel"):
-    """A test record with every model's answer and scores by side; a failed answer has no scores."""
+    """A test record with every model's answer and scores by side; a failed answer has no scores.
+
+    The model of another run has an answer only where that run asked the same record.
+    """
 
     record_id: str
     category: str
@@ -96,10 +107,25 @@ class Example(msgspec.Struct, frozen=True, rename="camel"):
     scores: dict[str, float]
 
 
+class Confusion(msgspec.Struct, frozen=True, rename="camel"):
+    """How often a model answered which label for each expected one, over the pairs that were compared.
+
+    `counts` has a row for each of `labels`, the expected ones, and in each row a column for each of `labels`, the
+    answered ones, and a last column for answers that name no label.
+    """
+
+    side: str
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
 class Comparison(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The verdict with what it rests on.
 
-    `baseline` is the side compared with: the base model, else the one in use. `primary` is None without a pair.
+    `baseline` is the side compared with: the base model, else the one in use, else that of the run in compareWith.
+    `primary` is None without a pair.
+    `against_in_use` says how the custom model stands against the model in use, where that is not the baseline.
+    `confusions` are there when the references are labels; `signatures` say how a library computed a metric.
     """
 
     verdict: Verdict
@@ -109,8 +135,11 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     minimum_gain: float = 0.0
     baseline: str = ""
     primary: PrimaryMetric | None = None
+    signatures: dict[str, str] = {}
     models: tuple[ModelResult, ...] = ()
     differences: tuple[Difference, ...] = ()
+    against_in_use: Sentence | None = None
+    confusions: tuple[Confusion, ...] = ()
     categories: tuple[CategoryResult, ...] = ()
     best: tuple[Example, ...] = ()
     worst: tuple[Example, ...] = ()
@@ -126,9 +155,10 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         return difference is not None and difference.gain.high < 0
 
 
-def not_compared(code: str = "noTestRecords") -> Comparison:
+def not_compared(code: str = "noTestRecords", findings: Sequence[Finding] = ()) -> Comparison:
     """Return the comparison of a run that has nothing to compare: noTestRecords, noBaseline or noAnswers."""
-    return Comparison(verdict="not compared", reason=Sentence(f"reason.{code}"), next_step=Sentence(f"nextStep.{code}"))
+    step = after_training(findings) or Sentence(f"nextStep.{code}")
+    return Comparison(verdict="not compared", reason=Sentence(f"reason.{code}"), next_step=step)
 
 
 def score_records(
@@ -147,6 +177,7 @@ def score_records(
         answers = {
             side: found.get(record.record_id) or Prediction(record.record_id, side, error=_NO_PREDICTION)
             for side, found in by_side.items()
+            if side != COMPARE_WITH or record.record_id in found
         }
         scores = {
             side: score(answer.text, record.reference, metrics, labels)
@@ -159,22 +190,35 @@ def score_records(
 
 
 def compare(results: Sequence[RecordResult], settings: ComparisonSettings) -> Comparison:
-    """Return the verdict on the custom model: its answers against the base model's, else against those in use.
+    """Return the verdict on the custom model: its answers against those of the baseline.
 
     The 95 % paired bootstrap interval of the mean difference is held against `minimum_gain`; inconclusive below 30
     pairs and when more than 5 % of either model's answers failed or were cut by maxTokens.
     """
     if not results:
-        return not_compared()
-    sides = [side for side in (BASE, CUSTOM, IN_USE) if side in results[0].predictions]
+        return not_compared(findings=settings.findings)
+    answered = {side for result in results for side in result.predictions}
+    sides = [side for side in SIDES if side in answered]
     if CUSTOM not in sides:
-        return not_compared("noAnswers")
-    baseline = next((side for side in (BASE, IN_USE) if side in sides), "")
+        return not_compared("noAnswers", settings.findings)
+    baseline = next((side for side in _BASELINES if side in sides), "")
     if not baseline:
-        return not_compared("noBaseline")
+        return not_compared("noBaseline", settings.findings)
+    comparison = _measured(results, settings, sides, baseline)
+    verdict, reason, next_step = judge(comparison, settings)
+    return msgspec.structs.replace(
+        comparison, verdict=verdict, reason=reason, next_step=next_step, against_in_use=against_in_use(comparison)
+    )
+
+
+def _measured(
+    results: Sequence[RecordResult], settings: ComparisonSettings, sides: Sequence[str], baseline: str
+) -> Comparison:
+    """Return the comparison with every number and no verdict yet."""
     primary, pairs = _primary(results, settings), _pairs(results, baseline)
+    best, worst, changed = _examples(pairs, baseline, primary.metric)
     models = tuple(_model_result(side, results, baseline, primary.metric, settings.seed) for side in sides)
-    comparison = Comparison(
+    return Comparison(
         verdict="inconclusive",
         reason=Sentence(""),
         next_step=Sentence(""),
@@ -182,112 +226,19 @@ def compare(results: Sequence[RecordResult], settings: ComparisonSettings) -> Co
         minimum_gain=settings.minimum_gain,
         baseline=baseline,
         primary=primary if pairs else None,
+        signatures=signatures({metric for model in models for metric in model.scores}),
         models=models,
         differences=tuple(
             _difference(side, both, primary.metric, settings.seed)
-            for side in (BASE, IN_USE)
+            for side in _BASELINES
             if (both := _pairs(results, side))
         ),
+        confusions=_confusions(results, pairs, sides),
         categories=_categories(pairs, baseline, primary.metric, settings.seed),
-        **_examples(pairs, baseline, primary.metric),
+        best=best,
+        worst=worst,
+        most_changed=changed,
     )
-    verdict, reason, next_step = judge(comparison, settings)
-    return msgspec.structs.replace(comparison, verdict=verdict, reason=reason, next_step=next_step)
-
-
-# compare_models knows which run it is
-_PROMOTE = Sentence("nextStep.better", {"dataset": "<dataset>", "runId": "<runId>"})
-
-
-def judge(comparison: Comparison, settings: ComparisonSettings) -> tuple[Verdict, Sentence, Sentence]:
-    """Return the verdict, why, and what to do next, from the comparison's numbers."""
-    difference = comparison.difference(comparison.baseline)
-    doubt = _doubt(comparison, difference, settings)
-    if doubt or difference is None:
-        return "inconclusive", *(doubt or _too_few_pairs(0))
-    gain, values, terms = difference.gain, _values(comparison, difference), _terms(comparison)
-    if gain.low > settings.minimum_gain:
-        return "better", Sentence("reason.better", values, terms), _PROMOTE
-    if gain.high < 0:
-        return "worse", Sentence("reason.worse", values, terms), _after_a_loss(comparison.categories)
-    if settings.minimum_gain > 0 and gain.high <= settings.minimum_gain:
-        values["minimumGain"] = points(settings.minimum_gain)
-        return "inconclusive", Sentence("reason.gainTooSmall", values, terms), Sentence("nextStep.gainTooSmall")
-    return "inconclusive", Sentence("reason.undecided", values, terms), _more_records(difference, settings)
-
-
-def percent(value: float) -> str:
-    """Return a score between 0 and 1 as a percentage with one decimal."""
-    return f"{value * 100:.1f} %"
-
-
-def points(value: float) -> str:
-    """Return a difference of scores in percentage points, signed."""
-    return f"{value * 100:+.1f}"
-
-
-def _doubt(
-    comparison: Comparison, difference: Difference | None, settings: ComparisonSettings
-) -> tuple[Sentence, Sentence] | None:
-    """Return why the numbers cannot carry a verdict, and what to do, or None when they can."""
-    compared = [model for model in comparison.models if model.side in {comparison.baseline, CUSTOM}]
-    for model in compared:
-        if model.failed > MAXIMUM_SHARE * comparison.records:
-            values = {"failed": str(model.failed), "records": str(comparison.records)}
-            return (
-                Sentence("reason.failed", values, {"model": f"side.{model.side}"}),
-                Sentence("nextStep.failed", {"error": model.commonest_error}),
-            )
-    for model in compared:
-        if model.cut > MAXIMUM_SHARE * model.answered:
-            values = {"cut": str(model.cut), "answered": str(model.answered), "maxTokens": str(settings.max_tokens)}
-            return (
-                Sentence("reason.cut", values, {"model": f"side.{model.side}"}),
-                Sentence("nextStep.cut", {"maxTokens": str(settings.max_tokens * 2)}),
-            )
-    pairs = difference.pairs if difference else 0
-    return _too_few_pairs(pairs) if pairs < MINIMUM_PAIRS else None
-
-
-def _too_few_pairs(pairs: int) -> tuple[Sentence, Sentence]:
-    values = {"pairs": str(pairs), "minimum": str(MINIMUM_PAIRS)}
-    missing = {"missing": str(MINIMUM_PAIRS - pairs)}
-    return Sentence("reason.tooFewPairs", values), Sentence("nextStep.tooFewPairs", missing)
-
-
-def _values(comparison: Comparison, difference: Difference) -> dict[str, str]:
-    metric = comparison.primary.metric if comparison.primary else ""
-    means = {model.side: model.scores[metric].mean for model in comparison.models if metric in model.scores}
-    return {
-        "baseline": percent(means[comparison.baseline]),
-        "custom": percent(means[CUSTOM]),
-        "gain": points(difference.gain.mean),
-        "low": points(difference.gain.low),
-        "high": points(difference.gain.high),
-        "pairs": str(difference.pairs),
-    }
-
-
-def _terms(comparison: Comparison) -> dict[str, str]:
-    metric = comparison.primary.metric if comparison.primary else ""
-    return {"metric": f"metricName.{metric}", "model": f"side.{comparison.baseline}"}
-
-
-def _after_a_loss(categories: Sequence[CategoryResult]) -> Sentence:
-    lost = sorted((item for item in categories if item.gain.mean < 0), key=lambda item: item.gain.mean)[:3]
-    if len(categories) > 1 and lost:
-        named = ", ".join(f"{item.category} ({points(item.gain.mean)})" for item in lost)
-        return Sentence("nextStep.worseInCategories", {"categories": named})
-    return Sentence("nextStep.worse")
-
-
-def _more_records(difference: Difference, settings: ComparisonSettings) -> Sentence:
-    """Return about how many records would decide at the difference seen, unless that is out of reach."""
-    distance = abs(difference.gain.mean - settings.minimum_gain)
-    needed = math.ceil((_Z_95 * difference.deviation / distance) ** 2) if distance > _TIE else math.inf
-    if needed > _HOPELESS * difference.pairs:
-        return Sentence("nextStep.alike")
-    return Sentence("nextStep.undecided", {"needed": str(max(needed, difference.pairs + 1))})
 
 
 def _primary(results: Sequence[RecordResult], settings: ComparisonSettings) -> PrimaryMetric:
@@ -303,7 +254,7 @@ def _pairs(results: Sequence[RecordResult], side: str) -> list[RecordResult]:
 def _model_result(side: str, results: Sequence[RecordResult], baseline: str, primary: str, seed: int) -> ModelResult:
     other = baseline if side == CUSTOM else side
     scored = [pair.scores[side] for pair in _pairs(results, other)]
-    answers = [result.predictions[side] for result in results]
+    answers = [result.predictions[side] for result in results if side in result.predictions]
     given = [answer for answer in answers if not answer.error]
     metrics = list(scored[0]) if scored else []
     intervals = bootstrap_intervals([list(scores.values()) for scores in scored], seed) if scored else []
@@ -330,7 +281,7 @@ def _total(counts: Sequence[int | None]) -> int | None:
 
 def _difference(side: str, pairs: Sequence[RecordResult], metric: str, seed: int) -> Difference:
     gains = [pair.scores[CUSTOM][metric] - pair.scores[side][metric] for pair in pairs]
-    wins, losses = sum(gain > _TIE for gain in gains), sum(gain < -_TIE for gain in gains)
+    wins, losses = sum(gain > TIE for gain in gains), sum(gain < -TIE for gain in gains)
     return Difference(
         side=side,
         pairs=len(gains),
@@ -340,6 +291,28 @@ def _difference(side: str, pairs: Sequence[RecordResult], metric: str, seed: int
         gain=bootstrap_intervals([[gain] for gain in gains], seed)[0],
         deviation=statistics.stdev(gains) if len(gains) > 1 else 0.0,
     )
+
+
+def _confusions(
+    results: Sequence[RecordResult], pairs: Sequence[RecordResult], sides: Sequence[str]
+) -> tuple[Confusion, ...]:
+    """Return each model's confusion table with the commonest label first; none when the references are no labels."""
+    spellings = Counter(result.reference.strip() for result in results)
+    spelled: dict[str, str] = {}
+    for text, _ in spellings.most_common():
+        spelled.setdefault(normalized(text), text)
+    known = label_set([result.reference for result in results])
+    labels = [label for label in spelled if label in known]
+    places = {label: place for place, label in enumerate(labels)}
+    tables = []
+    for side in sides if labels else ():
+        counts = [[0] * (len(labels) + 1) for _ in labels]
+        for pair in pairs:
+            if side in pair.scores:
+                answered = named_label(pair.predictions[side].text, places)
+                counts[places[normalized(pair.reference)]][places.get(answered, len(labels))] += 1
+        tables.append(Confusion(side, tuple(spelled[label] for label in labels), tuple(map(tuple, counts))))
+    return tuple(tables)
 
 
 def _categories(pairs: Sequence[RecordResult], baseline: str, metric: str, seed: int) -> tuple[CategoryResult, ...]:
@@ -361,8 +334,8 @@ def _categories(pairs: Sequence[RecordResult], baseline: str, metric: str, seed:
     )
 
 
-def _examples(pairs: Sequence[RecordResult], baseline: str, metric: str) -> dict[str, tuple[Example, ...]]:
-    """Return the records that gained most, that lost most, and whose answer changed most at a similar score."""
+def _examples(pairs: Sequence[RecordResult], baseline: str, metric: str) -> Iterator[tuple[Example, ...]]:
+    """Yield the records that gained most, that lost most, and whose answer changed most at a similar score."""
 
     def gain(pair: RecordResult) -> float:
         return pair.scores[CUSTOM][metric] - pair.scores[baseline][metric]
@@ -371,17 +344,14 @@ def _examples(pairs: Sequence[RecordResult], baseline: str, metric: str) -> dict
         return 1 - score(pair.predictions[CUSTOM].text, pair.predictions[baseline].text, ["rougeL"])["rougeL"]
 
     ranked = sorted(pairs, key=lambda pair: (gain(pair), pair.record_id))
-    worst = [pair for pair in ranked if gain(pair) < -_TIE][:_EXAMPLES]
-    best = [pair for pair in reversed(ranked) if gain(pair) > _TIE][:_EXAMPLES]
+    worst = [pair for pair in ranked if gain(pair) < -TIE][:_EXAMPLES]
+    best = [pair for pair in reversed(ranked) if gain(pair) > TIE][:_EXAMPLES]
     shown = {pair.record_id for pair in (*worst, *best)}
     alike = [pair for pair in pairs if pair.record_id not in shown and abs(gain(pair)) <= _SIMILAR]
-    alike = [pair for pair in alike if change(pair) > _TIE]
-    changed = sorted(alike, key=lambda pair: (-change(pair), pair.record_id))[:_EXAMPLES]
-    return {
-        "best": tuple(_example(pair, metric) for pair in best),
-        "worst": tuple(_example(pair, metric) for pair in worst),
-        "most_changed": tuple(_example(pair, metric) for pair in changed),
-    }
+    changes = sorted((-change(pair), pair.record_id, number) for number, pair in enumerate(alike))[:_EXAMPLES]
+    changed = [alike[number] for lost, _, number in changes if lost < -TIE]
+    for chosen in (best, worst, changed):
+        yield tuple(_example(pair, metric) for pair in chosen)
 
 
 def _example(pair: RecordResult, metric: str) -> Example:

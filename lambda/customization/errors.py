@@ -68,6 +68,10 @@ class QuotaUnavailable(PipelineError):
     """A service quota of the account leaves no room."""
 
 
+class EvaluationUnfinished(PipelineError):
+    """A shard's time was over before its last record was asked; its answers are stored, and a retry asks the rest."""
+
+
 class EvaluationFailed(PipelineError):
     """Too many records could not be answered, or the answers of two models do not pair up."""
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization import notices
 from customization.json_types import JsonObject
-from customization.runs import FAILED, Call, note
+from customization.links import Links
+from customization.runs import FAILED, Call, note, unplanned
+from customization.texts import wording
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -22,9 +25,11 @@ _MAP_ERRORS = {"States.ExceedToleratedFailureThreshold", "States.ItemReaderFaile
 
 
 class _Known(msgspec.Struct, frozen=True):
+    """`cause` and `fix` are sentences by language."""
+
     pattern: str
-    cause: str
-    fix: str
+    cause: dict[str, str]
+    fix: dict[str, str]
     source: str
 
 
@@ -47,14 +52,14 @@ def _known() -> tuple[_Known, ...]:
     return msgspec.json.decode(text, type=_Document).failures
 
 
-def explain(error: str, cause: str) -> Failure:
+def explain(error: str, cause: str, language: str = "en") -> Failure:
     """Return a failure in sentences; a message that nobody has documented passes through whole."""
     message = _message(cause)
     for known in _known():
         if re.search(known.pattern, f"{error}: {message}"):
-            return Failure(error=error, cause=f"{message or error} - {known.cause}"[:LONGEST_CAUSE], fix=known.fix)
-    fix = "Mend what is named above and start the run again: what was done is adopted."
-    return Failure(error=error, cause=(message or error)[:LONGEST_CAUSE], fix=fix)
+            meaning, fix = known.cause[language], known.fix[language]
+            return Failure(error=error, cause=f"{message or error} - {meaning}"[:LONGEST_CAUSE], fix=fix)
+    return Failure(error=error, cause=(message or error)[:LONGEST_CAUSE], fix=wording("notice.mend", language))
 
 
 def _message(cause: str) -> str:
@@ -72,7 +77,8 @@ def record_failure(gateway: "Gateway", call: Call, error: str, cause: str, faile
     """Write into the run's row how it ended and return {error, cause, fix, subject, message} for the notification."""
     if error in _MAP_ERRORS:
         cause = str((gateway.runs.get(call.run_id) or {}).get("shardError") or cause)
-    failure = explain(error, cause)
+    language = notices.language_of(gateway, call.run_id) if call.run_id else gateway.settings.defaults.language
+    failure = explain(error, cause, language)
     ended: JsonObject = {
         "state": FAILED,
         "error": failure.error,
@@ -84,15 +90,15 @@ def record_failure(gateway: "Gateway", call: Call, error: str, cause: str, faile
     if call.run_id:
         note(gateway, call, ended)
     else:
-        name = f"unplanned#{call.execution_arn.rsplit(':', 1)[-1]}"
-        gateway.runs.put({"runId": name, "executionArn": call.execution_arn, "attempt": 0, **ended})
-    title = call.run_id or "a request that started no run"
-    return {
-        "error": failure.error,
-        "cause": failure.cause,
-        "fix": failure.fix,
-        "subject": f"Failed at {failed_state}: {title}"[:99],
-        "message": f"{title} failed at {failed_state} with {failure.error}.\n\nCause: {failure.cause}\n\nWhat to do: "
-        f"{failure.fix}\n\nWhatever the run had started that bills is being released.\n"
-        f"Execution: {call.execution_arn}\n",
-    }
+        row: JsonObject = {"runId": unplanned(call.execution_arn), "executionArn": call.execution_arn, "attempt": 0}
+        gateway.runs.put(row | ended)
+    told = notices.failed(
+        title=call.run_id,
+        state=failed_state,
+        error=failure.error,
+        cause=failure.cause,
+        fix=failure.fix,
+        language=language,
+        link=Links.of(gateway.settings).execution(call.execution_arn),
+    )
+    return {"error": failure.error, "cause": failure.cause, "fix": failure.fix, **told.payload()}

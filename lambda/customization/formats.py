@@ -119,7 +119,6 @@ _decode_openai = msgspec.json.Decoder(OpenAiChatLine).decode
 _decode_claude = msgspec.json.Decoder(ClaudeMessagesLine).decode
 _decode_conversation = msgspec.json.Decoder(ConversationLine).decode
 _encode = msgspec.json.Encoder().encode
-_pack = msgspec.msgpack.Encoder().encode
 
 
 def _plain_pair(line: bytes) -> Record:
@@ -238,13 +237,19 @@ ENCODERS: dict[str, Callable[[Record], bytes]] = {
 }
 
 
+def content_of(record: Record) -> bytes:
+    """Return what the record says: its texts, system prompt first, parted by a byte that UTF-8 never has."""
+    if isinstance(record, RawText):
+        return record.text.encode()
+    return b"\xff".join([record.system.encode(), *(turn.text.encode() for turn in record.turns)])
+
+
 def digest_of(record: Record) -> int:
     """Return 64 bits of the SHA-256 of what the record says, whatever its format, key order or escapes.
 
-    The category is no part of it. SHA-256 because processors compute it faster than any other of hashlib's functions.
+    The category is no part of it, nor are the roles, which follow from the order.
     """
-    content = _pack(record.text if isinstance(record, RawText) else (record.system, record.turns))
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(content_of(record)).digest()[:8], "big")
 
 
 def as_test_record(example: Example) -> TestRecord:

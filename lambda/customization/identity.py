@@ -30,6 +30,7 @@ def training_id(
     hyper_parameters: Mapping[str, str],
     subset: Mapping[str, float] | None,
     field_mapping: Mapping[str, str],
+    strip_role_cues: bool,
     split_seed: int,
 ) -> str:
     """Return the id of a training: everything that decides what the model learns, and nothing of how it is evaluated.
@@ -45,6 +46,7 @@ def training_id(
             "hyperParameters": dict(hyper_parameters),
             "subset": dict(subset) if subset else None,
             "fieldMapping": dict(field_mapping),
+            "stripRoleCues": strip_role_cues,
             "splitSeed": split_seed,
         }
     )
@@ -66,8 +68,8 @@ def run_id(
 def answers_id(*, model: str, inference: JsonObject, test_records: str) -> str:
     """Return the id under which answers are kept and found again.
 
-    `model` is the inference id of a base model or the trainingId of a custom one, `test_records` a checksum of the test
-    split.
+    `model` is the inference id of a base model or the name of a custom one, `test_records` a checksum of the test
+    records.
     """
     return digest({"model": model, "inference": inference, "testRecords": test_records})
 

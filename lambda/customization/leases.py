@@ -143,12 +143,22 @@ _RELEASERS: dict[str, Callable[["Gateway", Lease], str]] = {
 }
 
 
-def release_run(gateway: "Gateway", call: Call, kinds: tuple[str, ...], because: str) -> list[Release]:
-    """Release what the run of this execution still holds of `kinds`; another attempt's is not touched."""
+def release_run(
+    gateway: "Gateway",
+    call: Call,
+    kinds: tuple[str, ...],
+    because: str,
+    spares: Callable[[Lease], bool] = lambda _: False,
+) -> list[Release]:
+    """Release what the run of this execution still holds of `kinds`, unless `spares` says that others need it.
+
+    Another attempt's is not touched.
+    """
     held = [
         lease
         for lease in open_leases(gateway)
         if lease.run_id == call.run_id and lease.execution_arn == call.execution_arn and lease.kind in kinds
+        if not spares(lease)
     ]
     return [release(gateway, lease, call.now, because) for lease in in_release_order(held)]
 

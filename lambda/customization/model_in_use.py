@@ -6,26 +6,46 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import leases
-from customization.errors import InvalidRunRequest
-from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
+from customization import leases, notices
+from customization.errors import InvalidRunRequest, ServingFailed
+from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
+from customization.gateway.tables import Attr
 from customization.identity import parameter_name
-from customization.json_types import JsonObject
+from customization.json_types import Json, JsonObject
 from customization.leases import Lease
-from customization.runs import SUCCEEDED, Call, read_plan
+from customization.links import Links
+from customization.notices import state_machine_input
+from customization.runs import SUCCEEDED, Call, Plan, read_plan
+from customization.texts import Sentence
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 # What a person asked to keep without an end: the lease stays open and is shown as billing until somebody releases it.
 WITHOUT_END = timedelta(days=3650)
+# What a deployment may take to serve another model under its ARN: making one takes about 8 minutes.
+SWAPPED_WITHIN = timedelta(hours=3)
+SWAP_POLL_SECONDS = 60
+_SWAPPING: JsonObject = {
+    "status": "Updating",
+    "waitSeconds": SWAP_POLL_SECONDS,
+    "modelArn": "",
+    "subject": "",
+    "message": "",
+}
 # An item in DynamoDB holds 400 KB, and nobody goes back further.
 _REMEMBERED = 5
 _DOUBTS = {
-    "inconclusive": "Its verdict is inconclusive: nothing shows that it answers better than its base model. It is in "
-    "use because you asked for it.",
-    "not compared": "It was not compared with its base model. It is in use because you asked for it.",
+    "inconclusive": Sentence("notice.doubtInconclusive"),
+    "not compared": Sentence("notice.doubtNotCompared"),
 }
+
+
+class SwapRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """Which execution asked when for another model behind the deployment of the model in use."""
+
+    asked_by: str
+    asked_at: datetime
 
 
 class ModelInUse(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -37,19 +57,22 @@ class ModelInUse(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     promoted_run_id: str
     training_id: str
+    base_model_identifier: str
     model_name: str
     model_arn: str
     serving_arn: str | None = None
+    serving_name: str = ""
     until: datetime | None = None
     changed_by: str = ""
     rolled_back_run_id: str = ""
+    swap: SwapRequest | None = None
     previous: tuple["ModelInUse", ...] = ()
 
     def after(self, current: "ModelInUse | None") -> "ModelInUse":
         """Return this model as the one that takes the place of `current`, which may be this one already."""
         if current is None:
             return self
-        others = (msgspec.structs.replace(current, previous=()), *current.previous)
+        others = (msgspec.structs.replace(current, previous=(), swap=None), *current.previous)
         earlier = tuple(model for model in others if model.model_arn != self.model_arn)
         return msgspec.structs.replace(self, previous=earlier[:_REMEMBERED])
 
@@ -75,20 +98,32 @@ def put_in_use(gateway: "Gateway", dataset: str, model: ModelInUse, now: datetim
     The row goes last, so that a change that was cut short is done again.
     """
     _keep(gateway, model, now + WITHOUT_END)
-    row: JsonObject = msgspec.json.decode(msgspec.json.encode(model))
     value: JsonObject = {
         "arn": model.serving_arn or model.model_arn,
         "until": model.until.isoformat() if model.until else None,
     }
     gateway.put_parameter(parameter_of(gateway, dataset), json.dumps(value))
-    gateway.runs.put({"runId": _key(dataset), **row})
+    known = Attr("runId").exists()
+    gateway.runs.update(model.promoted_run_id, {"promotedAt": now.isoformat()}, condition=known)
+    _write(gateway, dataset, model)
     return value
+
+
+def _write(gateway: "Gateway", dataset: str, model: ModelInUse) -> None:
+    row: JsonObject = msgspec.json.decode(msgspec.json.encode(model))
+    gateway.runs.put({"runId": _key(dataset), **row})
 
 
 def remove_in_use(gateway: "Gateway", dataset: str) -> None:
     """Let no model be in use; the row goes last here too."""
     gateway.delete_parameter(parameter_of(gateway, dataset))
     gateway.runs.delete(_key(dataset))
+
+
+def datasets_in_use(gateway: "Gateway") -> list[str]:
+    """Return the names of the data sets that have a model in use."""
+    rows = gateway.runs.scan(Attr("runId").begins_with(_key("")))
+    return sorted(str(row["runId"]).removeprefix(_key("")) for row in rows)
 
 
 def _keep(gateway: "Gateway", model: ModelInUse, until: datetime) -> None:
@@ -113,7 +148,7 @@ def is_held_by(model: ModelInUse, lease: Lease) -> bool:
     """Return whether the parameter would point at something gone without the resource of `lease`."""
     if lease.kind == leases.MODEL:
         return lease.bedrock_name == model.model_name
-    return lease.kind != leases.JOB and bool(model.serving_arn) and lease.run_id == model.promoted_run_id
+    return lease.kind != leases.JOB and bool(model.serving_arn) and lease.bedrock_name == model.serving_name
 
 
 def previous_living(gateway: "Gateway", model: ModelInUse, now: datetime) -> ModelInUse | None:
@@ -122,23 +157,97 @@ def previous_living(gateway: "Gateway", model: ModelInUse, now: datetime) -> Mod
         if not gateway.bedrock.model_is_there(earlier.model_arn):
             continue
         older = model.previous[number:]
-        if earlier.until and earlier.until > now and _is_served(gateway, earlier.serving_arn or ""):
+        if earlier.until and earlier.until > now and serving_of(gateway, earlier):
             return msgspec.structs.replace(earlier, previous=older)
-        return msgspec.structs.replace(earlier, previous=older, serving_arn=None, until=None)
+        return msgspec.structs.replace(earlier, previous=older, serving_arn=None, serving_name="", until=None)
     return None
 
 
-def _is_served(gateway: "Gateway", arn: str) -> bool:
-    return gateway.bedrock.served(PROVISIONED if ":provisioned-model/" in arn else ON_DEMAND, arn) is not None
+def serving_of(gateway: "Gateway", model: ModelInUse) -> ServedModel | None:
+    """Return what serves the model, which may have been taken for another one since."""
+    arn = model.serving_arn
+    served = gateway.bedrock.served(PROVISIONED if ":provisioned-model/" in arn else ON_DEMAND, arn) if arn else None
+    return served if served and served.model_arn == model.model_arn else None
+
+
+class ServedModelInUse(msgspec.Struct, frozen=True, rename="camel"):
+    """The model in use as it can be asked; `model_name` is what its answers are kept under."""
+
+    serving_arn: str
+    model_name: str
+    base_model_identifier: str
+
+    @property
+    def billed_model(self) -> str:
+        """Return the base model by whose prices answers are billed, empty where hours are billed instead."""
+        return self.base_model_identifier if ":custom-model-deployment/" in self.serving_arn else ""
+
+
+def model_name_of(gateway: "Gateway", plan: Plan) -> str:
+    """Return the name of the custom model that the run ends with, empty before its last job is there."""
+    row = gateway.runs.get(plan.run_id) or {}
+    return str(row.get(f"jobName{len(plan.stages) - 1}") or "")
+
+
+def served_in_use(gateway: "Gateway", plan: Plan) -> ServedModelInUse | None:
+    """Return the model in use where it is another than the one the run trains and is served now, or None."""
+    current = read_in_use(gateway, plan.dataset)
+    if current is None or (current.training_id == plan.training_id and not plan.force):
+        return None
+    served = serving_of(gateway, current)
+    if served is None or not served.is_ready:
+        return None
+    return ServedModelInUse(served.arn, current.model_name, current.base_model_identifier)
+
+
+def read_served(value: Json) -> ServedModelInUse | None:
+    """Return the model in use from a Task's payload, where it is an empty object when there is none."""
+    return msgspec.convert(value, ServedModelInUse) if value else None
+
+
+def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> ModelInUse | None:
+    """Let the deployment that serves the model in use serve `chosen`, so that callers keep their ARN.
+
+    Returns None while the deployment is being updated, so that the same call is to be made again later; else `chosen`,
+    served by that deployment where the model in use has one and is of the same base model.
+
+    Raises:
+        ServingFailed: the update failed or did not end within three hours; the model in use is the one before.
+    """
+    current = read_in_use(gateway, dataset)
+    arn = current.serving_arn if current else None
+    if current is None or not arn or ":custom-model-deployment/" not in arn:
+        return chosen
+    served = gateway.bedrock.served(ON_DEMAND, arn)
+    if served is None or current.base_model_identifier != chosen.base_model_identifier:
+        return chosen
+    if served.update_status != "Updating" and served.model_arn == chosen.model_arn:
+        ends = [end for end in (current.until, chosen.until) if end]
+        return msgspec.structs.replace(chosen, serving_arn=arn, serving_name=served.name, until=max(ends, default=None))
+    asked = current.swap if current.swap and current.swap.asked_by == call.execution_arn else None
+    is_over = served.update_status == "UpdateFailed" or (asked and call.now - asked.asked_at > SWAPPED_WITHIN)
+    if asked and is_over:
+        raise ServingFailed(
+            f"deployment {served.name} could not be given the model {chosen.model_arn}: its update is "
+            f"{served.update_status or 'unknown'}; the model of run {current.promoted_run_id} stays in use, so look at "
+            f"the deployment in the Bedrock console and start {_request(dataset, 'promote', chosen.promoted_run_id)}"
+        )
+    if not asked and served.update_status != "Updating":
+        gateway.bedrock.swap_model(arn, chosen.model_arn)
+        asked = SwapRequest(call.execution_arn, call.now)
+        _write(gateway, dataset, msgspec.structs.replace(current, swap=asked))
+    return None
 
 
 def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
-    """Put the model of a run that has succeeded in use; return {modelArn, subject, message}.
+    """Put the model of a run that has succeeded in use; return {status, waitSeconds, modelArn, subject, message}.
 
-    Nothing is served for it: the parameter names the custom model itself.
+    With the status Updating the same call is to be made again after `waitSeconds`. Nothing new is served for the model:
+    where no deployment of the model in use can serve it, the parameter names the custom model itself.
 
     Raises:
         InvalidRunRequest: the run or its model cannot be used, with what to do instead.
+        ServingFailed: the deployment of the model in use did not take it.
     """
     row = gateway.runs.get(run_id)
     if row is None:
@@ -155,14 +264,16 @@ def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
     dataset = str(row["dataset"])
     current = read_in_use(gateway, dataset)
     # What is in use already stays as it is, served or not; Step Functions may call twice
-    chosen = current if current and current.model_arn == model.model_arn else model.after(current)
+    is_in_use = current is not None and current.model_arn == model.model_arn
+    chosen = current if is_in_use else swap(gateway, dataset, model.after(current), call)
+    if chosen is None:
+        return _SWAPPING
     value = put_in_use(gateway, dataset, chosen, call.now)
-    doubt = _DOUBTS.get(str(row.get("verdict")), "")
-    undo = (
-        f"To put the model of run {chosen.previous[0].promoted_run_id} back, start {_request(dataset, 'rollback')}."
-        if chosen.previous
-        else ""
-    )
+    doubt = _DOUBTS.get(str(row.get("verdict")))
+    undo = None
+    if chosen.previous:
+        back = {"runId": chosen.previous[0].promoted_run_id, "request": state_machine_input(dataset, "rollback")}
+        undo = Sentence("notice.putBack", back)
     return _told(gateway, dataset, chosen, value, call, doubt, undo)
 
 
@@ -189,6 +300,7 @@ def _model_of(gateway: "Gateway", row: JsonObject, run_id: str, call: Call) -> M
     return ModelInUse(
         promoted_run_id=run_id,
         training_id=plan.training_id,
+        base_model_identifier=plan.base_model_identifier,
         model_name=name,
         model_arn=arn,
         changed_by=call.execution_arn,
@@ -196,12 +308,13 @@ def _model_of(gateway: "Gateway", row: JsonObject, run_id: str, call: Call) -> M
 
 
 def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
-    """Put the model back that was in use before; return {modelArn, subject, message}.
+    """Put the model back that was in use before; return what `promote_run` does.
 
     The model that it replaces stays for 14 days, so that it can be promoted again.
 
     Raises:
         InvalidRunRequest: no model is in use, or none of those before it still exists.
+        ServingFailed: the deployment of the model in use did not take the other.
     """
     promote = _request(dataset, "promote", "<runId>")
     current = read_in_use(gateway, dataset)
@@ -220,37 +333,36 @@ def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
             f"exists; to put another in use, start {promote}; to use none, start {_request(dataset, 'release')}"
         )
     if earlier is not current:
+        earlier = swap(gateway, dataset, earlier, call)
+        if earlier is None:
+            return _SWAPPING
         _keep(gateway, current, call.now + leases.MODEL_RETENTION)
         earlier = msgspec.structs.replace(
             earlier, changed_by=call.execution_arn, rolled_back_run_id=current.promoted_run_id
         )
     value = put_in_use(gateway, dataset, earlier, call.now)
-    undo = _request(dataset, "promote", earlier.rolled_back_run_id)
-    stays = f"The model of run {earlier.rolled_back_run_id} stays until {call.now + leases.MODEL_RETENTION:%Y-%m-%d}"
-    return _told(gateway, dataset, earlier, value, call, f"{stays}; to put it in use again, start {undo}.")
+    back = {
+        "runId": earlier.rolled_back_run_id,
+        "until": f"{call.now + leases.MODEL_RETENTION:%Y-%m-%d}",
+        "request": state_machine_input(dataset, "promote", earlier.rolled_back_run_id),
+    }
+    return _told(gateway, dataset, earlier, value, call, Sentence("notice.putBackUntil", back))
 
 
 def _request(dataset: str, action: str, data: str = "") -> str:
-    request = {"dataset": dataset, "action": action, **({"data": data} if data else {})}
-    return f"the state machine with {json.dumps(request)}"
+    return f"the state machine with {state_machine_input(dataset, action, data)}"
 
 
 def _told(
-    gateway: "Gateway", dataset: str, model: ModelInUse, value: JsonObject, call: Call, *sentences: str
+    gateway: "Gateway", dataset: str, model: ModelInUse, value: JsonObject, call: Call, *sentences: Sentence | None
 ) -> JsonObject:
-    served = (
-        f"It is served until {value['until']}."
-        if model.serving_arn
-        else "That is the custom model itself, which the pipeline does not serve: an application asks it through a "
-        "custom model deployment or a provisioned throughput."
+    told = notices.in_use(
+        run_id=model.promoted_run_id,
+        dataset=dataset,
+        parameter=parameter_of(gateway, dataset),
+        value=value,
+        lines=[sentence for sentence in sentences if sentence],
+        language=notices.language_of(gateway, model.promoted_run_id),
+        link=Links.of(gateway.settings).execution(call.execution_arn),
     )
-    first = (
-        f"The model of run {model.promoted_run_id} is in use for {dataset}: the parameter "
-        f"{parameter_of(gateway, dataset)} names {value['arn']}."
-    )
-    lines = (first, served, *sentences, f"Execution: {call.execution_arn}")
-    return {
-        "modelArn": model.model_arn,
-        "subject": f"In use: {model.promoted_run_id}"[:99],
-        "message": "\n\n".join(line for line in lines if line) + "\n",
-    }
+    return {"status": "Active", "waitSeconds": 0, "modelArn": model.model_arn, **told.payload()}

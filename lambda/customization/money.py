@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from customization.errors import BudgetExceeded
+from customization.texts import Sentence, load_texts
 
 PriceItem = Literal[
     "trainingTokens",
@@ -21,6 +22,10 @@ PriceItem = Literal[
     "customOutputTokens",
     "provisionedThroughput",
     "storage",
+    "objectStorage",
+    "tableStorage",
+    "tableBackup",
+    "key",
 ]
 TRAINING = "training"
 BASELINE_ANSWERS = "baselineAnswers"
@@ -29,6 +34,8 @@ PROVISIONED_THROUGHPUT = "provisionedThroughput"
 CUSTOM_MODEL_STORAGE = "customModelStorage"
 ITEM_NAMES = (TRAINING, BASELINE_ANSWERS, CUSTOM_ANSWERS, PROVISIONED_THROUGHPUT, CUSTOM_MODEL_STORAGE)
 
+# The parts of customAnswers that the model in use bills.
+_IN_USE = ("model in use: input", "model in use: output")
 STALE_AFTER_DAYS = 90
 _SPEND_LESS = {
     TRAINING: "fewer records (subset) or a lower epochCount",
@@ -106,13 +113,18 @@ class AnswersUsage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """How much a run uses, expected or measured; `model` is a baseModelIdentifier."""
+    """How much a run uses, expected or measured; `model` is a baseModelIdentifier.
+
+    `in_use_model` is that of the model in use where it bills its answers.
+    """
 
     model: str
     region: str
     training: tuple[TrainingUsage, ...] = ()
     baseline: AnswersUsage = AnswersUsage()
     custom: AnswersUsage = AnswersUsage()
+    in_use: AnswersUsage = AnswersUsage()
+    in_use_model: str = ""
     serving_mode: str = "none"
     model_units: int = 1
     serving_hours: float = 0
@@ -134,12 +146,15 @@ class Item(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Estimate(msgspec.Struct, frozen=True, rename="camel"):
-    """The lines, the sum of those whose price is known, in USD, and the names of the others."""
+    """The lines, the sum of those whose price is known, in USD, and the names of the others.
+
+    `warnings` name the prices that are old.
+    """
 
     items: tuple[Item, ...]
     known_usd: float
     unknown: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Sentence, ...]
 
 
 class SettledItem(msgspec.Struct, frozen=True, rename="camel"):
@@ -164,24 +179,35 @@ class Settlement(msgspec.Struct, frozen=True, rename="camel"):
 def estimate(usage: Usage, prices: PriceBook, now: datetime) -> Estimate:
     """Return what `usage` costs at the prices of `now`, in USD, with a warning for each price older than 90 days."""
     lines = list(_lines(usage))
-    rows = [prices.find(usage.model, item, usage.region, now.date()) for _, _, item, _, _ in lines]
+    rows = [
+        prices.find(usage.in_use_model if part in _IN_USE else usage.model, item, usage.region, now.date())
+        for _, part, item, _, _ in lines
+    ]
     items = tuple(_item(line, row) for line, row in zip(lines, rows, strict=True))
     stale = [row for row in rows if row and (now.date() - row.day).days > STALE_AFTER_DAYS]
     return Estimate(
         items=items,
         known_usd=round(sum(item.usd for item in items if item.usd is not None), 6),
         unknown=tuple(dict.fromkeys(item.name for item in items if item.usd is None)),
-        warnings=tuple(
-            dict.fromkeys(
-                f"the price of {row.item} is from {row.dated}, more than {STALE_AFTER_DAYS} days old: "
-                f"{_plain(row.usd)} USD a {row.unit} ({row.source})"
-                for row in stale
-            )
-        ),
+        warnings=tuple(_stale(row) for row in dict.fromkeys(stale)),
     )
 
 
-def _plain(usd: float) -> str:
+def _stale(row: Price) -> Sentence:
+    values = {
+        "item": row.item,
+        "dated": row.dated,
+        "days": str(STALE_AFTER_DAYS),
+        "usd": plain(row.usd),
+        "unit": row.unit,
+        "source": row.source,
+    }
+    unit = f"unit.{row.unit}"
+    return Sentence("price.stale", values, {"unit": unit} if unit in load_texts() else {})
+
+
+def plain(usd: float) -> str:
+    """Return a price without an exponent and without zeros at its end."""
     return f"{usd:.8f}".rstrip("0").rstrip(".")
 
 
@@ -201,6 +227,9 @@ def _lines(usage: Usage) -> Iterator[_Line]:
     if usage.serving_mode == "on-demand" and (usage.custom.input_tokens or usage.custom.output_tokens):
         yield CUSTOM_ANSWERS, "input", "customInputTokens", usage.custom.input_tokens / 1000, "1K tokens"
         yield CUSTOM_ANSWERS, "output", "customOutputTokens", usage.custom.output_tokens / 1000, "1K tokens"
+    if usage.in_use_model and (usage.in_use.input_tokens or usage.in_use.output_tokens):
+        yield CUSTOM_ANSWERS, _IN_USE[0], "customInputTokens", usage.in_use.input_tokens / 1000, "1K tokens"
+        yield CUSTOM_ANSWERS, _IN_USE[1], "customOutputTokens", usage.in_use.output_tokens / 1000, "1K tokens"
     if usage.serving_mode == "provisioned" and usage.serving_hours:
         hours = usage.serving_hours * usage.model_units
         yield PROVISIONED_THROUGHPUT, "no commitment", "provisionedThroughput", hours, "model unit hour"
@@ -247,21 +276,6 @@ def check_budget(estimated: Estimate, budget_usd: float, accepted: Sequence[str]
         )
     if problems:
         raise BudgetExceeded("The estimate does not fit the budget:\n" + "\n".join(f"- {text}" for text in problems))
-
-
-def describe(estimated: Estimate) -> str:
-    """Return the estimate as lines for people: every item, what is unknown said so, the sum of what is known."""
-    lines = [f"- {_describe_item(item)}" for item in estimated.items]
-    return "\n".join(["Estimated cost:", *lines, f"Known: {estimated.known_usd:.2f} USD", *estimated.warnings])
-
-
-def _describe_item(item: Item) -> str:
-    label = f"{item.name} ({item.part})" if item.part else item.name
-    quantity = "an unknown quantity" if item.quantity is None else f"{item.quantity:,.6g}"
-    if item.usd_per_unit is None:
-        return f"{label}: unknown, {quantity} x {item.unit} and no source gives a price"
-    amount = "unknown" if item.usd is None else f"{item.usd:.4f} USD"
-    return f"{label}: {amount}, {quantity} x {item.unit} at {_plain(item.usd_per_unit)} USD"
 
 
 def _describe_unknown(estimated: Estimate, name: str) -> str:

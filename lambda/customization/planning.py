@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization import notices
 from customization.catalogue import load_catalogue
 from customization.errors import InvalidRunRequest, ResourceNotFound
 from customization.identity import run_id, training_id
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject
+from customization.links import Links
 from customization.request import RunRequest, parse_request
 from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 # Fixed, so that the same data always give the same splits.
 SPLIT_SEED = 0
+# What `history` compares between runs
+_TRIED = ("stages", "subset", "fieldMapping", "stripRoleCues", "inference", "evaluation", "servingMode")
 _ACTS_ON_EARLIER_RUNS = {"promote", "rollback", "release"}
 
 
@@ -48,7 +52,7 @@ def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
     plan = _plan(gateway, resolved, files, call)
     claim = claim_run(gateway, _row(plan), call.execution_arn, force=plan.force)
     if claim.duplicate_of is not None:
-        return _duplicate(plan, claim.duplicate_of)
+        return _duplicate(gateway, plan, claim.duplicate_of)
     plan = msgspec.structs.replace(plan, attempt=claim.attempt)
     save_plan(gateway, plan)
     return _planned(plan.run_id, plan.attempt, request, stages=len(plan.stages), serving_mode=resolved.serving_mode)
@@ -151,6 +155,7 @@ def _stages(resolved: ResolvedRequest, files: Mapping[str, PinnedFile]) -> tuple
             hyper_parameters=stage.hyper_parameters,
             subset=request.subset.model_dump(exclude_none=True) if request.subset else None,
             field_mapping=request.field_mapping,
+            strip_role_cues=request.strip_role_cues,
             split_seed=SPLIT_SEED,
         )
         stages.append(Stage(stage.customization_type, stage.hyper_parameters, identity))
@@ -200,6 +205,7 @@ def _plan(gateway: "Gateway", resolved: ResolvedRequest, files: dict[str, Pinned
         evaluation=EvaluationPlan(**request.evaluation.model_dump()),
         subset=Subset(**request.subset.model_dump()) if request.subset else None,
         field_mapping=request.field_mapping,
+        strip_role_cues=request.strip_role_cues,
         budget_usd=request.budget_usd,
         accept_unknown_prices=request.accept_unknown_prices,
         force=request.force,
@@ -210,19 +216,22 @@ def _plan(gateway: "Gateway", resolved: ResolvedRequest, files: dict[str, Pinned
 
 def _row(plan: Plan) -> JsonObject:
     kinds = " then ".join(stage.customization_type for stage in plan.stages)
+    asked: JsonObject = msgspec.json.decode(msgspec.json.encode(plan))
     return {
         "runId": plan.run_id,
         "dataset": plan.dataset,
         "name": plan.name,
+        "language": plan.language,
         "startedAt": plan.started_at.isoformat(),
         "summary": f"{kinds} of {plan.base_model_identifier}",
         "baseModelIdentifier": plan.base_model_identifier,
         "trainingId": plan.training_id,
+        "files": {name: pinned.sha256 for name, pinned in plan.files.items()},
+        **{name: asked[name] for name in _TRIED},
     }
 
 
-def _duplicate(plan: Plan, first: JsonObject) -> JsonObject:
-    verdict = f"its verdict is: {first['verdict']}" if first.get("verdict") else f"it is {first['state']}"
+def _duplicate(gateway: "Gateway", plan: Plan, first: JsonObject) -> JsonObject:
     return {
         "outcome": "duplicate",
         "runId": plan.run_id,
@@ -232,8 +241,5 @@ def _duplicate(plan: Plan, first: JsonObject) -> JsonObject:
         "data": "newest",
         "stages": len(plan.stages),
         "servingMode": plan.serving_mode,
-        "subject": f"Already done: {plan.run_id}"[:99],
-        "message": f"The same data and the same request were given again. Run {plan.run_id} started at "
-        f"{first['startedAt']}; {verdict}.\n\nNothing was started. To train on the same data again, set force to "
-        f"true.\nIts execution: {first['executionArn']}\n",
+        **notices.duplicate(plan, first, Links.of(gateway.settings)).payload(),
     }

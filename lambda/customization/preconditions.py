@@ -11,11 +11,14 @@ from typing import Literal, NamedTuple
 
 from customization.catalogue import BaseModel, Catalogue
 from customization.errors import PreconditionFailed
+from customization.texts import Sentence, say
 
 # Amazon Bedrock endpoints and quotas, AWS General Reference. The first is not adjustable.
 SCHEDULED_JOBS = 10
 CUSTOM_MODELS = 100
 CUSTOM_MODELS_CODE = "L-CB5B847D"
+# With less than this share left people are told in time, since no model is deleted in its first 14 days.
+_NEARLY_FULL = 0.1
 DEPLOYMENTS = 10
 DEPLOYMENTS_CODE = "L-1EF80F3E"
 DEPLOYMENTS_IN_PROGRESS = 2
@@ -74,6 +77,7 @@ class Finding:
     question: str
     outcome: Literal["ok", "warning", "miss"]
     message: str
+    warning: Sentence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +92,14 @@ class Findings:
         return tuple(finding for finding in self.findings if finding.outcome == "miss")
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        return tuple(finding.message for finding in self.findings if finding.outcome == "warning")
+    def warnings(self) -> tuple[Sentence, ...]:
+        return tuple(finding.warning for finding in self.findings if finding.warning)
 
 
 class Outcome(NamedTuple):
     outcome: Literal["ok", "warning", "miss"]
     message: str
+    warning: Sentence | None = None
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,10 @@ def examine(facts: AccountFacts, needs: Needs) -> Findings:
     """Return the outcome of every check, in the order of CHECKS."""
     findings = []
     for check in CHECKS:
-        outcome, message = check.ask(facts, needs)
-        findings.append(Finding(check=check.name, question=check.question, outcome=outcome, message=message))
+        outcome, message, warning = check.ask(facts, needs)
+        findings.append(
+            Finding(check=check.name, question=check.question, outcome=outcome, message=message, warning=warning)
+        )
     return Findings(findings=tuple(findings), baseline_available=facts.inference_model_status is not None)
 
 
@@ -130,8 +137,9 @@ def _ok(message: str) -> Outcome:
     return Outcome("ok", message)
 
 
-def _warning(message: str) -> Outcome:
-    return Outcome("warning", message)
+def _warning(code: str, **values: str) -> Outcome:
+    warning = Sentence(code, values)
+    return Outcome("warning", say(warning, "en"), warning)
 
 
 def _miss(message: str) -> Outcome:
@@ -161,22 +169,26 @@ def _lifecycle(facts: AccountFacts, needs: Needs) -> Outcome:
 def _baseline(facts: AccountFacts, needs: Needs) -> Outcome:
     if not needs.asks_base_model or facts.inference_model_status is not None:
         return _ok(f"{needs.model.inference_model_id} answers in {facts.region}")
-    return _warning(
-        f"{needs.model.inference_model_id} cannot be asked in {facts.region}: the base model is not evaluated, "
-        "and nothing is compared with it"
-    )
+    return _warning("precondition.noBaseline", model=needs.model.inference_model_id, region=facts.region)
 
 
 def _jobs(facts: AccountFacts, needs: Needs) -> Outcome:
     limit = facts.quotas.jobs
     if not needs.new_jobs or facts.jobs_in_progress < limit:
         return _ok(f"{facts.jobs_in_progress} of {limit} customization jobs are in progress")
-    return _warning(f"all {limit} customization jobs of the account are in progress: this run waits for one to end")
+    return _warning("precondition.jobsFull", limit=str(limit))
 
 
 def _custom_models(facts: AccountFacts, needs: Needs) -> Outcome:
     limit = facts.quotas.custom_models
     room = max(limit - facts.custom_models, 0)
+    if needs.new_jobs and 0 <= room - needs.new_jobs < limit * _NEARLY_FULL:
+        return _warning(
+            "precondition.modelsNearlyFull",
+            models=str(facts.custom_models),
+            limit=str(limit),
+            quota=CUSTOM_MODELS_CODE,
+        )
     if needs.new_jobs <= room:
         return _ok(f"{facts.custom_models} of {limit} custom models exist")
     return _miss(
@@ -190,15 +202,9 @@ def _deployments(facts: AccountFacts, needs: Needs) -> Outcome:
     if needs.serving_mode != "on-demand":
         return _ok("no deployment is created")
     if facts.deployments >= quotas.deployments:
-        return _warning(
-            f"all {quotas.deployments} custom model deployments exist: this run waits for one to be deleted; "
-            f"delete one in the Bedrock console, or have quota {DEPLOYMENTS_CODE} raised"
-        )
+        return _warning("precondition.deploymentsFull", limit=str(quotas.deployments), quota=DEPLOYMENTS_CODE)
     if facts.deployments_in_progress >= quotas.deployments_in_progress:
-        return _warning(
-            f"{quotas.deployments_in_progress} custom model deployments are being created, as many as may be: "
-            "this run waits for one"
-        )
+        return _warning("precondition.deploymentsInProgress", limit=str(quotas.deployments_in_progress))
     return _ok(f"{facts.deployments} of {quotas.deployments} custom model deployments exist")
 
 
@@ -207,10 +213,7 @@ def _model_units(facts: AccountFacts, needs: Needs) -> Outcome:
     if needs.serving_mode != "provisioned":
         return _ok("no provisioned throughput is created")
     if limit is None:
-        return _warning(
-            f"the quota of model units without commitment ({MODEL_UNITS_CODE}) could not be read; it is 0 until AWS "
-            "Support raises it"
-        )
+        return _warning("precondition.modelUnitsUnknown", quota=MODEL_UNITS_CODE)
     if limit < needs.model_units:
         return _miss(
             f"the account has {limit} model units without commitment for custom models and this run needs "
@@ -218,10 +221,8 @@ def _model_units(facts: AccountFacts, needs: Needs) -> Outcome:
             "on-demand deployments, or serving.mode none"
         )
     if limit - facts.model_units_in_use < needs.model_units:
-        return _warning(
-            f"{facts.model_units_in_use} of {limit} model units are in use and this run needs {needs.model_units}: "
-            "it waits for them"
-        )
+        used, needed = str(facts.model_units_in_use), str(needs.model_units)
+        return _warning("precondition.modelUnitsInUse", used=used, limit=str(limit), needed=needed)
     return _ok(f"{facts.model_units_in_use} of {limit} model units are in use")
 
 

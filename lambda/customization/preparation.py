@@ -1,25 +1,28 @@
 """PrepareDataset: from the pinned files to what Bedrock reads, the test records, the profile and the estimate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization import notices
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, load_catalogue
 from customization.dataset import PreparationRequest, Stage, prepare_dataset
+from customization.evaluation import shard_count
 from customization.files import Sink
 from customization.json_types import Json, JsonObject
-from customization.money import AnswersUsage, TrainingUsage, Usage, describe, estimate, load_prices
+from customization.links import Links
+from customization.model_in_use import read_served
+from customization.money import AnswersUsage, TrainingUsage, Usage, estimate, load_prices
+from customization.problems import Findings, InvalidDataset, Problem
 from customization.profile import Profile
-from customization.records import split_lines
 from customization.runs import Call, PinnedFile, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
-# One Lambda call answers a shard; its answers are kept together.
-SHARD_RECORDS = 50
 # Training and validation file of each customization type, by the names of the prepared files.
 STAGE_FILES = {
     FINE_TUNING: ("train", "validation"),
@@ -38,14 +41,9 @@ class _Uploaded:
         self._gateway = gateway
         self._pinned = pinned
 
-    def lines(self) -> Iterator[bytes]:
-        """Yield the lines from the start; memory holds one piece of the object and one line."""
-        return split_lines(self._gateway.data.chunks(self._pinned.key, self._pinned.version_id))
-
-
-def shard_count(records: int) -> int:
-    """Return into how many shards that many test records are cut."""
-    return -(-records // SHARD_RECORDS)
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes from the start; memory holds a few pieces of the object."""
+        return self._gateway.data.chunks(self._pinned.key, self._pinned.version_id)
 
 
 def data_key(plan: Plan, name: str) -> str:
@@ -57,6 +55,15 @@ def _profile_key(plan: Plan) -> str:
     return f"{plan.prefix}data/profile.json"
 
 
+def _findings_key(plan: Plan) -> str:
+    return f"{plan.prefix}data/problems.json"
+
+
+def _put_findings(gateway: "Gateway", plan: Plan, problems: Sequence[Problem]) -> None:
+    document = msgspec.json.format(msgspec.json.encode(Findings.of(problems)), indent=1)
+    gateway.artifacts.put(_findings_key(plan), document)
+
+
 def read_profile(gateway: "Gateway", plan: Plan) -> Profile:
     """Return what PrepareDataset found in the run's data."""
     return msgspec.json.decode(gateway.artifacts.read(_profile_key(plan)), type=Profile)
@@ -66,7 +73,7 @@ def prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     """Validate, convert and split the run's data, and return {testShards, estimatedUsd, subject, message}.
 
     Raises:
-        InvalidDataset: with every problem, by file and line.
+        InvalidDataset: with every problem, by file and line; data/problems.json of the run has them as JSON.
     """
 
     def open_sink(name: str) -> AbstractContextManager[Sink]:
@@ -75,19 +82,42 @@ def prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     sources = {
         name.removesuffix(".jsonl"): _Uploaded(gateway, name, pinned) for name, pinned in _wanted_files(plan).items()
     }
-    profile = prepare_dataset(_request(plan), sources, open_sink)
+    try:
+        profile = prepare_dataset(_request(plan), sources, open_sink)
+    except InvalidDataset as error:
+        _put_findings(gateway, plan, error.problems)
+        address = gateway.artifacts.uri(_findings_key(plan))
+        raise InvalidDataset(error.problems, plan.language, address) from None
+    _put_findings(gateway, plan, [*profile.warnings, *profile.notes])
+    profile = _with_epoch_costs(plan, profile, call.now)
     gateway.artifacts.put(_profile_key(plan), msgspec.json.format(msgspec.json.encode(profile), indent=1))
     gateway.artifacts.put(f"{plan.prefix}data/files.json", msgspec.json.encode(_stage_files(gateway, plan, profile)))
-    estimated = estimate(usage_of(plan, profile), load_prices(), call.now)
+    in_use = read_served((gateway.runs.get(plan.run_id) or {}).get("modelInUse"))
+    expected = usage_of(plan, profile)
+    if in_use is not None:
+        expected = msgspec.structs.replace(expected, in_use=expected.custom, in_use_model=in_use.billed_model)
+    estimated = estimate(expected, load_prices(), call.now)
     gateway.artifacts.put(f"{plan.prefix}estimate.json", msgspec.json.encode(estimated))
     records: JsonObject = {name: prepared.records for name, prepared in profile.prepared.items()}
     note(gateway, call, {"records": records, **({"state": "ESTIMATED"} if plan.action == "estimate" else {})})
     return {
         "testShards": shard_count(profile.test_records) if plan.serving_mode != "none" else 0,
         "estimatedUsd": estimated.known_usd,
-        "subject": f"Estimate: {plan.run_id}"[:99],
-        "message": f"{plan.run_id}: nothing was started.\n\n{describe(estimated)}\n\n{_told(plan, profile)}",
+        **notices.estimated(plan, profile, estimated, Links.of(gateway.settings)).payload(),
     }
+
+
+def _with_epoch_costs(plan: Plan, profile: Profile, now: datetime) -> Profile:
+    """Return the profile with what an epoch costs for each training file whose price is known."""
+    price = load_prices().find(plan.base_model_identifier, "trainingTokens", plan.region, now.date())
+    trained = {STAGE_FILES[stage.customization_type][0] for stage in plan.stages} if price else set()
+    prepared = {
+        name: msgspec.structs.replace(file, epoch_usd=round(file.tokens.likely / 1000 * price.usd, 6))
+        if price and name in trained
+        else file
+        for name, file in profile.prepared.items()
+    }
+    return msgspec.structs.replace(profile, prepared=prepared)
 
 
 def _wanted_files(plan: Plan) -> dict[str, PinnedFile]:
@@ -105,8 +135,10 @@ def _request(plan: Plan) -> PreparationRequest:
         ),
         subset=plan.subset,
         field_mapping=plan.field_mapping,
+        strip_role_cues=plan.strip_role_cues,
         system=plan.inference.system,
         max_test_records=plan.evaluation.max_records,
+        language=plan.language,
     )
 
 
@@ -154,14 +186,3 @@ def usage_of(plan: Plan, profile: Profile) -> Usage:
         serving_hours=EVALUATION_HOURS + kept_hours if plan.serving_mode == "provisioned" else 0.0,
         stored_models=0 if plan.keep_model == "never" else len(plan.stages),
     )
-
-
-def _told(plan: Plan, profile: Profile) -> str:
-    records = ", ".join(f"{name}: {prepared.records} records" for name, prepared in profile.prepared.items())
-    warnings = [*plan.warnings, *(problem.text() for problem in profile.warnings)]
-    return "\n".join((f"Data: {records}.", *(f"Warning: {text}" for text in warnings)))
-
-
-def told_at_start(gateway: "Gateway", plan: Plan) -> str:
-    """Return what people hear about the data when a run starts."""
-    return _told(plan, read_profile(gateway, plan))

@@ -1,7 +1,7 @@
 """What the data files hold, in figures: written to profile.json, read by the estimate and the report."""
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,11 +25,45 @@ class LengthQuantiles(msgspec.Struct, frozen=True):
     max: int
 
 
-class FileProfile(msgspec.Struct, frozen=True, rename="camel"):
+class LengthBin(msgspec.Struct, frozen=True, rename="camel"):
+    """How many records have from `least` to `most` characters, both included."""
+
+    least: int
+    most: int
+    records: int
+
+
+class CompletionShare(msgspec.Struct, frozen=True, rename="camel"):
+    """One of the most frequent completions, as a short excerpt, and its share of all (0 to 1)."""
+
+    text: str
+    records: int
+    share: float
+
+
+class Sample(msgspec.Struct, frozen=True, rename="camel"):
+    """What was found in a sample of a file's records: the same ones for the same content, whatever its order.
+
+    `scripts`: share of the letters by script (latin, japanese for kana, han, hangul, cyrillic, other). `bigrams` are
+    pairs of neighbouring words, or of characters where a script has no spaces. `similar`: how many of the first
+    `compared` sampled records nearly repeat another of them; `compared` is 0 when that was not looked for.
+    """
+
+    records: int
+    characters: int
+    scripts: dict[str, float]
+    bigrams: int
+    distinct_bigrams: int
+    compared: int = 0
+    similar: int = 0
+
+
+class FileProfile(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One file as it was uploaded.
 
     `duplicates`: records that repeat an earlier one of the file. `dropped`: records that were written nowhere, by
-    reason: leaked (a held-out file has them), subset, repeated and unasked (of test records).
+    reason: leaked (a held-out file has them), subset, repeated and unasked (of test records). `completions`: the most
+    frequent ones, up to ten. Duplicates, distinct texts and completions are counted in the first `counted` records.
     """
 
     name: str
@@ -38,15 +72,24 @@ class FileProfile(msgspec.Struct, frozen=True, rename="camel"):
     characters: int
     tokens: TokenEstimate
     length: LengthQuantiles
+    histogram: tuple[LengthBin, ...] = ()
+    counted: int = 0
     duplicates: int
     dropped: dict[str, int]
+    distinct_prompts: int = 0
+    distinct_completions: int = 0
+    short_completions: int = 0
+    completions: tuple[CompletionShare, ...] = ()
+    categories: dict[str, int] = {}
+    sample: Sample | None = None
 
 
 class PreparedFile(msgspec.Struct, frozen=True, rename="camel"):
     """One file as it was written, from the records of the uploaded file `origin`.
 
+    `sha256` is that of the records' digests in their order: equal for the same records, however their texts are spelt.
     `tokens` are those of whole records, what a training job is billed for once an epoch; `completion_tokens` are part
-    of them.
+    of them. `epoch_usd`: what one epoch of training on them costs, None where that is not known or not trained on.
     """
 
     name: str
@@ -56,18 +99,23 @@ class PreparedFile(msgspec.Struct, frozen=True, rename="camel"):
     sha256: str
     tokens: TokenEstimate
     completion_tokens: TokenEstimate
+    epoch_usd: float | None = None
 
 
-class Profile(msgspec.Struct, frozen=True, rename="camel"):
+class Profile(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """Everything that is known of a run's data: `files` as uploaded, `prepared` by the name of their sink.
 
-    `test_digest` is the SHA-256 of the prepared test.jsonl in hex, empty without test records.
+    `test_digest` is the `sha256` of the prepared test.jsonl, empty without test records. `representativeness`:
+    share (0 to 1) of the sampled test records' bigrams that the sampled training records have too, None without both.
+    `prompts_in_training`: test records whose prompt training has with another completion.
     """
 
     files: tuple[FileProfile, ...]
     prepared: dict[str, PreparedFile]
     test_records: int
     test_digest: str
+    representativeness: float | None = None
+    prompts_in_training: int = 0
     warnings: tuple[Problem, ...]
     notes: tuple[Problem, ...]
 
@@ -76,6 +124,10 @@ class Profile(msgspec.Struct, frozen=True, rename="camel"):
 # Thailand; tokens per such character, and per other one.
 _WIDE = (0.45, 0.9, 1.5)
 _NARROW = (1 / 6, 0.22, 1 / 3)
+
+
+_COMMON_SHARE = 0.99
+_MOST_BINS = 20
 
 
 def estimate_tokens(characters: int, utf8_bytes: int, characters_per_token: float = 6.0) -> TokenEstimate:
@@ -126,29 +178,14 @@ def size_of(record: Record) -> Size:
     return Size(characters, utf8_bytes, last_characters, last_bytes)
 
 
-class Totals:
-    """The sizes of records added up, and of some of them taken off again."""
+class Totals(NamedTuple):
+    """The sizes of records added up."""
 
-    def __init__(self) -> None:
-        self.records = self.characters = self.utf8_bytes = self.completion_characters = self.completion_bytes = 0
-
-    def add(self, size: Size) -> None:
-        self.records += 1
-        self.characters += size.characters
-        self.utf8_bytes += size.utf8_bytes
-        self.completion_characters += size.completion_characters
-        self.completion_bytes += size.completion_bytes
-
-    def without(self, others: Iterable["Totals"]) -> "Totals":
-        """Return the totals of the records that are in none of `others`."""
-        rest = copy.copy(self)
-        for other in others:
-            rest.records -= other.records
-            rest.characters -= other.characters
-            rest.utf8_bytes -= other.utf8_bytes
-            rest.completion_characters -= other.completion_characters
-            rest.completion_bytes -= other.completion_bytes
-        return rest
+    records: int = 0
+    characters: int = 0
+    utf8_bytes: int = 0
+    completion_characters: int = 0
+    completion_bytes: int = 0
 
     def tokens(self) -> TokenEstimate:
         return estimate_tokens(self.characters, self.utf8_bytes)
@@ -170,3 +207,26 @@ def length_quantiles(lengths: Mapping[int, int]) -> LengthQuantiles:
         return 0
 
     return LengthQuantiles(quantile(0.5), quantile(0.9), max(lengths, default=0))
+
+
+def histogram(lengths: Mapping[int, int]) -> tuple[LengthBin, ...]:
+    """Return how many records have how many characters, in bins of equal width of 1, 2 or 5 times a power of ten.
+
+    There are at most 20 bins up to the length that 99 of 100 records do not exceed; the last one holds the rest too.
+    """
+    if not lengths:
+        return ()
+    passed, records, common = 0, sum(lengths.values()), 0
+    for common in sorted(lengths):
+        passed += lengths[common]
+        if passed >= _COMMON_SHARE * records:
+            break
+    sizes = (factor * 10**power for power in range(10) for factor in (1, 2, 5))
+    width = next(size for size in sizes if common // size < _MOST_BINS)
+    last = common // width
+    counts = [0] * (last + 1)
+    for length, count in lengths.items():
+        counts[min(length // width, last)] += count
+    bounds = [(place * width, (place + 1) * width - 1) for place in range(last)]
+    bounds.append((last * width, max((last + 1) * width - 1, *lengths)))
+    return tuple(LengthBin(least, most, count) for (least, most), count in zip(bounds, counts, strict=True))

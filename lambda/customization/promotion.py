@@ -3,20 +3,23 @@
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from customization import budget, leases
+from customization import budget, leases, notices
 from customization.identity import serving_name
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
 from customization.model_in_use import (
+    SWAP_POLL_SECONDS,
     WITHOUT_END,
     ModelInUse,
     is_held_by,
     keep_on,
+    model_name_of,
     parameter_of,
     previous_living,
     put_in_use,
     read_in_use,
     remove_in_use,
+    swap,
 )
 from customization.runs import Call, Plan, note
 
@@ -34,38 +37,51 @@ def _kept_for(plan: Plan) -> timedelta | None:
 
 
 def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, model_arn: str) -> JsonObject:
-    """Make the model the one in use and return {arn, until}: the deployment where it is kept, else the model itself."""
-    kept = _kept_for(plan)
+    """Make the model the one in use and return {status, waitSeconds, arn, until}.
+
+    `arn` is that of the deployment of the model in use, which then serves this model, else that of the run's own where
+    the request keeps it, else the model itself. With the status Updating the same call is to be made again after
+    `waitSeconds`: until then the model before is in use.
+
+    Raises:
+        ServingFailed: the deployment of the model in use did not take the model.
+    """
+    kept, own_name = _kept_for(plan), _serving_name(gateway, plan)
     model = ModelInUse(
         promoted_run_id=plan.run_id,
         training_id=plan.training_id,
-        model_name=_model_name(gateway, plan),
+        base_model_identifier=plan.base_model_identifier,
+        model_name=model_name_of(gateway, plan),
         model_arn=model_arn,
         serving_arn=serving_arn if kept else None,
+        serving_name=own_name if kept else "",
         until=call.now + kept if kept else None,
         changed_by=call.execution_arn,
     )
-    if kept:
-        _keep_serving(gateway, plan, call.now + kept)
-    current = read_in_use(gateway, plan.dataset)
-    value = put_in_use(gateway, plan.dataset, model.after(current), call.now)
+    chosen = swap(gateway, plan.dataset, model.after(read_in_use(gateway, plan.dataset)), call)
+    if chosen is None:
+        return {"status": "Updating", "waitSeconds": SWAP_POLL_SECONDS}
+    if chosen.until:
+        leases.keep(gateway, chosen.serving_name, chosen.until, chosen.until)
+    value = put_in_use(gateway, plan.dataset, chosen, call.now)
     note(gateway, call, {"promoted": True})
-    return value
+    if chosen.serving_name != own_name:
+        _told(gateway, call, leases.release_run(gateway, call, SERVING, "another deployment serves its model"))
+    return {"status": "Active", "waitSeconds": 0, **value}
+
+
+def _serving_name(gateway: "Gateway", plan: Plan) -> str:
+    return serving_name(gateway.settings.name_prefix, plan.run_id)
 
 
 def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
-    leases.keep(gateway, serving_name(gateway.settings.name_prefix, plan.run_id), until, until)
+    leases.keep(gateway, _serving_name(gateway, plan), until, until)
 
 
-def _keep_model(gateway: "Gateway", plan: Plan, now: datetime) -> None:
-    name = _model_name(gateway, plan)
+def _keep_model(gateway: "Gateway", plan: Plan, until: datetime) -> None:
+    name = model_name_of(gateway, plan)
     if name:
-        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", now + WITHOUT_END, now + WITHOUT_END)
-
-
-def _model_name(gateway: "Gateway", plan: Plan) -> str:
-    row = gateway.runs.get(plan.run_id) or {}
-    return str(row.get(f"jobName{len(plan.stages) - 1}") or "")
+        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", until, until)
 
 
 def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -80,31 +96,42 @@ def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
 def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     """Release the custom models of the run, or keep the last one where the request and the verdict say so.
 
-    With keepModel if-better a worse model goes at once, a better one and one that nothing could be compared with stays,
-    and an inconclusive one stays for 14 days: training it took hours, and deleting it cannot be undone. A model that
-    the run adopted and that an earlier run put in use stays, whatever this run thinks of it.
+    With keepModel if-better a worse model goes at once and every other stays for 14 days, and longer while it is one of
+    the best of its data set: training it took hours, and deleting it cannot be undone. A model that the run adopted and
+    that an earlier run put in use stays, whatever this run thinks of it.
     """
-    if keep_on(gateway, plan.dataset, _model_name(gateway, plan), call.now):
+    if keep_on(gateway, plan.dataset, model_name_of(gateway, plan), call.now):
         return {"released": []}
     row = gateway.runs.get(plan.run_id) or {}
     is_worse = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
     if not is_worse or plan.keep:
-        if plan.keep_model == "always" or row.get("verdict") in {"better", "not compared"}:
-            _keep_model(gateway, plan, call.now)
+        stays = WITHOUT_END if plan.keep_model == "always" else leases.MODEL_RETENTION
+        _keep_model(gateway, plan, call.now + max(stays, _kept_for(plan) or stays))
         return {"released": []}
     return _told(gateway, call, leases.release_run(gateway, call, (leases.MODEL,), f"keepModel is {plan.keep_model}"))
 
 
-def release_all(gateway: "Gateway", call: Call) -> JsonObject:
-    """Release what this execution's run holds that bills by the hour and give its reservation back; models stay.
+def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
+    """Release what this execution's run holds that bills by the hour and give its reservation back.
 
-    A model lives on so that the next attempt adopts it instead of paying for training again; the sweeper ends it.
+    What serves the model in use stays, and so do models: a model lives on so that the next attempt adopts it instead of
+    paying for training again; the sweeper ends it.
+    Returns {released, message}: the message of the failure, with what was released and what still bills.
     """
     if not call.run_id:
-        return {"released": []}
-    released = leases.release_run(gateway, call, (*SERVING, leases.JOB), "the run failed")
+        return {"released": [], "message": message}
+    in_use = read_in_use(gateway, str((gateway.runs.get(call.run_id) or {}).get("dataset") or ""))
+    released = leases.release_run(
+        gateway,
+        call,
+        (*SERVING, leases.JOB),
+        "the run failed",
+        spares=lambda lease: in_use is not None and is_held_by(in_use, lease),
+    )
     budget.give_back(gateway, call.run_id, call.attempt)
-    return _told(gateway, call, released)
+    held = leases.of_run(gateway, call.run_id)
+    told = notices.after_release(message, released, held, notices.language_of(gateway, call.run_id))
+    return {**_told(gateway, call, released), "message": told}
 
 
 def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObject:
@@ -116,6 +143,8 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     for lease in leases.in_release_order(idle):
         withdraw(gateway, lease, now)
         done.append(leases.release(gateway, lease, now, "somebody asked for it"))
+    told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
+    gateway.publish(told.subject, told.message)
     return {"released": _names(done)}
 
 
@@ -141,14 +170,16 @@ def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:
     if current is None or not is_held_by(current, lease):
         return
     previous = previous_living(gateway, current, now)
+    previous_arn = ""
     if previous:
-        arn = put_in_use(gateway, lease.dataset, previous, now)["arn"]
-        told = f"{arn} is in use again"
+        previous_arn = str(put_in_use(gateway, lease.dataset, previous, now)["arn"])
     else:
         remove_in_use(gateway, lease.dataset)
-        name = parameter_of(gateway, lease.dataset)
-        told = f"no model is in use any more and the parameter {name} has been removed"
-    gateway.publish(
-        f"No longer in use: {current.promoted_run_id}"[:99],
-        f"The {lease.kind} {lease.resource_name}, in use for {lease.dataset}, is being released; {told}.\n",
+    told = notices.withdrawn(
+        run_id=current.promoted_run_id,
+        lease=lease,
+        previous_arn=previous_arn,
+        parameter=parameter_of(gateway, lease.dataset),
+        language=notices.language_of(gateway, current.promoted_run_id),
     )
+    gateway.publish(told.subject, told.message)

@@ -1,46 +1,58 @@
-"""Reads the lines of a data file as records: fast where a line is plain, and with care where it is not."""
+"""Reads the lines of a data file as records, with care: what is wrong with a line is found here and nowhere else.
 
-import re
+Lines that are plainly of their format take the faster way of plain.py, with the same result.
+"""
+
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
+from itertools import chain
 
 import msgspec
 
-from customization.formats import CLAUDE_MESSAGES, MESSAGES, OPENAI_CHAT, PLAIN_READERS, NotPlainError, Record
+from customization.formats import CLAUDE_MESSAGES, MESSAGES, OPENAI_CHAT, Record
 from customization.json_types import Json, JsonObject
+from customization.malformed import explain_error, find_fault
 from customization.problems import Problems, excerpt
 from customization.shapes import FORMAT_NAMES, USED_KEYS, format_of, read_record, rename_keys, suggest_mapping
+from customization.texts import Sentence
 
 # Far above any record's token limit: 32,000 tokens are at most 1.2 MB even where each character is written as \uXXXX.
 MAX_LINE_BYTES = 8_000_000
+MOST_HEADER_BYTES = 60
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_ENCODINGS = (("cp932", "Shift_JIS (CP932)"), ("euc_jp", "EUC-JP"))
-_NOT_PLAIN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, NotPlainError)
-_POSITION = re.compile(r"\(byte (\d+)\)")
 
 _decode: Callable[[bytes], Json] = msgspec.json.Decoder().decode
 
 
-def split_lines(chunks: Iterable[bytes], limit: int = MAX_LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a stream of bytes with their LF; those longer than `limit` are cut after `limit` + 1 bytes.
+def line_lists(chunks: Iterable[bytes], limit: int = MAX_LINE_BYTES) -> Iterator[list[bytes]]:
+    """Yield the lines of a stream of bytes with their LF, a list of those that end in a chunk at a time.
 
-    Memory stays at one chunk and one line, also where a file has no line end at all.
+    Lines longer than `limit` are cut after `limit` + 1 bytes. Memory stays at one chunk and one line, also where a file
+    has no line end at all.
     """
-    rest = b""
+    rest = bytearray()
     for chunk in chunks:
         lines = BytesIO(chunk).readlines()  # splits at LF alone, which bytes.splitlines does not
         if rest and lines:
-            text, end = lines[0].removesuffix(b"\n"), lines[0][-1:] == b"\n"
-            lines[0] = rest + text[: limit + 1 - len(rest)] + b"\n" * end
-            rest = b""
+            rest += lines[0].removesuffix(b"\n")[: limit + 1 - len(rest)]
+            if not lines[0].endswith(b"\n"):
+                continue
+            lines[0] = bytes(rest) + b"\n"
+            rest = bytearray()
         if lines and not lines[-1].endswith(b"\n"):
-            rest = lines.pop()[: limit + 1]
-        yield from lines
+            rest = bytearray(lines.pop()[: limit + 1])
+        if lines:
+            yield lines
     if rest:
-        yield rest
+        yield [bytes(rest)]
+
+
+def split_lines(chunks: Iterable[bytes], limit: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    """Yield the lines of `line_lists` one by one."""
+    return chain.from_iterable(line_lists(chunks, limit))
 
 
 class RecordReader:
@@ -51,43 +63,67 @@ class RecordReader:
         self.format: str | None = None
         self._mapping = field_mapping or {}
         self._problems = problems
-        self._plain: Callable[[bytes], Record] = _not_yet_known
+        self._reads_plainly = False
         self._line = 0
         self._begun = False
         self._unreadable = False
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the file has shown that no line of it can be read."""
+        return self._unreadable
+
+    @property
+    def reads_plainly(self) -> bool:
+        """Tell whether a line of the file's format needs no field mapping, and the format is known."""
+        return self._reads_plainly
+
     def records(self, lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
         """Yield the number of the line, from 1 with blank lines counted, and the record of every line that has one."""
         for number, line in enumerate(lines, 1):
-            try:
-                record: Record | None = self._plain(line if len(line) <= MAX_LINE_BYTES else b"")
-            except _NOT_PLAIN:
-                self._line = number
-                record = self._read_carefully(line)
-                if self._unreadable:
-                    return
+            record = self.read(number, line)
+            if self._unreadable:
+                return
             if record is not None:
                 yield number, record
+        self.finish()
+
+    def read(self, number: int, line: bytes) -> Record | None:
+        """Return the record of the line of that number, None where it has none that can be used."""
+        self._line = number
+        return self._read_carefully(line)
+
+    def finish(self) -> None:
+        """Add a problem when no line has held anything."""
         if not self._begun:
             self._line = 0
             self._report("empty_file")
 
-    def _report(self, code: str, field: str = "", found: str = "", allowed: str = "", **values: str | int) -> None:
+    def _report(
+        self,
+        code: str,
+        field: str = "",
+        found: str | Sentence = "",
+        allowed: str | Sentence = "",
+        **values: str | int | Sentence,
+    ) -> None:
         if code in ("missing_field", "wrong_type"):
             values["allowed"] = allowed
         whole_file = self._unreadable or not self._line
         self._problems.add(code, self.file, None if whole_file else self._line, field=field, found=found, **values)
 
     def _read_carefully(self, line: bytes) -> Record | None:
-        if not self._begun:
-            line = self._without_mark(line)
+        line = self._without_mark(line)
         if not line.strip():
             if line:
                 self._report("blank_line")
             return None
         if not self._begun:
             self._begun = True
-            if self._is_unreadable(line):
+            code = _unreadable(line)
+            if code:
+                self._unreadable = True
+                self._report(code)
                 return None
             if line.endswith(b"\r\n"):
                 self._report("cr_lf")
@@ -95,47 +131,28 @@ class RecordReader:
         return None if value is None else self._read_object(value)
 
     def _without_mark(self, line: bytes) -> bytes:
+        """Return the line without a byte order mark, which files that were joined have within, too."""
         if not line.startswith(_BYTE_ORDER_MARK):
             return line
         self._report("byte_order_mark")
         return line[len(_BYTE_ORDER_MARK) :]
 
-    def _is_unreadable(self, line: bytes) -> bool:
-        """Tell, and report, whether the first line shows that no line of the file can be read."""
-        start = line.strip()
-        if line.startswith(_COMPRESSED):
-            code = "compressed"
-        elif line.startswith(_UTF16_MARKS) or b"\0" in line[:64]:
-            code = "utf16"
-        elif start.startswith(b"["):
-            code = "json_array"
-        elif start == b"{":
-            code = "pretty_printed"
-        elif b"\r" in start and not _is_json(start):
-            code = "cr_line_ends"
-        else:
-            return False
-        self._unreadable = True
-        self._report(code)
-        return True
-
     def _decode_object(self, line: bytes) -> JsonObject | None:
         if len(line) > MAX_LINE_BYTES:
-            self._report("long_line", limit=MAX_LINE_BYTES)
+            self._report("long_line", limit=f"{MAX_LINE_BYTES:,}")
             return None
         try:
             value = _decode(line)
-        except UnicodeDecodeError:
-            self._report("not_utf8", found=_encoding_of(line))
-        except RecursionError:
-            self._report("deep_nesting")
-        except msgspec.MsgspecError as error:
-            self._report("invalid_json", found=_around(line, str(error)), reason=_reason(line, str(error)))
-        else:
-            if isinstance(value, dict):
-                return value
+            fault = find_fault(line, value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            fault = explain_error(line, error)
+        if fault:
+            self._report(fault.code, fault.field, fault.found, **fault.values)
+            return None
+        if not isinstance(value, dict):
             self._report("not_object", found=excerpt(line.strip().decode()))
-        return None
+            return None
+        return value
 
     def _read_object(self, value: JsonObject) -> Record | None:
         renamed = rename_keys(value, self._mapping)
@@ -157,13 +174,27 @@ class RecordReader:
         if self.format is None or (self.format == MESSAGES and found in either):
             self.format = found
             # A mapping that gives a key of the format another meaning must not be passed over
-            if not any(key in self._mapping for key in USED_KEYS[found]):
-                self._plain = PLAIN_READERS[found]
+            self._reads_plainly = not any(key in self._mapping for key in USED_KEYS[found])
         return found == self.format or (found == MESSAGES and self.format in either)
 
 
-def _not_yet_known(_line: bytes) -> Record:
-    raise NotPlainError
+def _unreadable(line: bytes) -> str:
+    """Return the code of the problem when the first line shows that no line of the file can be read, or nothing."""
+    start = line.strip()
+    code = ""
+    if line.startswith(_COMPRESSED):
+        code = "compressed"
+    elif line.startswith(_UTF16_MARKS) or b"\0" in line[:4]:
+        code = "utf16"
+    elif start.startswith(b"["):
+        code = "json_array"
+    elif b"\r" in start and _is_json(start.partition(b"\r")[0]) and not _is_json(start):
+        code = "cr_line_ends"
+    elif start.startswith(b"{"):
+        code = "pretty_printed" if start.endswith((b",", b"[", b"{", b":")) else ""
+    elif _is_header(start):
+        code = "tabular"
+    return code
 
 
 def _is_json(line: bytes) -> bool:
@@ -174,36 +205,13 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _encoding_of(line: bytes) -> str:
-    """Name the Japanese encodings in which the line can be read, of which one is likely the file's."""
-    names = []
-    for encoding, name in _ENCODINGS:
-        try:
-            line.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        names.append(name)
-    return f"what looks like {' or '.join(names)}" if names else ""
+def _is_header(line: bytes) -> bool:
+    """Tell whether the line looks like the names of columns: a few short texts with commas or tabs between."""
+    cells = line.split(b"\t" if b"\t" in line else b",")
+    return len(cells) > 1 and all(0 < len(cell.strip()) <= MOST_HEADER_BYTES and b"{" not in cell for cell in cells)
 
 
-def _reason(line: bytes, error: str) -> str:
-    position = _POSITION.search(error)
-    rest = line[int(position[1]) :] if position else b""
-    if rest.startswith((b"NaN", b"Infinity", b"-Infinity")) or line[max(0, len(line) - len(rest) - 1) :].startswith(
-        b"-Inf"
-    ):
-        return "JSON has no NaN and no Infinity"
-    reason = error.removeprefix("JSON is malformed: ")
-    return "it ends in the middle of a value" if "truncated" in reason else reason
-
-
-def _around(line: bytes, error: str) -> str:
-    """Return a short piece of the line around the place that the parser names, or its end."""
-    position = _POSITION.search(error)
-    place = int(position[1]) if position else len(line)
-    return excerpt(line[max(0, place - 20) : place + 20].decode("utf-8", "replace").strip())
-
-
-def _names(value: JsonObject) -> str:
-    keys = [excerpt(key)[1:-1] for key in list(value)[:8]]
-    return f"the keys {', '.join(keys)}" + (" …" if len(value) > len(keys) else "") if keys else "no key"
+def _names(value: JsonObject) -> Sentence:
+    if not value:
+        return Sentence("found.noKey")
+    return Sentence("found.keys", {"keys": excerpt(", ".join(value))[1:-1]})

@@ -5,22 +5,22 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from pprint import pformat
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from customization.charts import Captions, bar_chart, line_chart
-from customization.comparison import HISTOGRAM_BINS, Comparison, ModelResult
+from customization.comparison import Comparison
+from customization.figures import Figures
 from customization.inference import Call
 from customization.money import Estimate, Settlement
 from customization.profile import Profile
-from customization.texts import Sentence, say
+from customization.texts import Sentence, say, term
 from customization.training_metrics import TrainingMetrics
 
+# Stands in the call of a model that is not served any more
+MODEL_PLACE = "ARN OF WHAT SERVES THE MODEL"
 _LONGEST_TEXT = 2000
-_MOST_CATEGORIES_IN_CHART = 12
 
 
 class FailureReport(msgspec.Struct, frozen=True, rename="camel"):
@@ -62,19 +62,24 @@ class TimelineEntry(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ResourceReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A resource of the run; `hourly_usd` is None where no source gives a price."""
+    """A resource of the run; `hourly_usd` is None where no source gives a price.
+
+    With `is_endless` it stays until somebody releases it, whatever `until` says.
+    """
 
     name: str
     kind: Literal["job", "model", "on-demand", "provisioned"]
     state: Literal["released", "billing", "kept"]
     hourly_usd: float | None = None
     until: datetime | None = None
+    is_endless: bool = False
 
 
 class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What is known of a run: everything but its names may be missing. Times are UTC.
 
-    `request` is the run request as JSON, `call` the lines by which a person asks the model (`call_as_python`).
+    `request` is the run request as JSON, `call` the lines by which a person asks the model (`call_as_python`);
+    `served_arn` is empty where nothing serves it any more.
     """
 
     run_id: str
@@ -85,6 +90,7 @@ class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     name: str = ""
     region: str = ""
     base_model: str = ""
+    execution_arn: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     failure: FailureReport | None = None
@@ -98,6 +104,7 @@ class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     timeline: tuple[TimelineEntry, ...] = ()
     files: tuple[FileReport, ...] = ()
     notes: tuple[str, ...] = ()
+    served_arn: str = ""
     call: str = ""
 
 
@@ -111,15 +118,19 @@ def render_report(data: ReportData) -> str:
     def sentence(said: Sentence) -> str:
         return say(said, language)
 
+    def name(family: str, code: str) -> str:
+        return term(family, code, language)
+
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             data=data,
             comparison=data.comparison,
             t=text,
+            term=name,
             say=sentence,
-            charts=_Charts(data, text),
+            charts=Figures(data, text),
             request_rows=_rows(data.request),
         )
     )
@@ -149,7 +160,8 @@ def call_as_python(call: Call, region: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the pages: everything in them is escaped, and what is missing is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -158,7 +170,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "first_upper": lambda text: text[:1].upper() + text[1:],
+        "first_upper": _first_upper,
         "percent": lambda value: f"{value * 100:.1f} %",
         "points": lambda value: f"{value * 100:+.1f}",
         "number": lambda value: f"{value:,.6g}" if isinstance(value, float) else f"{value:,}",
@@ -170,103 +182,9 @@ def _environment() -> Environment:
     return environment
 
 
-class _Text(Protocol):
-    """Puts a code into the language of the page."""
-
-    def __call__(self, code: str, **values: str) -> str: ...
-
-
-class _Charts:
-    """The page's charts; the template asks for those that it has data for."""
-
-    def __init__(self, data: ReportData, text: _Text) -> None:
-        self._comparison = data.comparison
-        self._text = text
-
-    def _side(self, side: str) -> str:
-        return self._text(f"side.{side}")
-
-    def scores(self) -> Markup:
-        """Return the mean of each metric for each model, with its interval."""
-        models = [model for model in self._models() if model.scores]
-        metrics = list(models[0].scores)
-        told = "; ".join(
-            f"{self._side(model.side)}: "
-            + ", ".join(
-                f"{self._text(f'metricName.{metric}')} {mean.mean:.0%}" for metric, mean in model.scores.items()
-            )
-            for model in models
-        )
-        return bar_chart(
-            Captions(self._text("scores.chart"), told),
-            [self._text(f"metricName.{metric}") for metric in metrics],
-            {self._side(model.side): [model.scores[metric] for metric in metrics] for model in models},
-            horizontal=True,
-            form=_as_percent,
-            highest=1.0,
-        )
-
-    def distribution(self) -> Markup:
-        """Return how many records have which score."""
-        models = [model for model in self._models() if model.scores]
-        width = 100 // HISTOGRAM_BINS
-        labels = [str(start) for start in range(0, 100, width)]
-        told = "; ".join(f"{self._side(model.side)}: {', '.join(map(str, model.histogram))}" for model in models)
-        captions = Captions(
-            self._text("distribution.chart"),
-            told,
-            x=self._text("distribution.score"),
-            y=self._text("distribution.records"),
-        )
-        series = {self._side(model.side): list(model.histogram) for model in models}
-        return bar_chart(captions, labels, series, form="{:.0f}".format)
-
-    def categories(self) -> Markup:
-        """Return the score of both models in the largest categories."""
-        comparison = self._comparison
-        if comparison is None:
-            return Markup()
-        shown = sorted(comparison.categories, key=lambda item: -item.pairs)[:_MOST_CATEGORIES_IN_CHART]
-        told = "; ".join(f"{item.category}: {item.baseline:.0%} - {item.custom:.0%}" for item in shown)
-        return bar_chart(
-            Captions(self._text("categories.chart"), told),
-            [item.category for item in shown],
-            {
-                self._side(comparison.baseline): [item.baseline for item in shown],
-                self._side("custom"): [item.custom for item in shown],
-            },
-            horizontal=True,
-            form=_as_percent,
-            highest=1.0,
-        )
-
-    def losses(self, metrics: TrainingMetrics) -> Markup:
-        """Return the losses of one stage by step."""
-        series = {
-            self._text("training.loss"): [(float(point.step), point.loss) for point in metrics.training],
-            self._text("training.validationLoss"): [(float(point.step), point.loss) for point in metrics.validation],
-        }
-        missing = self._text("report.notAvailable")
-        told = self._text(
-            "training.chartDescription",
-            first=_loss(metrics.first_training_loss, missing),
-            last=_loss(metrics.final_training_loss, missing),
-            firstValidation=_loss(metrics.first_validation_loss, missing),
-            lastValidation=_loss(metrics.final_validation_loss, missing),
-        )
-        captions = Captions(self._text("training.chart"), told, x=self._text("training.step"))
-        return line_chart(captions, {name: points for name, points in series.items() if points})
-
-    def _models(self) -> tuple[ModelResult, ...]:
-        return self._comparison.models if self._comparison else ()
-
-
-def _as_percent(value: float) -> str:
-    return f"{value * 100:.0f} %"
-
-
-def _loss(loss: float | None, missing: str) -> str:
-    return missing if loss is None else f"{loss:.3f}"
+def _first_upper(text: str) -> str:
+    """Return the text as a heading begins; names such as chrF stay as they are."""
+    return text if any(character.isupper() for character in text.partition(" ")[0][1:]) else text[:1].upper() + text[1:]
 
 
 def _short(text: str, length: int = _LONGEST_TEXT) -> str:

@@ -15,6 +15,8 @@ from customization.errors import InvalidRunRequest
 from customization.identity import OWN_TAGS
 from customization.json_types import Json, JsonObject
 from customization.settings import Defaults
+from customization.shapes import FORMAT_KEYS
+from customization.texts import LANGUAGES, Sentence, say, wording
 
 DATASET = r"[a-z0-9](-?[a-z0-9]){0,29}"
 RUN_ID = rf"{DATASET}-[0-9a-f]{{10}}"
@@ -29,13 +31,25 @@ ServingMode = Literal["auto", "on-demand", "provisioned", "none"]
 UnknownPriceItem = Literal[
     "training", "baselineAnswers", "customAnswers", "provisionedThroughput", "customModelStorage"
 ]
-Metric = Literal["exactMatch", "contains", "tokenF1", "rougeL", "labelAccuracy", "jsonValid", "jsonMatch"]
+Metric = Literal["exactMatch", "contains", "tokenF1", "rougeL", "chrF", "labelAccuracy", "jsonValid", "jsonMatch"]
 DataFile = Literal["train.jsonl", "pretrain.jsonl", "validation.jsonl", "test.jsonl"]
 _TYPES = get_args(CustomizationType)
 _NUMBER = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 _TAG_KEY = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{1,128}")
 _TAG_VALUE = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{0,256}")
-_TAG_TEXT = "1 to 128 (keys) or up to 256 (values) letters, digits, spaces or . _ : / = + @ -"
+
+
+class _RefusedError(ValueError):
+    """What is wrong within one field: pairs of a path below it, such as `.epochCount`, and a sentence."""
+
+    def __init__(self, *problems: tuple[str, Sentence]) -> None:
+        super().__init__("\n".join(f"{path}: {say(sentence, 'en')}" for path, sentence in problems))
+        self.problems = problems
+
+
+def _instead_of(value: object, expected: str) -> Sentence:
+    """Return "found …; expected …", the latter by its code."""
+    return Sentence("request.found", {"found": _show(value)}, {"expected": expected})
 
 
 def plain_number(value: object) -> str:
@@ -48,55 +62,67 @@ def plain_number(value: object) -> str:
     except InvalidOperation:
         number = None
     if number is None or not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
-        raise ValueError(f'found {json.dumps(value)}; expected a number, or the text of one such as "0.00001"')
+        raise _RefusedError(("", _instead_of(value, "expected.plainNumber")))
     return format(number.normalize(), "f")
 
 
 def _plain_values(values: Mapping[str, object], path: str = "") -> dict[str, str]:
-    """Return every value as text; raises ValueError with a line for each one that is no number."""
+    """Return every value as text; raises ValueError naming each one that is no number."""
     plain: dict[str, str] = {}
-    problems = []
+    problems: list[tuple[str, Sentence]] = []
     for name, value in values.items():
         try:
             plain[name] = plain_number(value)
-        except ValueError as error:
-            problems.append(f"{path}.{name}: {error}")
+        except _RefusedError as error:
+            problems += [(f"{path}.{name}", sentence) for _, sentence in error.problems]
     if problems:
-        raise ValueError("\n".join(problems))
+        raise _RefusedError(*problems)
     return plain
 
 
 def _read_hyper_parameters(value: object) -> object:
     if not isinstance(value, dict):
-        raise ValueError(f': found {_show(value)}; expected an object such as {{"epochCount": 2}}')  # noqa: TRY004 - pydantic collects ValueError
+        raise _RefusedError(("", _instead_of(value, "expected.hyperParameters")))
     keyed = [name for name in value if name in _TYPES]
     if not keyed:
         return _plain_values(value)
     if len(keyed) < len(value) or not all(isinstance(inner, dict) for inner in value.values()):
-        raise ValueError(f": expected hyperparameters, or an object for each of {', '.join(_TYPES)}; found a mixture")
+        raise _RefusedError(("", Sentence("request.mixture", {"types": ", ".join(_TYPES)})))
     return {kind: _plain_values(inner, f".{kind}") for kind, inner in value.items()}
 
 
 def _read_keep(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, int | float) and 0 < value <= LONGEST_KEEP_HOURS):
         return value
-    raise ValueError(f": found {_show(value)}; expected false, true, or hours above 0 and up to {LONGEST_KEEP_HOURS}")
+    raise _RefusedError(("", Sentence("request.keep", {"found": _show(value), "most": str(LONGEST_KEEP_HOURS)})))
 
 
 def _check_tags(tags: dict[str, str]) -> dict[str, str]:
-    problems = [f".{key}: this project's own tag; expected another key" for key in tags if key in OWN_TAGS]
-    problems += [f".{key}: begins with aws:; expected another key" for key in tags if key.lower().startswith("aws:")]
-    problems += [f".{key}: found {_show(key)}; expected {_TAG_TEXT}" for key in tags if not _TAG_KEY.fullmatch(key)]
+    problems = [(f".{key}", Sentence("request.ownTag")) for key in tags if key in OWN_TAGS]
+    problems += [(f".{key}", Sentence("request.awsTag")) for key in tags if key.lower().startswith("aws:")]
+    problems += [(f".{key}", _instead_of(key, "expected.tag")) for key in tags if not _TAG_KEY.fullmatch(key)]
     problems += [
-        f".{key}: found {_show(value)}; expected {_TAG_TEXT}"
+        (f".{key}", _instead_of(value, "expected.tag"))
         for key, value in tags.items()
         if not _TAG_VALUE.fullmatch(value)
     ]
     if len(tags) > MOST_TAGS:
-        problems.append(f": found {len(tags)}; expected at most {MOST_TAGS}")
+        problems.append(("", Sentence("request.mostTags", {"found": str(len(tags)), "most": str(MOST_TAGS)})))
     if problems:
-        raise ValueError("\n".join(problems))
+        raise _RefusedError(*problems)
     return tags
+
+
+def _check_mapping(mapping: dict[str, str]) -> dict[str, str]:
+    problems = []
+    for key, target in mapping.items():
+        if target not in FORMAT_KEYS:
+            near = difflib.get_close_matches(target, FORMAT_KEYS, n=1)
+            values = {"found": _show(target), "names": ", ".join(FORMAT_KEYS), "near": "".join(near)}
+            problems.append((f".{key}", Sentence("request.mappedNear" if near else "request.mapped", values)))
+    if problems:
+        raise _RefusedError(*problems)
+    return mapping
 
 
 class _Part(BaseModel):
@@ -186,7 +212,12 @@ class RunRequest(_Part):
     subset: Subset | None = Field(
         default=None, description="part of the training records; such a run is never promoted"
     )
-    field_mapping: dict[str, str] = Field(default={}, description="keys of your records to those of the format")
+    field_mapping: Annotated[dict[str, str], AfterValidator(_check_mapping)] = Field(
+        default={}, description="keys of your records to those of the format"
+    )
+    strip_role_cues: bool = Field(
+        default=False, description="take cues such as `User: …` and `Bot:` off, in training, test and questions alike"
+    )
     budget_usd: float = Field(gt=0, description="this run's budget in US dollars")
     accept_unknown_prices: tuple[UnknownPriceItem, ...] = Field(
         default=(), description="items that may be spent on though no source gives their price"
@@ -228,9 +259,9 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
         InvalidRunRequest: naming every problem with the field's path, what was found and what is expected.
     """
     if not isinstance(document, dict):
-        raise InvalidRunRequest(
-            f'The run request is {_show(document)}; expected an object such as {{"dataset": "..."}}'
-        )
+        raise InvalidRunRequest(say(Sentence("request.noObject", {"found": _show(document)}), defaults.language))
+    language = document.get("language")
+    language = language if isinstance(language, str) and language in LANGUAGES else defaults.language
     filled: JsonObject = {
         "baseModelIdentifier": defaults.base_model_identifier,
         "budgetUsd": defaults.budget_usd,
@@ -240,65 +271,97 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
     try:
         request = RunRequest.model_validate_json(json.dumps(filled))
     except ValidationError as error:
-        raise refusal([text for problem in error.errors() for text in _describe(problem)]) from error
+        raise refusal(
+            [text for problem in error.errors() for text in _describe(problem, language)], language
+        ) from error
     problems = _contradictions(request)
     if problems:
-        raise refusal(problems)
+        raise refusal([f"{path}: {say(sentence, language)}" for path, sentence in problems], language)
     return request
 
 
-def refusal(problems: list[str]) -> InvalidRunRequest:
-    """Return the error that lists `problems`, a line each."""
-    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return InvalidRunRequest("\n".join((f"The run request has {count}:", *(f"- {text}" for text in problems))))
+def refusal(problems: list[str], language: str) -> InvalidRunRequest:
+    """Return the error that lists `problems`, which are in `language` already, a line each."""
+    heading = Sentence("request.problem" if len(problems) == 1 else "request.problems", {"count": str(len(problems))})
+    return InvalidRunRequest("\n".join((say(heading, language), *(f"- {text}" for text in problems))))
 
 
-def _contradictions(request: RunRequest) -> list[str]:
+def _contradictions(request: RunRequest) -> list[tuple[str, Sentence]]:
     """Return what is wrong between fields that are right by themselves."""
     problems = []
     if request.subset and (request.subset.records is None) == (request.subset.share is None):
-        problems.append('subset: expected one of records and share, such as {"records": 200} or {"share": 0.1}')
+        problems.append(("subset", Sentence("request.subset")))
     if request.action == "promote" and request.data == "newest":
-        problems.append('data: found "newest"; to promote, name the runId whose model is to be in use')
+        problems.append(("data", Sentence("request.whichRun")))
     if request.data != "newest" and request.data.rpartition("-")[0] != request.dataset:
-        problems.append(f"data: found {_show(request.data)}; expected a run of dataset {request.dataset}")
+        values = {"found": _show(request.data), "dataset": request.dataset}
+        problems.append(("data", Sentence("request.otherRun", values)))
     return problems
 
 
-def _describe(problem: ErrorDetails) -> list[str]:
-    """Return a line for each thing that is wrong; a validator of this module words its own, with the path within."""
+def _describe(problem: ErrorDetails, language: str) -> list[str]:
+    """Return a line for each thing that is wrong; a validator of this module has the path within and the sentence."""
     path = ".".join(str(part) for part in problem["loc"])
+    refused = problem.get("ctx", {}).get("error")
+    if isinstance(refused, _RefusedError):
+        return [f"{path}{inner}: {say(sentence, language)}" for inner, sentence in refused.problems]
     if problem["type"] == "extra_forbidden":
-        return [_describe_unknown_field(problem["loc"])]
+        return [f"{path}: {say(_unknown_field(problem['loc']), language)}"]
     if problem["type"] == "json_invalid":
-        return [f"a text is not Unicode ({problem['msg']}); expected no lone surrogates such as \\ud800"]
+        return [say(Sentence("request.notUnicode", {"reason": problem["msg"]}), language)]
     if problem["type"] == "missing":
-        return [f"{path}: missing; expected the {RunRequest.model_fields[path].description}"]
-    if problem["type"] == "value_error":
-        return [path + line for line in problem["msg"].removeprefix("Value error, ").split("\n")]
+        return [f"{path}: {say(Sentence('request.noDataset'), language)}"]
     found = problem["input"]
-    expected = re.sub("(Input|Tuple|String) should (be|have) (a valid )?", "", problem["msg"]).replace("'", '"')
-    choices = re.findall(r'"([^"]+)"', expected)
+    choices = re.findall("'([^']+)'", problem["msg"]) if problem["type"] == "literal_error" else []
     near = difflib.get_close_matches(found, choices, n=1, cutoff=0.7) if isinstance(found, str) else []
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return [f"{path}: found {_show(found)}; expected {_PATTERNS.get(path, expected)}{hint}"]
+    values = {"found": _show(found), "near": "".join(near)}
+    values["expected"] = _expected(problem, path, choices, language)
+    return [f"{path}: {say(Sentence('request.foundNear' if near else 'request.found', values), language)}"]
 
 
-_PATTERNS = {
-    "dataset": "up to 30 lower-case letters and digits, single dashes between them, such as support-ja",
-    "data": '"newest" or a runId, such as support-ja-0123456789',
-    "evaluation.compareWith": "a runId, such as support-ja-0123456789",
+def _expected(problem: ErrorDetails, path: str, choices: list[str], language: str) -> str:
+    """Return what the field takes; Pydantic's own words where this module has none."""
+    if choices:
+        named = [f'"{choice}"' for choice in choices]
+        return wording("request.or", language).join(part for part in (", ".join(named[:-1]), named[-1]) if part)
+    code, bound = _EXPECTED.get(problem["type"], ("", ""))
+    code = _PATTERNS.get(path, code)
+    if not code:
+        return problem["msg"]
+    value = problem.get("ctx", {}).get(bound, "")
+    return say(Sentence(code, {"bound": plain_number(value) if bound else ""}), language)
+
+
+# By Pydantic's types of errors: what is expected, and where the error holds the bound
+_EXPECTED = {
+    "string_type": ("expected.text", ""),
+    "tuple_type": ("expected.array", ""),
+    "dict_type": ("expected.object", ""),
+    "model_type": ("expected.object", ""),
+    "bool_type": ("expected.boolean", ""),
+    "float_type": ("expected.number", ""),
+    "finite_number": ("expected.number", ""),
+    "int_type": ("expected.wholeNumber", ""),
+    "int_from_float": ("expected.wholeNumber", ""),
+    "greater_than_equal": ("expected.atLeast", "ge"),
+    "greater_than": ("expected.above", "gt"),
+    "less_than_equal": ("expected.atMost", "le"),
+    "less_than": ("expected.below", "lt"),
+    "string_too_long": ("expected.shorter", "max_length"),
+    "string_too_short": ("expected.longer", "min_length"),
 }
+_PATTERNS = {"dataset": "expected.dataset", "data": "expected.data", "evaluation.compareWith": "expected.run"}
 
 
-def _describe_unknown_field(location: tuple[int | str, ...]) -> str:
+def _unknown_field(location: tuple[int | str, ...]) -> Sentence:
     *parents, name = map(str, location)
-    path = ".".join((*parents, name))
     if "commitment" in name.lower():
-        return f"{path}: this pipeline never buys a commitment; leave it out, the throughput is billed by the hour"
+        return Sentence("request.commitment")
     fields = _FIELDS[".".join(parents)]
     near = difflib.get_close_matches(name, fields, n=1)
-    return f"{path}: unknown field; " + (f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}")
+    if near:
+        return Sentence("request.unknownNear", {"near": near[0]})
+    return Sentence("request.unknownField", {"names": ", ".join(fields)})
 
 
 _FIELDS = {

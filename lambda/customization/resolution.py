@@ -10,6 +10,7 @@ from typing import Literal
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, BaseModel, Catalogue, HyperParameter
 from customization.errors import InvalidRunRequest
 from customization.request import RunRequest, plain_number, refusal
+from customization.texts import Sentence, say, wording
 
 ResolvedMode = Literal["on-demand", "provisioned", "none"]
 TRAINING_FILES = {FINE_TUNING: "train.jsonl", CONTINUED_PRE_TRAINING: "pretrain.jsonl"}
@@ -27,7 +28,7 @@ class ResolvedStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedRequest:
-    """A request with nothing left open; `warnings` are sentences for the person who wrote it."""
+    """A request with nothing left open; `warnings` are sentences in its language for the person who wrote it."""
 
     request: RunRequest
     model: BaseModel
@@ -47,13 +48,9 @@ def resolve(
     Raises:
         InvalidRunRequest: naming every problem, with what is allowed and which models or Regions would do.
     """
-    try:
-        model = catalogue.find(request.base_model_identifier)
-    except InvalidRunRequest as error:
-        raise refusal([str(error)]) from error
-    if not model.supported_types:
-        raise refusal([_unsupported(model, catalogue, today)])
-    resolver = _Resolver(request=request, model=model, files=files, catalogue=catalogue, region=region, today=today)
+    words = _Words(request.language, today)
+    model = _model(request, catalogue, words)
+    resolver = _Resolver(request=request, model=model, files=files, catalogue=catalogue, region=region, words=words)
     types = resolver.types()
     resolver.check_offer(types)
     stages = tuple(resolver.stage(kind) for kind in types if kind in model.supported_types)
@@ -61,7 +58,7 @@ def resolve(
     mode = resolver.serving_mode(is_evaluated=is_evaluated)
     promote = resolver.promote(is_evaluated=is_evaluated and mode != "none")
     if resolver.problems:
-        raise refusal(list(dict.fromkeys(resolver.problems)))
+        raise refusal(list(dict.fromkeys(resolver.problems)), request.language)
     return ResolvedRequest(
         request=request,
         model=model,
@@ -72,42 +69,96 @@ def resolve(
     )
 
 
-def _unsupported(model: BaseModel, catalogue: Catalogue, today: date) -> str:
-    what = "is an image model" if model.modality == "image" else f"has {', '.join(model.customization_types)} only"
-    return (
-        f"baseModelIdentifier: {model.name} ({model.base_model_identifier}) {what}, which this pipeline does not run; "
-        f"{_choice(today, catalogue.text_models())}"
-    )
+@dataclass(frozen=True)
+class _Words:
+    """Puts what is to be said into the language of the request; choices of models hold for `today`."""
+
+    language: str
+    today: date
+
+    def __call__(self, code: str, **values: str) -> str:
+        return say(Sentence(code, values), self.language)
+
+    def either(self, names: Sequence[str]) -> str:
+        return wording("request.or", self.language).join(names)
+
+    def both(self, names: Sequence[str]) -> str:
+        return wording("request.and", self.language).join(names)
+
+    def choice(self, models: Sequence[BaseModel]) -> str:
+        """Return what can be chosen among the models that would do, or why nothing can."""
+        offered = [model.base_model_identifier for model in models if model.state_on(self.today) == "ACTIVE"]
+        if offered:
+            return self("resolution.choose", models=self.either(offered))
+        retired = ", ".join(model.base_model_identifier for model in models)
+        return self("resolution.retired", models=retired) if retired else self("resolution.noModel")
+
+    def hint(self, near: Sequence[str], names: Sequence[str]) -> str:
+        if near:
+            return self("request.didYouMean", near=self.either(near))
+        return self("request.oneOf", names=", ".join(names))
+
+    def range(self, minimum: float | None, maximum: float | None) -> str:
+        lower, upper = ("" if bound is None else plain_number(bound) for bound in (minimum, maximum))
+        if lower == upper:
+            return self("resolution.only", value=lower)
+        if lower and upper:
+            return self("resolution.between", lower=lower, upper=upper)
+        return self("resolution.atMost", upper=upper) if upper else self("resolution.atLeast", lower=lower)
+
+
+def _model(request: RunRequest, catalogue: Catalogue, words: _Words) -> BaseModel:
+    """Return the model of the request; raises InvalidRunRequest where this pipeline cannot customize it."""
+    wanted = request.base_model_identifier
+    try:
+        model = catalogue.find(wanted)
+    except InvalidRunRequest as error:
+        hint = words.hint(catalogue.near(wanted), catalogue.identifiers())
+        problem = words("resolution.unknownModel", found=wanted, hint=hint)
+        raise refusal([problem], request.language) from error
+    if model.supported_types:
+        return model
+    values = {"model": model.name, "identifier": model.base_model_identifier}
+    values["choice"] = words.choice(catalogue.text_models())
+    if model.modality == "image":
+        problem = words("resolution.imageModel", **values)
+    else:
+        problem = words("resolution.otherTypes", types=", ".join(model.customization_types), **values)
+    raise refusal([problem], request.language)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Resolver:
-    """Collects every problem and warning while it settles one question after another."""
+    """Collects every problem and warning, in words, while it settles one question after another."""
 
     request: RunRequest
     model: BaseModel
     files: Collection[str]
     catalogue: Catalogue
     region: str
-    today: date
+    words: _Words
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def _refuse(self, code: str, **values: str) -> None:
+        self.problems.append(self.words(code, **values))
+
+    def _warn(self, code: str, **values: str) -> None:
+        self.warnings.append(self.words(code, **values))
+
     def types(self) -> tuple[str, ...]:
         """Return the customization types in the order in which they run: pre-training first."""
-        found = f"incoming/{self.request.dataset}/ holds {', '.join(sorted(self.files)) or 'no files'}"
+        files = ", ".join(sorted(self.files)) or self.words("request.noFiles")
+        found = {"folder": f"incoming/{self.request.dataset}/", "files": files}
         wanted = self.request.customization_type
         if wanted:
-            if TRAINING_FILES[wanted] not in self.files:
-                self.problems.append(
-                    f"customizationType: {wanted} trains on {TRAINING_FILES[wanted]}, but {found}; upload it"
-                )
+            file = TRAINING_FILES[wanted]
+            if file not in self.files:
+                self._refuse("resolution.noTrainingFile", kind=wanted, file=file, **found)
             return (wanted,)
         types = tuple(kind for kind in (CONTINUED_PRE_TRAINING, FINE_TUNING) if TRAINING_FILES[kind] in self.files)
         if not types:
-            self.problems.append(
-                f"dataset: {found}; expected train.jsonl for fine-tuning or pretrain.jsonl for continued pre-training"
-            )
+            self._refuse("resolution.noTraining", **found)
         return types
 
     def check_offer(self, types: tuple[str, ...]) -> None:
@@ -115,21 +166,17 @@ class _Resolver:
         model, region, models = self.model, self.region, self.catalogue.text_models()
         for kind in types:
             if kind not in model.supported_types:
-                choice = _choice(self.today, [other for other in models if kind in other.supported_types])
+                choice = self.words.choice([other for other in models if kind in other.supported_types])
                 own = model.supported_types[0]
-                self.problems.append(
-                    f"customizationType: {model.name} has no {kind}, which {TRAINING_FILES[kind]} asks for; "
-                    f"{choice}, or use customizationType {own} with {TRAINING_FILES[own]}"
-                )
+                files = {"file": TRAINING_FILES[kind], "ownFile": TRAINING_FILES[own]}
+                self._refuse("resolution.typeMissing", model=model.name, kind=kind, own=own, choice=choice, **files)
         for kind in TRAINING_FILES.keys() & self.request.hyper_parameters.keys():
             if kind not in types:
-                self.problems.append(f"hyperParameters.{kind}: this run has no such stage; expected {', '.join(types)}")
+                self._refuse("resolution.noStage", kind=kind, types=", ".join(types))
         if region not in model.customization_regions:
-            choice = _choice(self.today, [other for other in models if region in other.customization_regions])
-            self.problems.append(
-                f"baseModelIdentifier: {model.name} cannot be customized in {region}, only in "
-                f"{' and '.join(model.customization_regions)}: deploy there; in {region} {choice}"
-            )
+            choice = self.words.choice([other for other in models if region in other.customization_regions])
+            regions = self.words.both(model.customization_regions)
+            self._refuse("resolution.noRegion", model=model.name, region=region, regions=regions, choice=choice)
 
     def stage(self, kind: str) -> ResolvedStage:
         """Return one stage with every hyperparameter as text: the request's, else the catalogue's default."""
@@ -140,9 +187,8 @@ class _Resolver:
             if name in known:
                 self._check_value(known[name], text, prefix + name)
             else:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-                self.problems.append(f"{prefix}{name}: {self.model.name} has none of that name for {kind}; {hint}")
+                hint = self.words.hint(difflib.get_close_matches(name, known, n=1), [*known])
+                self._refuse("resolution.noParameter", path=prefix + name, model=self.model.name, kind=kind, hint=hint)
         values = {
             name: given.get(name) or plain_number(parameter.default)
             for name, parameter in known.items()
@@ -157,97 +203,75 @@ class _Resolver:
         )
 
     def _check_value(self, parameter: HyperParameter, text: str, path: str) -> None:
-        value = Decimal(text)
+        value, found = Decimal(text), {"path": path, "found": text}
         if parameter.type == "integer" and value != value.to_integral_value():
-            self.problems.append(f"{path}: found {text}; expected a whole number")
+            self._refuse("resolution.wholeNumber", **found)
             return
         if _is_outside(value, parameter.minimum, parameter.maximum):
-            allowed = _range(parameter.minimum, parameter.maximum)
-            self.problems.append(f"{path}: found {text}; {self.model.name} takes {allowed}")
+            allowed = self.words.range(parameter.minimum, parameter.maximum)
+            self._refuse("resolution.outside", model=self.model.name, range=allowed, **found)
             return
         if parameter.minimum is None and parameter.maximum is None:
-            self.warnings.append(f"{path}: AWS publishes no range for {self.model.name}; {text} is passed on unchecked")
+            self._warn("resolution.noRange", model=self.model.name, **found)
         if _is_outside(value, parameter.usual_minimum, parameter.usual_maximum):
-            usual = _range(parameter.usual_minimum, parameter.usual_maximum)
-            self.warnings.append(f"{path}: {text} is unusual, {usual} is usual")
+            usual = self.words.range(parameter.usual_minimum, parameter.usual_maximum)
+            self._warn("resolution.unusual", range=usual, **found)
         if parameter.omitted_with_validation:
-            self.warnings.append(f"{path}: {parameter.note}; this pipeline always gives validation data")
+            self._warn("resolution.omitted", path=path)
 
     def serving_mode(self, *, is_evaluated: bool) -> ResolvedMode:
         """Return how the custom model is served; "none" too where there is nothing to ask and nobody wants it kept."""
         serving = self.request.serving
         if serving.mode == "none" or (serving.mode == "auto" and not is_evaluated and serving.keep is False):
             if serving.keep is not False:
-                self.problems.append("serving.keep: mode none serves nothing to keep; expected false, or another mode")
+                self._refuse("resolution.keepNothing")
             return "none"
         if not is_evaluated:
-            self.problems.append(
-                "serving: continued pre-training without test.jsonl leaves nothing to ask the model; "
-                "upload test.jsonl, or leave serving out"
-            )
+            self._refuse("resolution.nothingToAsk")
         modes = self._possible_modes()
         mode: ResolvedMode = next(iter(modes), "none") if serving.mode == "auto" else serving.mode
         if mode not in modes:
-            self.problems.append(self._unservable(modes))
+            self._refuse_mode(modes)
             return "none"
         if mode == "provisioned" and serving.keep is True:
-            self.problems.append(
-                "serving.keep: found true, and a provisioned throughput bills every hour; expected false or hours"
-            )
+            self._refuse("resolution.keepBills")
         if mode == "on-demand" and serving.model_units > 1:
-            self.warnings.append("serving.modelUnits: an on-demand deployment has none, so the number is not used")
+            self._warn("resolution.unitsUnused")
         return mode
 
     def _possible_modes(self) -> list[ResolvedMode]:
         """Return the ways of serving in this Region for a model customized today, first what bills no hour."""
         modes: list[ResolvedMode] = []
-        if self.model.serves_on_demand(self.region, self.today):
+        if self.model.serves_on_demand(self.region, self.words.today):
             modes.append("on-demand")
         if self.model.serving.provisioned_throughput:
             modes.append("provisioned")
         return modes
 
-    def _unservable(self, modes: list[ResolvedMode]) -> str:
+    def _refuse_mode(self, modes: Sequence[str]) -> None:
         serving = self.model.serving
+        values = {"model": self.model.name, "modes": self.words.either((*modes, "none"))}
         if self.request.serving.mode == "provisioned":
-            reason = f"a custom {self.model.name} has no provisioned throughput"
+            self._refuse("resolution.noThroughput", **values)
         elif serving.on_demand_regions:
-            reason = (
-                f"a custom {self.model.name} has an on-demand deployment only in "
-                f"{' and '.join(serving.on_demand_regions)}, and only if customized from {serving.on_demand_from} on"
-            )
+            regions, day = self.words.both(serving.on_demand_regions), str(serving.on_demand_from)
+            self._refuse("resolution.lateDeployment", regions=regions, day=day, **values)
         else:
-            reason = f"a custom {self.model.name} has no on-demand deployment"
-        return f"serving.mode: {reason}; expected {' or '.join((*modes, 'none'))}"
+            self._refuse("resolution.noDeployment", **values)
 
     def promote(self, *, is_evaluated: bool) -> str:
         """Return the request's promote, or "never" with a warning where no verdict can justify it."""
         if self.request.promote == "never":
             return "never"
         if self.request.subset:
-            self.warnings.append("promote: a run on a subset is never promoted")
+            self._warn("resolution.subsetNotPromoted")
             return "never"
         if not is_evaluated:
-            self.warnings.append("promote: nothing is compared in this run, so nothing is promoted")
+            self._warn("resolution.nothingCompared")
             return "never"
         return self.request.promote
-
-
-def _choice(today: date, models: Sequence[BaseModel]) -> str:
-    """Return what can be chosen among the models that would do, or why nothing can."""
-    offered = [model.base_model_identifier for model in models if model.state_on(today) == "ACTIVE"]
-    if offered:
-        return f"choose {' or '.join(offered)}"
-    retired = ", ".join(model.base_model_identifier for model in models)
-    return f"no model that would do takes new jobs today (retired: {retired})" if retired else "no model would do"
 
 
 def _is_outside(value: Decimal, minimum: float | None, maximum: float | None) -> bool:
     below = minimum is not None and value < Decimal(str(minimum))
     return below or (maximum is not None and value > Decimal(str(maximum)))
-
-
-def _range(minimum: float | None, maximum: float | None) -> str:
-    lower = "" if minimum is None else f"{plain_number(minimum)} "
-    upper = "and more" if maximum is None else f"to {plain_number(maximum)}"
-    return f"only {plain_number(minimum)}" if minimum == maximum else (lower + upper)

@@ -1,69 +1,64 @@
-"""What a run came to: the comparison, the report and the notification."""
+"""What a run came to: every record scored, and base, custom model and the model in use compared."""
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import budget, leases
-from customization.answering import model_of, read_answers, read_test_records
-from customization.catalogue import load_catalogue
-from customization.comparison import Comparison, ComparisonSettings, RecordResult, compare, not_compared, score_records
-from customization.evaluation import BASE, CUSTOM, IN_USE
-from customization.inference import build_call
+from customization.answering import read_test_records
+from customization.compared import predictions_key, read_compared, scores_for_row
+from customization.comparison import ComparisonSettings, compare, not_compared, score_records
+from customization.evaluation import IN_USE
 from customization.json_types import JsonObject
-from customization.leases import Lease
-from customization.model_in_use import read_in_use
-from customization.money import AnswersUsage, Settlement, Usage, estimate, load_prices, settle
-from customization.preparation import read_profile, usage_of
-from customization.report import (
-    FileReport,
-    ReportData,
-    ResourceReport,
-    StageReport,
-    TimelineEntry,
-    call_as_python,
-    render_report,
-    report_json,
-)
-from customization.runs import SUCCEEDED, Call, Plan, note
+from customization.preparation import read_profile
+from customization.report import StageReport
+from customization.runs import Call, Plan, note
 from customization.texts import Sentence, say
-from customization.training_metrics import TrainingMetrics
+from customization.training_metrics import Finding, TrainingMetrics
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 
-def _comparison_key(plan: Plan) -> str:
+def comparison_key(plan: Plan) -> str:
+    """Return where the comparison of a run lies."""
     return f"{plan.prefix}evaluation/comparison.json"
 
 
 def compare_models(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Compare base, custom model and, where its answers are kept, the model in use; return {verdict, promote}.
+    """Compare the models that have answered the run's test records; return {verdict, promote}.
 
     Every record's answers and scores are kept in predictions.jsonl.
     """
-    comparison = not_compared()
-    if read_profile(gateway, plan).test_records and plan.serving_mode != "none":
-        results = _results(gateway, plan)
+    findings = _findings(gateway, plan)
+    comparison = not_compared(findings=findings)
+    profile = read_profile(gateway, plan)
+    notes: list[str] = []
+    if profile.test_records and plan.serving_mode != "none":
+        records = read_test_records(gateway, plan)
+        compared = read_compared(gateway, plan, records)
+        notes = [say(sentence, plan.language) for sentence in compared.notes]
+        results = score_records(records, compared.answers, plan.evaluation.primary_metric)
         comparison = compare(
             results,
             ComparisonSettings(
                 minimum_gain=plan.evaluation.minimum_gain,
                 primary_metric=plan.evaluation.primary_metric,
                 max_tokens=plan.inference.max_tokens,
+                findings=findings,
             ),
         )
         lines = msgspec.json.Encoder().encode_lines(results)
-        gateway.artifacts.put(f"{plan.prefix}evaluation/predictions.jsonl", lines, "application/x-ndjson")
+        gateway.artifacts.put(predictions_key(plan.run_id), lines, "application/x-ndjson")
     is_improvement = comparison.verdict == "better" and not comparison.is_worse_than(IN_USE)
     promote = plan.promote == "if-better" and is_improvement
     if comparison.verdict == "better":
         step = _after_a_gain(plan, is_promoted=promote, is_improvement=is_improvement)
         comparison = msgspec.structs.replace(comparison, next_step=step)
-    gateway.artifacts.put(_comparison_key(plan), msgspec.json.encode(comparison))
-    note(gateway, call, {"verdict": comparison.verdict, "reason": say(comparison.reason, "en")})
+    gateway.artifacts.put(comparison_key(plan), msgspec.json.encode(comparison))
+    row: JsonObject = {"verdict": comparison.verdict, "reason": say(comparison.reason, plan.language)}
+    scores = scores_for_row(comparison, profile.test_digest)
+    note(gateway, call, {**row, **scores, "comparisonNotes": [*notes]})
     return {"verdict": comparison.verdict, "promote": promote}
 
 
@@ -77,94 +72,8 @@ def _after_a_gain(plan: Plan, *, is_promoted: bool, is_improvement: bool) -> Sen
     return Sentence("nextStep.better" if is_improvement else "nextStep.betterThanBaseOnly", run)
 
 
-def _results(gateway: "Gateway", plan: Plan) -> list[RecordResult]:
-    records = read_test_records(gateway, plan)
-    models = {side: model_of(plan, side) for side in (BASE, CUSTOM)}
-    in_use = read_in_use(gateway, plan.dataset)
-    if in_use and in_use.training_id != plan.training_id:
-        models[IN_USE] = in_use.training_id
-    answers = {side: read_answers(gateway, plan, model, len(records)) for side, model in models.items()}
-    return score_records(
-        records, {side: given for side, given in answers.items() if given}, plan.evaluation.primary_metric
-    )
-
-
-def publish_report(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Write report.html and report.json, close the run's row and return {reportUri, subject, message}."""
-    data = _report_data(gateway, plan, call)
-    key = f"{plan.prefix}report.html"
-    gateway.artifacts.put(key, render_report(data).encode(), "text/html; charset=utf-8")
-    gateway.artifacts.put(f"{plan.prefix}report.json", report_json(data))
-    spent = data.settlement.actual_usd if data.settlement else 0.0
-    budget.give_back(gateway, plan.run_id, call.attempt, spent)
-    note(gateway, call, {"state": SUCCEEDED, "endedAt": call.now.isoformat(), "spentUsd": spent, "reportKey": key})
-    comparison = data.comparison or not_compared()
-    return {
-        "reportUri": gateway.artifacts.uri(key),
-        "subject": f"{comparison.verdict.capitalize()}: {plan.run_id}"[:99],
-        "message": _message(gateway, plan, data, comparison, key),
-    }
-
-
-def _message(gateway: "Gateway", plan: Plan, data: ReportData, comparison: Comparison, key: str) -> str:
-    billing = [item.name for item in data.resources if item.state != "released"]
-    lines = [
-        say(comparison.reason, plan.language),
-        say(comparison.next_step, plan.language),
-        f"{data.settlement.actual_usd:.2f} USD" if data.settlement else "",
-        "" if not billing else f"Still bills: {', '.join(billing)}",
-        gateway.artifacts.uri(key),
-        plan.execution_arn,
-    ]
-    return "\n\n".join(line for line in lines if line)
-
-
-def _report_data(gateway: "Gateway", plan: Plan, call: Call) -> ReportData:
-    comparison = msgspec.json.decode(gateway.artifacts.read(_comparison_key(plan)), type=Comparison)
-    held = _leases(gateway, plan)
-    stages = tuple(_stages(gateway, plan))
-    return ReportData(
-        run_id=plan.run_id,
-        dataset=plan.dataset,
-        state="succeeded",
-        language="ja" if plan.language == "ja" else "en",
-        is_rehearsal=gateway.settings.is_rehearsal,
-        name=plan.name,
-        region=plan.region,
-        base_model=plan.base_model_identifier,
-        started_at=plan.started_at,
-        ended_at=call.now,
-        comparison=comparison,
-        stages=stages,
-        profile=read_profile(gateway, plan),
-        request=_request(plan),
-        estimate=budget.read_estimate(gateway, plan),
-        settlement=_settlement(gateway, plan, comparison, held, call),
-        resources=tuple(_resource(lease) for lease in held),
-        timeline=tuple(_timeline(gateway, plan, stages, held, call.now)),
-        files=tuple(FileReport(pin.key, pin.version_id, pin.size, pin.sha256) for pin in plan.files.values()),
-        notes=tuple(_notes(gateway, plan)),
-        call=_example_call(gateway, plan, held),
-    )
-
-
-def _example_call(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:
-    """Return how the served model is asked a test record, as Python, where it is still served."""
-    kept = next((lease for lease in held if lease.kind == plan.serving_mode and lease.state == "OPEN"), None)
-    served = gateway.bedrock.served(plan.serving_mode, kept.bedrock_name) if kept else None
-    records = read_test_records(gateway, plan) if served else []
-    if served is None or not records:
-        return ""
-    model = load_catalogue().find(plan.base_model_identifier)
-    return call_as_python(build_call(model, served.arn, records[0], plan.inference), plan.region)
-
-
-def _leases(gateway: "Gateway", plan: Plan) -> list[Lease]:
-    """Return the leases of the run's resources, closed ones too, in the order in which they were opened."""
-    return sorted(leases.of_run(gateway, plan.run_id), key=lambda lease: lease.opened_at)
-
-
-def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
+def read_stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
+    """Yield the run's customization jobs with what is known of them."""
     row = gateway.runs.get(plan.run_id) or {}
     base = plan.base_model_identifier
     for number, stage in enumerate(plan.stages):
@@ -184,70 +93,7 @@ def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
         base = model_arn
 
 
-def _request(plan: Plan) -> JsonObject:
-    shown: JsonObject = msgspec.to_builtins(plan)
-    hidden = {"files", "stages", "warnings", "executionArn", "runId", "attempt", "startedAt"}
-    return {name: value for name, value in shown.items() if name not in hidden}
-
-
-def _settlement(gateway: "Gateway", plan: Plan, comparison: Comparison, held: list[Lease], call: Call) -> Settlement:
-    """Set what was used beside the estimate: tokens as the models counted them, hours as the lease ran."""
-    asked = {model.side: AnswersUsage(model.input_tokens or 0, model.output_tokens or 0) for model in comparison.models}
-    expected = usage_of(plan, read_profile(gateway, plan))
-    served = next((lease for lease in held if lease.kind == plan.serving_mode), None)
-    hours = ((served.closed_at or call.now) - served.opened_at).total_seconds() / 3600 if served else 0.0
-    actual = Usage(
-        model=expected.model,
-        region=expected.region,
-        training=expected.training,
-        baseline=asked.get(BASE, AnswersUsage()),
-        custom=asked.get(CUSTOM, AnswersUsage()),
-        serving_mode=expected.serving_mode,
-        model_units=expected.model_units,
-        serving_hours=hours,
-        stored_models=sum(1 for lease in held if lease.kind == leases.MODEL and lease.state == "OPEN"),
-        stored_months=expected.stored_months,
-    )
-    return settle(budget.read_estimate(gateway, plan), estimate(actual, load_prices(), call.now))
-
-
-def _resource(lease: Lease) -> ResourceReport:
-    state: Literal["released", "billing", "kept"] = "kept" if lease.keep_until else "billing"
-    kinds: dict[str, Literal["job", "model", "on-demand", "provisioned"]] = {
-        "job": "job",
-        "model": "model",
-        "on-demand": "on-demand",
-        "provisioned": "provisioned",
-    }
-    return ResourceReport(
-        name=lease.bedrock_name,
-        kind=kinds[lease.kind],
-        state="released" if lease.state == "CLOSED" else state,
-        hourly_usd=lease.hourly_usd,
-        until=lease.keep_until,
-    )
-
-
-def _timeline(
-    gateway: "Gateway", plan: Plan, stages: tuple[StageReport, ...], held: list[Lease], now: datetime
-) -> list[TimelineEntry]:
-    entries = [TimelineEntry(plan.started_at, "PlanRun"), TimelineEntry(now, "PublishReport")]
-    for stage in stages:
-        job = gateway.bedrock.job(stage.job_arn) if stage.job_arn else None
-        if job is not None:
-            entries.append(TimelineEntry(job.created, "CreateCustomizationJob", stage.job_name))
-            entries.append(TimelineEntry(job.ended or now, "CollectTrainingMetrics", stage.job_name))
-    for lease in held:
-        if lease.kind == plan.serving_mode:
-            created = "CreateModelDeployment" if lease.kind == "on-demand" else "CreateProvisionedThroughput"
-            entries.append(TimelineEntry(lease.opened_at, created, lease.bedrock_name))
-            if lease.closed_at:
-                entries.append(TimelineEntry(lease.closed_at, "ReleaseServing", lease.closed_because))
-    return sorted(entries, key=lambda entry: entry.at)
-
-
-def _notes(gateway: "Gateway", plan: Plan) -> Iterator[str]:
-    yield from plan.warnings
-    row = gateway.runs.get(plan.run_id) or {}
-    noted = row.get("notes")
-    yield from (str(item) for item in (noted if isinstance(noted, list) else []))
+def _findings(gateway: "Gateway", plan: Plan) -> tuple[Finding, ...]:
+    """Return what the metrics of the last stage, which made the custom model, say of its training."""
+    metrics = gateway.artifacts.read_if_there(f"{plan.prefix}training-metrics-{len(plan.stages)}.json")
+    return msgspec.json.decode(metrics, type=TrainingMetrics).findings if metrics else ()

@@ -69,6 +69,7 @@ class Plan(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     evaluation: EvaluationPlan
     subset: Subset | None
     field_mapping: dict[str, str]
+    strip_role_cues: bool = False
     budget_usd: float
     accept_unknown_prices: tuple[str, ...]
     force: bool
@@ -104,6 +105,11 @@ def read_call(event: Mapping[str, Json]) -> Call:
         run_id=str(event.get("runId") or ""),
         attempt=int(str(event.get("attempt") or 0)),
     )
+
+
+def unplanned(execution_arn: str) -> str:
+    """Return the key of the row that tells how an execution ended that no run stands for."""
+    return f"unplanned#{execution_arn.rsplit(':', 1)[-1]}"
 
 
 def manifest_key(run_id: str) -> str:

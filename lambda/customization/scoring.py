@@ -1,7 +1,8 @@
 """How near an answer comes to its reference: every score is between 0 and 1, higher is better.
 
 Texts are compared after NFKC and case folding. Words are the units, but scripts written without spaces between words
-(Japanese, Chinese) and Korean, whose particles stick to the words, are compared character by character.
+(Japanese, Chinese) and Korean, whose particles stick to the words, are compared character by character. chrF looks at
+characters in every script, so it decides where words cannot be told apart (Thai, Lao, Burmese, Khmer).
 """
 
 import json
@@ -10,6 +11,7 @@ import statistics
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import cast
 
 import msgspec
@@ -22,15 +24,18 @@ EXACT_MATCH = "exactMatch"
 CONTAINS = "contains"
 TOKEN_F1 = "tokenF1"  # noqa: S105 - the name of a score
 ROUGE_L = "rougeL"
+CHRF = "chrF"
 LABEL_ACCURACY = "labelAccuracy"
 JSON_VALID = "jsonValid"
 JSON_MATCH = "jsonMatch"
-METRICS = (EXACT_MATCH, CONTAINS, TOKEN_F1, ROUGE_L, LABEL_ACCURACY, JSON_VALID, JSON_MATCH)
+METRICS = (EXACT_MATCH, CONTAINS, TOKEN_F1, ROUGE_L, CHRF, LABEL_ACCURACY, JSON_VALID, JSON_MATCH)
 
 # A label is short, and each occurs several times: else the references are answers, not labels.
 _MAX_LABELS = 20
 _MAX_LABEL_CHARACTERS = 40
 _MIN_RECORDS_PER_LABEL = 3
+# Beyond these an answer is not searched for each of them.
+_MOST_SOUGHT_LABELS = 100
 _JSON_SHARE = 0.95
 # In units: words, or half as many characters again in scripts that are compared by character.
 _EXACT_UNITS = 3
@@ -42,6 +47,8 @@ _BY_CHARACTER = (
 )
 _UNIT = re.compile(f"[{_BY_CHARACTER}]|[^\\W{_BY_CHARACTER}]+")
 _CHARACTER_UNIT = re.compile(f"[{_BY_CHARACTER}]")
+# Thai and Lao, Burmese, Khmer
+_WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 
 
@@ -52,15 +59,18 @@ class PrimaryMetric(msgspec.Struct, frozen=True, rename="camel"):
     reason: Sentence
 
 
+# Each text is looked at by several metrics, one text after the other.
+@lru_cache(maxsize=16)
 def normalized(text: str) -> str:
     """Return `text` in NFKC, case folded, its white space collapsed."""
     return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
-def units(text: str) -> list[str]:
+@lru_cache(maxsize=16)
+def units(text: str) -> tuple[str, ...]:
     """Return the words of `text`, or characters where the script has no words; punctuation counts only when alone."""
     folded = normalized(text)
-    return _UNIT.findall(folded) or list(folded.replace(" ", ""))
+    return tuple(_UNIT.findall(folded) or folded.replace(" ", ""))
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -85,6 +95,23 @@ def rouge_l(answer: str, reference: str) -> float:
     return _f1(LCSseq.similarity(ours, theirs), len(ours), len(theirs))
 
 
+def chrf(answer: str, reference: str) -> float:
+    """Return chrF of the normalized texts: the F score, recall counting most, of runs of one to six characters."""
+    # Whoever only reads a comparison, such as the report, does without this import of a quarter of a second.
+    from customization.chrf import sentence_chrf  # noqa: PLC0415
+
+    return sentence_chrf(normalized(answer), normalized(reference))
+
+
+def signatures(metrics: Collection[str]) -> dict[str, str]:
+    """Return metric → the signature of its settings and version, for those of `metrics` that a library defines."""
+    if CHRF not in metrics:
+        return {}
+    from customization.chrf import signature  # noqa: PLC0415  as above
+
+    return {CHRF: signature()}
+
+
 def json_valid(answer: str, _reference: str) -> float:
     """Return 1 when the answer is one JSON value, inside a Markdown fence or not."""
     return float(_parsed(answer) is not _NOTHING)
@@ -100,15 +127,20 @@ def json_match(answer: str, reference: str) -> float:
 
 
 def named_label(answer: str, labels: Collection[str]) -> str:
-    """Return the one of the normalized `labels` that the answer is, or else the only one it contains, or else ''."""
+    """Return the one of the normalized `labels` that the answer is, or else the only one it contains, or else ''.
+
+    Of more than 100 labels none is looked for inside the answer.
+    """
     if normalized(answer) in labels:
         return normalized(answer)
+    if len(labels) > _MOST_SOUGHT_LABELS:
+        return ""
     said = _joined(units(answer))
-    found = [label for label in labels if _joined(units(label)) in said]
+    found = [label for label in labels if _label_key(label) in said]
     # "not good" contains "good" as well: the longest is meant when it covers the others.
     longest = max(found, key=len, default="")
-    covered = [label for label in found if label != longest and _joined(units(label)) in _joined(units(longest))]
-    is_unambiguous = len(covered) == len(found) - 1 and not any(units(label) == units(longest) for label in covered)
+    covered = [label for label in found if label != longest and _label_key(label) in _label_key(longest)]
+    is_unambiguous = len(covered) == len(found) - 1 and _label_key(longest) not in map(_label_key, covered)
     return longest if is_unambiguous else ""
 
 
@@ -130,6 +162,8 @@ def choose_primary_metric(references: Sequence[str]) -> PrimaryMetric:
         return PrimaryMetric(LABEL_ACCURACY, Sentence("metric.labels", {"labels": str(len(labels))}))
     if sum(_is_json_document(reference) for reference in references) >= _JSON_SHARE * len(references):
         return PrimaryMetric(JSON_MATCH, Sentence("metric.json"))
+    if _is_without_spaces(references):
+        return PrimaryMetric(CHRF, Sentence("metric.noSpaces"))
     length = statistics.median(_words(reference) for reference in references)
     values = {"words": f"{length:.0f}"}
     if length <= _EXACT_UNITS:
@@ -140,8 +174,13 @@ def choose_primary_metric(references: Sequence[str]) -> PrimaryMetric:
 
 
 def metrics_for(references: Sequence[str]) -> tuple[str, ...]:
-    """Return the metrics that mean something for these references, in a fixed order."""
+    """Return the metrics that mean something for these references, in a fixed order.
+
+    chrF is left out for labels, JSON and the shortest answers, where it tells no more than the others and costs most.
+    """
     chosen = [EXACT_MATCH, CONTAINS, TOKEN_F1, ROUGE_L]
+    if references and choose_primary_metric(references).metric in {TOKEN_F1, ROUGE_L, CHRF}:
+        chosen.append(CHRF)
     if label_set(references):
         chosen.append(LABEL_ACCURACY)
     if any(_is_json_document(reference) for reference in references):
@@ -165,6 +204,7 @@ _SCORES: Mapping[str, Callable[[str, str], float]] = {
     CONTAINS: contains,
     TOKEN_F1: token_f1,
     ROUGE_L: rouge_l,
+    CHRF: chrf,
     JSON_VALID: json_valid,
     JSON_MATCH: json_match,
 }
@@ -181,9 +221,19 @@ def _joined(parts: Sequence[str]) -> str:
     return "\0" + "\0".join(parts) + "\0"
 
 
+@lru_cache(maxsize=_MOST_SOUGHT_LABELS)
+def _label_key(label: str) -> str:
+    return _joined(units(label))
+
+
+def _is_without_spaces(references: Sequence[str]) -> bool:
+    """Return whether most characters are of scripts without spaces that are not compared by character."""
+    text = "".join(references)
+    return 2 * sum(1 for _ in _WITHOUT_SPACES.finditer(text)) > len(text)
+
+
 def _words(text: str) -> float:
-    parts = units(text)
-    characters = sum(1 for part in parts if _CHARACTER_UNIT.fullmatch(part))
+    parts, characters = units(text), len(_CHARACTER_UNIT.findall(normalized(text)))
     return len(parts) - characters + characters / _CHARACTERS_PER_WORD
 
 

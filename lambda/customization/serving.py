@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from customization import leases
+from customization import budget, leases, line
 from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
 from customization.gateway.bedrock import ON_DEMAND, ServedModel
 from customization.identity import request_token, resource_tags, serving_name
@@ -26,14 +26,17 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
     """Serve the custom model and return {servingArn, status, waitSeconds}; a repeated call adopts what is there.
 
     Raises:
-        QuotaUnavailable: the account has no room for another one.
+        QuotaUnavailable: the account has no room for another one, or other runs wait longer for the next.
         ServingFailed: another model is served under this run's name.
     """
     name = serving_name(gateway.settings.name_prefix, plan.run_id)
-    leases.open_lease(gateway, _lease(plan, call, name))
+    wanted = line.DEPLOYMENT if plan.serving_mode == ON_DEMAND else line.MODEL_UNITS
     served = _existing(gateway, plan, name, model_arn)
-    if served is None:
-        served = _create(gateway, plan, call, name, model_arn)
+    with line.turn(gateway, call, wanted, is_there=served is not None):
+        leases.open_lease(gateway, _lease(plan, call, name))
+        if served is None:
+            budget.renew(gateway, plan, call)
+            served = _create(gateway, plan, call, name, model_arn)
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
 

@@ -18,9 +18,10 @@ from customization.formats import (
 )
 from customization.json_types import Json, JsonObject
 from customization.problems import excerpt
+from customization.texts import Sentence
 
 # Adds a problem of the line that is being read: its code, the field, what was found, what is allowed.
-Report = Callable[[str, str, str, str], None]
+Report = Callable[[str, str, str | Sentence, str | Sentence], None]
 
 SYSTEM_ROLES = ("system", "developer")
 FORMAT_NAMES = {
@@ -39,6 +40,8 @@ USED_KEYS = {
     MESSAGES: ("messages", "system", "category"),
     CONVERSATION: ("schemaVersion", "messages", "system", "category"),
 }
+# What a fieldMapping may lead to
+FORMAT_KEYS = ("prompt", "completion", "messages", "input", "system", "category")
 _TOOL_KEYS = ("tools", "toolConfig", "functions", "function_call", "tool_calls", "tool_call_id", "tool_choice")
 _TOOL_ROLES = ("tool", "function")
 _BLOCKS = {
@@ -46,20 +49,27 @@ _BLOCKS = {
     **dict.fromkeys(("image", "video", "document", "audio", "image_url", "input_audio", "file"), "media"),
     **dict.fromkeys(("reasoningContent", "thinking", "redacted_thinking"), "reasoning"),
 }
-# Keys of other tools' data sets, in the order in which they are tried
-_PROMPT_KEYS = ("prompt", "question", "instruction", "query", "input", "質問", "入力")
-_COMPLETION_KEYS = (
-    "completion",
-    "answer",
-    "output",
-    "response",
-    "referenceResponse",
-    "target",
-    "label",
-    "回答",
-    "出力",
+_KINDS = {
+    type(None): "found.null",
+    bool: "found.boolean",
+    int: "found.number",
+    float: "found.number",
+    str: "found.string",
+    list: "found.list",
+}
+# Keys of other tools' data sets in lower case, as they are tried; those in one tuple make up a prompt together
+_PROMPT_KEYS = (
+    *(("instruction", "input"), ("instruction", "context"), ("context", "question"), ("指示", "入力")),
+    *(("文脈", "質問"), ("prompt",), ("question",), ("instruction",), ("query",), ("input",), ("user",)),
+    *(("質問",), ("質問文",), ("問題",), ("指示",), ("プロンプト",), ("入力",)),
 )
-_TEXT_KEYS = ("text", "content", "body", "document", "本文")
+_COMPLETION_KEYS = (
+    *("completion", "answer", "output", "response", "referenceresponse", "target", "label", "assistant"),
+    *("回答", "回答文", "答え", "解答", "応答", "返答", "出力", "ラベル"),
+)
+_SYSTEM_KEYS = ("system_prompt", "system_message", "システムプロンプト")
+_MESSAGES_KEYS = ("conversation", "conversations", "dialogue", "dialog", "会話")
+_TEXT_KEYS = ("text", "content", "body", "document", "本文", "テキスト")
 
 
 def rename_keys(value: JsonObject, field_mapping: Mapping[str, str]) -> JsonObject:
@@ -79,16 +89,25 @@ def rename_keys(value: JsonObject, field_mapping: Mapping[str, str]) -> JsonObje
 
 
 def suggest_mapping(value: JsonObject) -> dict[str, str]:
-    """Return the fieldMapping under which the object would be a record, empty when none is apparent."""
-    completion = _first_text(value, _COMPLETION_KEYS)
-    prompts = [key for key in _PROMPT_KEYS if isinstance(value.get(key), str)]
+    """Return the fieldMapping under which the object would be a record, empty when none is apparent.
+
+    Keys are compared without case and outer blanks, since tables have headers such as `Question`.
+    """
+    texts = {key.strip().lower(): key for key, text in value.items() if isinstance(text, str)}
+    completion = _first(_COMPLETION_KEYS, texts)
+    prompts = next((keys for keys in _PROMPT_KEYS if all(key in texts for key in keys)), ())
+    found: dict[str, str] = {}
     if completion and prompts:
-        # Alpaca's records hold an instruction and an input that belong together; any other second key is left alone.
-        used = prompts[:2] if prompts[:2] == ["instruction", "input"] else prompts[:1]
-        mapping = dict.fromkeys(used, "prompt") | {completion: "completion"}
-        return {key: target for key, target in mapping.items() if key != target}
-    text = _first_text(value, _TEXT_KEYS)
-    return {text: "input"} if text and not prompts and not completion else {}
+        found = dict.fromkeys(prompts, "prompt") | {completion: "completion"}
+        system = _first(_SYSTEM_KEYS, texts)
+        found |= {system: "system"} if system else {}
+    elif not completion and not prompts and (text := _first(_TEXT_KEYS, texts)):
+        found = {text: "input"}
+    else:
+        chats = {key.strip().lower(): key for key, messages in value.items() if _are_messages(messages)}
+        chat = _first(_MESSAGES_KEYS, chats)
+        return {chats[chat]: "messages"} if chat else {}
+    return {texts[name]: target for name, target in found.items() if texts[name] != target}
 
 
 def format_of(value: JsonObject) -> str | None:
@@ -119,8 +138,13 @@ def read_record(value: JsonObject, record_format: str, report: Report) -> Record
     return _read_messages(value, record_format, report)
 
 
-def _first_text(value: JsonObject, keys: Iterable[str]) -> str | None:
-    return next((key for key in keys if isinstance(value.get(key), str)), None)
+def _first(names: Iterable[str], found: Mapping[str, str]) -> str:
+    return next((name for name in names if name in found), "")
+
+
+def _are_messages(value: Json) -> bool:
+    entries = _list(value)
+    return bool(entries) and all(isinstance(entry, dict) and {"role", "content"} <= entry.keys() for entry in entries)
 
 
 def _messages_format(value: JsonObject) -> str:
@@ -137,7 +161,7 @@ def _messages_format(value: JsonObject) -> str:
 def _read_messages(value: JsonObject, record_format: str, report: Report) -> Example | None:
     messages = value["messages"]
     if not isinstance(messages, list):
-        report("wrong_type", "messages", _kind(messages), "a list of messages")
+        report("wrong_type", "messages", _kind(messages), Sentence("allowed.messages"))
         return None
     if record_format == CONVERSATION and value.get("schemaVersion") != CONVERSATION:
         report("schema_version", "schemaVersion", "", "")
@@ -156,7 +180,7 @@ def _read_messages(value: JsonObject, record_format: str, report: Report) -> Exa
 
 def _read_message(message: Json, field: str, record_format: str, report: Report) -> Turn | None:
     if not isinstance(message, dict):
-        report("wrong_type", field, _kind(message), "an object with role and content")
+        report("wrong_type", field, _kind(message), Sentence("allowed.message"))
         return None
     role = _text(message, "role", f"{field}.role", report)
     if role in _TOOL_ROLES or any(message.get(key) for key in _TOOL_KEYS):
@@ -176,7 +200,7 @@ def _content(value: JsonObject, key: str, record_format: str, report: Report, pr
     if isinstance(content, str) and record_format != CONVERSATION:
         return content
     if not isinstance(content, list):
-        allowed = 'a list of {"text": …}' if record_format == CONVERSATION else "a string"
+        allowed = Sentence("allowed.blocks" if record_format == CONVERSATION else "allowed.string")
         report(
             "wrong_type" if key in value else "missing_field", field, _kind(content) if key in value else "", allowed
         )
@@ -189,7 +213,7 @@ def _content(value: JsonObject, key: str, record_format: str, report: Report, pr
 
 def _block_text(block: Json, field: str, report: Report) -> str | None:
     if not isinstance(block, dict):
-        report("wrong_type", field, _kind(block), 'an object {"text": …}')
+        report("wrong_type", field, _kind(block), Sentence("allowed.block"))
         return None
     lost = next((_BLOCKS[key] for key in (*block, str(block.get("type"))) if key in _BLOCKS), None)
     if lost:
@@ -212,9 +236,9 @@ def _text(value: JsonObject, key: str, field: str, report: Report) -> str | None
     if isinstance(text, str):
         return text
     if key in value:
-        report("wrong_type", field, _kind(text), "a string")
+        report("wrong_type", field, _kind(text), Sentence("allowed.string"))
     else:
-        report("missing_field", field, "", "a string")
+        report("missing_field", field, "", Sentence("allowed.string"))
     return None
 
 
@@ -226,7 +250,7 @@ def _category(value: JsonObject, report: Report) -> str:
     category = value.get("category")
     if isinstance(category, str) or category is None:
         return category or ""
-    report("category_ignored", "category", _kind(category), "a string")
+    report("category_ignored", "category", _kind(category), Sentence("allowed.string"))
     return ""
 
 
@@ -234,6 +258,5 @@ def _list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _kind(value: Json) -> str:
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
-    return names.get(type(value), "an object")
+def _kind(value: Json) -> Sentence:
+    return Sentence(_KINDS.get(type(value), "found.object"))

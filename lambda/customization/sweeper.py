@@ -4,44 +4,37 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from customization import budget, leases, model_in_use, promotion
+from customization import budget, leases, model_in_use, notices, promotion, retention
 from customization.errors import PipelineError, ReleaseRefused
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
-from customization.runs import RUNNING
+from customization.links import Links
+from customization.runs import RUNNING, unplanned
+from customization.texts import wording
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 _REFUSED = "refused"
-_ENDED = {
-    "ABORTED": (
-        "Somebody stopped the execution.",
-        "Start the run again whenever you like: what was done is adopted.",
-    ),
-    "TIMED_OUT": (
-        "The execution ran longer than the state machine allows.",
-        "Look at the job in the Bedrock console, then start the run again: what was done is adopted.",
-    ),
-    "FAILED": (
-        "The execution failed without reaching its own failure handling.",
-        "Look at the execution in the Step Functions console, then start the run again.",
-    ),
-    "GONE": (
-        "Step Functions no longer knows the execution.",
-        "Start the run again whenever you like: what was done is adopted.",
-    ),
-}
+# The statuses of Step Functions, and GONE, that an execution has when its failure handling was skipped
+_ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
+# With a sweep every 15 minutes people hear an hour before the end or earlier
+_TELL_BEFORE = timedelta(minutes=75)
 
 
-def sweep(gateway: "Gateway", now: datetime) -> JsonObject:
+def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str] | None = None) -> JsonObject:
     """Record runs that died, release what nobody needs, and return {runs, released} as lists of names.
+
+    `ended` is an execution, by ARN and status, of which an event tells that it has ended.
 
     Raises:
         ReleaseRefused: once everything else is done, so that the alarm on the sweeper's errors goes off.
     """
     runs: list[Json] = list(_record_dead_runs(gateway, now))
+    if ended:
+        runs += _record_unplanned(gateway, now, *ended)
+    _tell_of_coming_ends(gateway, now)
     released: list[Json] = []
     for lease, because in leases.overdue(gateway, now):
         released += _released(gateway, lease, now, because)
@@ -58,7 +51,10 @@ def sweep(gateway: "Gateway", now: datetime) -> JsonObject:
 
 def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[Json]:
     """Release one lease; what cannot be released must not keep the sweeper from the rest."""
-    if lease.kind == leases.MODEL and model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now):
+    if lease.kind == leases.MODEL and (
+        model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now)
+        or retention.keep_best(gateway, lease, now)
+    ):
         return
     try:
         promotion.withdraw(gateway, lease, now)
@@ -76,18 +72,57 @@ def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
         status = gateway.execution_status(arn)[0]
         if status not in _ENDED:
             continue
-        cause, fix = _ENDED[status]
-        ended: JsonObject = {"state": status, "cause": cause, "fix": fix, "endedAt": now.isoformat()}
+        language = str(row.get("language") or gateway.settings.defaults.language)
+        ended = _end(status, language, now)
         still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
         if not gateway.runs.update(run_id, ended, condition=still_dead):
             continue
         budget.give_back(gateway, run_id, attempt)
-        gateway.publish(
-            f"{status.capitalize()}: {run_id}"[:99],
-            f"{run_id}: {cause}\n\nWhat to do: {fix}\n\nWhatever it had started that bills is being released.\n"
-            f"Execution: {arn}\n",
-        )
+        _tell_end(gateway, run_id, arn, status, language)
         yield run_id
+
+
+def _record_unplanned(gateway: "Gateway", now: datetime, arn: str, status: str) -> Iterator[str]:
+    """Record and tell an end that no run stands for: nothing bills, but whoever has started it waits for an answer."""
+    known = gateway.runs.scan(Attr("executionArn").eq(arn))
+    if any(not str(row["runId"]).startswith("uploads#") for row in known):
+        return
+    name, language = unplanned(arn), gateway.settings.defaults.language
+    gateway.runs.put({"runId": name, "executionArn": arn, "attempt": 0, **_end(status, language, now)})
+    _tell_end(gateway, "", arn, status, language)
+    yield name
+
+
+def _end(status: str, language: str, now: datetime) -> JsonObject:
+    cause, fix = (wording(f"{family}.{status}", language) for family in ("ended", "endedFix"))
+    return {"state": status, "cause": cause, "fix": fix, "endedAt": now.isoformat()}
+
+
+def _tell_end(gateway: "Gateway", run_id: str, arn: str, status: str, language: str) -> None:
+    link = Links.of(gateway.settings).execution(arn)
+    told = notices.ended(run_id=run_id, status=status, language=language, link=link)
+    gateway.publish(told.subject, told.message)
+
+
+def _tell_of_coming_ends(gateway: "Gateway", now: datetime) -> None:
+    """Tell the topic, once, of each serving lease that ends soon and that a model in use rests on."""
+    for lease in leases.open_leases(gateway):
+        until = lease.keep_until
+        if until is None or lease.kind not in promotion.SERVING or not now < until <= now + _TELL_BEFORE:
+            continue
+        current = model_in_use.read_in_use(gateway, lease.dataset)
+        if current is None or not model_in_use.is_held_by(current, lease):
+            continue
+        not_told = Attr("endTold").not_exists() | Attr("endTold").ne(until.isoformat())
+        if gateway.leases.update(lease.resource_name, {"endTold": until.isoformat()}, condition=not_told):
+            told = notices.ends_soon(
+                run_id=current.promoted_run_id,
+                lease=lease,
+                until=until,
+                parameter=model_in_use.parameter_of(gateway, lease.dataset),
+                language=notices.language_of(gateway, current.promoted_run_id),
+            )
+            gateway.publish(told.subject, told.message)
 
 
 def _orphans(gateway: "Gateway", now: datetime) -> Iterator[Lease]:

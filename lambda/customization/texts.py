@@ -37,3 +37,8 @@ def say(sentence: Sentence, language: str) -> str:
     """Return the sentence in that language; values are data, so HTML must be escaped afterwards."""
     terms = {name: wording(code, language) for name, code in sentence.terms.items()}
     return Template(wording(sentence.code, language)).substitute(sentence.values | terms)
+
+
+def term(family: str, name: str, language: str) -> str:
+    """Return the wording of a name such as a unit, or the name itself where it has none."""
+    return load_texts().get(f"{family}.{name}", {}).get(language, name)

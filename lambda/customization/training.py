@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import leases
+from customization import budget, leases, line
+from customization.catalogue import load_catalogue
 from customization.errors import (
     Conflict,
     CustomizationJobFailed,
@@ -36,16 +37,18 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
     `force` trains again, and only a job that failed or was stopped makes the next number.
 
     Raises:
-        QuotaUnavailable: the account runs as many jobs as it may.
+        QuotaUnavailable: the account runs as many jobs as it may, or other runs wait longer for the next.
         CustomizationJobFailed: Bedrock refused the job.
     """
     name, job = _choose(gateway, plan, call, stage)
-    leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
-    leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
-    if job is None:
-        job = _create(gateway, plan, name, stage)
-    elif job.created < call.now - leases.CREATOR_TIMEOUT:
-        note(gateway, call, {f"jobAdopted{stage}": True})
+    with line.turn(gateway, call, line.JOB, is_there=job is not None):
+        leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
+        leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
+        if job is None:
+            budget.renew(gateway, plan, call)
+            job = _create(gateway, plan, name, stage)
+        elif job.created < call.now - leases.CREATOR_TIMEOUT:
+            note(gateway, call, {f"jobAdopted{stage}": True})
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 
 
@@ -194,14 +197,20 @@ def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_
         raise CustomizationJobFailed(
             f"the completed job {job_arn} has no output model; look at it in the Bedrock console"
         )
-    metrics = _metrics(gateway, job)
+    metrics = _metrics(gateway, plan, job)
     gateway.artifacts.put(f"{plan.prefix}training-metrics-{stage + 1}.json", msgspec.json.encode(metrics))
-    note(gateway, call, {f"jobArn{stage}": job.arn, f"modelArn{stage}": job.output_model_arn})
+    learnt: JsonObject = {
+        f"jobArn{stage}": job.arn,
+        f"modelArn{stage}": job.output_model_arn,
+        f"trainingLoss{stage}": metrics.final_training_loss,
+        f"validationLoss{stage}": metrics.final_validation_loss,
+    }
+    note(gateway, call, learnt)
     leases.release_run(gateway, call, (leases.JOB,), "it has completed")
     return {"modelArn": job.output_model_arn}
 
 
-def _metrics(gateway: "Gateway", job: Job) -> TrainingMetrics:
+def _metrics(gateway: "Gateway", plan: Plan, job: Job) -> TrainingMetrics:
     prefix = job.output_uri.removeprefix(gateway.artifacts.uri(""))
     folder = f"/model-customization-job-{job.arn.rsplit('/', 1)[-1]}/"
     # The whole prefix, since nothing says whether Bedrock sets one more slash between the prefix and its folder
@@ -211,4 +220,5 @@ def _metrics(gateway: "Gateway", job: Job) -> TrainingMetrics:
         gateway.artifacts.read(training) if training else None,
         gateway.artifacts.read(validation) if validation else None,
         job.hyper_parameters,
+        load_catalogue().find(plan.base_model_identifier).hyper_parameters.get(job.customization_type, ()),
     )

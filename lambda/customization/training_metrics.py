@@ -14,11 +14,19 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 import msgspec
 
+from customization.catalogue import HyperParameter
 from customization.texts import Sentence
 
+OVERFITTING = "overfitting"
+DIVERGENCE = "divergence"
+UNDER_TRAINING = "underTraining"
+
+_LEARNING_RATE = "learningRate"
+_EPOCH_COUNT = "epochCount"
 _TRAINING_FILE = "step_wise_training_metrics.csv"
 _VALIDATION_FILE = "validation_metrics.csv"
 _MAXIMUM_LOGARITHM = 700.0
@@ -32,23 +40,27 @@ _STEEP_END = 0.08
 _LEARNT_LOSS = 0.05
 _MINIMUM_STEPS = 8
 _STANDARD_ERRORS = 4.0
+_LONGEST_NOTE = 200
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
 class LossPoint(msgspec.Struct, frozen=True, rename="camel"):
-    """One row of a metrics file; `epoch` counts as Bedrock's file does."""
+    """One row of a metrics file, `epoch` counted as Bedrock does; `perplexity` is the file's or else exp(loss)."""
 
     step: int
     epoch: float
     loss: float
+    perplexity: float | None = None
 
 
 class EpochLosses(msgspec.Struct, frozen=True, rename="camel"):
-    """An epoch, counted from 1: the mean training loss of its steps and its last validation loss."""
+    """An epoch, counted from 1: the mean training loss of its steps, its last validation loss, and exp of both."""
 
     epoch: int
     training_loss: float | None
     validation_loss: float | None
+    training_perplexity: float | None = None
+    validation_perplexity: float | None = None
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel"):
@@ -61,7 +73,10 @@ class Finding(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class TrainingMetrics(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """Losses are None where Bedrock wrote none; `skipped_rows` counts rows without a finite loss."""
+    """Losses are None where Bedrock wrote none; `skipped_rows` counts rows without a finite loss.
+
+    The first and the last are those of the steps. `notes` say why a file that is there gave no losses.
+    """
 
     training: tuple[LossPoint, ...] = ()
     validation: tuple[LossPoint, ...] = ()
@@ -70,9 +85,12 @@ class TrainingMetrics(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
     final_training_loss: float | None = None
     first_validation_loss: float | None = None
     final_validation_loss: float | None = None
-    training_perplexity: float | None = None
-    validation_perplexity: float | None = None
+    first_training_perplexity: float | None = None
+    final_training_perplexity: float | None = None
+    first_validation_perplexity: float | None = None
+    final_validation_perplexity: float | None = None
     findings: tuple[Finding, ...] = ()
+    notes: tuple[Sentence, ...] = ()
     skipped_rows: int = 0
 
 
@@ -83,6 +101,7 @@ class _Losses:
         self.points: list[LossPoint] = []
         self.skipped = 0
         self.lost_at: float | None = None
+        self.notes: list[Sentence] = []
 
     def add(self, number: int, row: Mapping[str, str | None], column: str) -> None:
         """Take a row; one without a step number gets its own number."""
@@ -92,8 +111,48 @@ class _Losses:
             if self.lost_at is None and _NOT_FINITE.fullmatch((row.get(column) or "").strip()):
                 self.lost_at = epoch
             return
-        step = _number(row.get("step_number"))
-        self.points.append(LossPoint(number if step is None else int(step), epoch, loss))
+        step, shown = _number(row.get("step_number")), _number(row.get("perplexity"))
+        self.points.append(
+            LossPoint(number if step is None else int(step), epoch, loss, perplexity(loss) if shown is None else shown)
+        )
+
+
+class _Job:
+    """The hyperparameters of a job, and the bounds within which its base model takes others."""
+
+    def __init__(self, hyper_parameters: Mapping[str, str], known: Iterable[HyperParameter], epochs: int) -> None:
+        self._known = {item.name: item for item in known}
+        self._values = {name: item.default for name, item in self._known.items() if item.default is not None}
+        self._values |= {_EPOCH_COUNT: float(epochs)} if epochs and _EPOCH_COUNT not in self._values else {}
+        self._values |= {name: value for name in hyper_parameters if (value := _number(hyper_parameters[name]))}
+
+    def advice(self, *changes: tuple[str, float]) -> Sentence:
+        """Return the advice to make the first of these changes, (name, factor), that the base model's bounds allow."""
+        for name, factor in changes:
+            now = self._values.get(name)
+            if now is None:
+                continue
+            aim = self._bounded(name, now * factor)
+            if f"{aim:g}" != f"{now:g}":
+                direction = "raise" if aim > now else "lower"
+                return Sentence(f"advice.{direction}To", {"name": name, "now": f"{now:g}", "try": f"{aim:g}"})
+        if any(name in self._values for name, _ in changes):
+            return Sentence("advice.atLimits")
+        name, factor = changes[0]
+        return Sentence(f"advice.{'raise' if factor > 1 else 'lower'}", {"name": name})
+
+    def learning_rate(self, factor: float) -> tuple[str, float]:
+        """Return the change of the learning rate by `factor`, under the name that the base model has for it."""
+        names = (_LEARNING_RATE, "learningRateMultiplier")
+        return next((name for name in names if name in self._values), _LEARNING_RATE), factor
+
+    def _bounded(self, name: str, value: float) -> float:
+        known = self._known.get(name)
+        if known is None:
+            return value
+        lowest = -math.inf if known.minimum is None else known.minimum
+        highest = math.inf if known.maximum is None else known.maximum
+        return min(max(value, lowest), highest)
 
 
 def find_metrics_files(keys: Iterable[str]) -> tuple[str | None, str | None]:
@@ -105,15 +164,19 @@ def find_metrics_files(keys: Iterable[str]) -> tuple[str | None, str | None]:
 
 
 def read_training_metrics(
-    training_csv: bytes | None, validation_csv: bytes | None, hyper_parameters: Mapping[str, str] | None = None
+    training_csv: bytes | None,
+    validation_csv: bytes | None,
+    hyper_parameters: Mapping[str, str] | None = None,
+    known: Iterable[HyperParameter] = (),
 ) -> TrainingMetrics:
     """Return what the two files say; either may be missing or lack the columns, then its losses are None.
 
-    `hyper_parameters` are those of the job: advice names their values.
+    `hyper_parameters` are those of the job, `known` those of its base model: advice names values within their bounds.
     """
     read, checked = _read_points(training_csv, "training_loss"), _read_points(validation_csv, "validation_loss")
     training, validation = read.points, checked.points
     epochs = _by_epoch(training, validation)
+    job = _Job(hyper_parameters or {}, known, len(epochs))
     return TrainingMetrics(
         training=tuple(training),
         validation=tuple(validation),
@@ -122,9 +185,12 @@ def read_training_metrics(
         final_training_loss=training[-1].loss if training else None,
         first_validation_loss=validation[0].loss if validation else None,
         final_validation_loss=validation[-1].loss if validation else None,
-        training_perplexity=perplexity(training[-1].loss) if training else None,
-        validation_perplexity=perplexity(validation[-1].loss) if validation else None,
-        findings=tuple(_findings(read, epochs, hyper_parameters or {})),
+        first_training_perplexity=training[0].perplexity if training else None,
+        final_training_perplexity=training[-1].perplexity if training else None,
+        first_validation_perplexity=validation[0].perplexity if validation else None,
+        final_validation_perplexity=validation[-1].perplexity if validation else None,
+        findings=tuple(_findings(read, epochs, job)),
+        notes=(*read.notes, *checked.notes),
         skipped_rows=read.skipped + checked.skipped,
     )
 
@@ -135,16 +201,28 @@ def perplexity(loss: float) -> float | None:
 
 
 def _read_points(content: bytes | None, column: str) -> _Losses:
-    """Return the rows that have a finite loss in `column`."""
+    """Return the rows that have a finite loss in `column`, in the order of their steps."""
     losses = _Losses()
-    text = (content or b"").decode("utf-8-sig", errors="replace")
+    if content is None:
+        return losses
+    text = content.decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
+        names = [name.strip().lower() for name in rows.fieldnames or ()]
+        rows.fieldnames = names
+        if column not in names:
+            shown = ", ".join(names)[:_LONGEST_NOTE] or "-"
+            losses.notes.append(Sentence("finding.noLossColumn", {"column": column, "found": shown}))
         for number, row in enumerate(rows):
             losses.add(number, row, column)
     except csv.Error:
         # A cell beyond the parser's limit: what follows it cannot be trusted.
         losses.skipped += 1
+        losses.notes.append(Sentence("finding.brokenFile", {"column": column, "line": str(rows.line_num)}))
+    if not (losses.points or losses.skipped or losses.notes):
+        # Nothing but a header, or a quote in it that is never closed
+        losses.notes.append(Sentence("finding.noRows", {"column": column}))
+    losses.points.sort(key=lambda point: (point.epoch, point.step))
     return losses
 
 
@@ -166,52 +244,43 @@ def _by_epoch(training: Sequence[LossPoint], validation: Sequence[LossPoint]) ->
         seen[int(point.epoch) - first + 1].append(point.loss)
     for point in validation:
         checked[int(point.epoch) - first + 1] = point.loss
-    return [
-        EpochLosses(epoch, statistics.fmean(seen[epoch]) if epoch in seen else None, checked.get(epoch))
-        for epoch in sorted(seen.keys() | checked.keys())
-    ]
+    epochs = []
+    for epoch in sorted(seen.keys() | checked.keys()):
+        losses = statistics.fmean(seen[epoch]) if epoch in seen else None, checked.get(epoch)
+        epochs.append(EpochLosses(epoch, *losses, *(None if loss is None else perplexity(loss) for loss in losses)))
+    return epochs
 
 
-def _findings(training: _Losses, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]) -> list[Finding]:
-    found = [_overfitting(epochs), _divergence(training, epochs, hyper_parameters)]
+def _findings(training: _Losses, epochs: Sequence[EpochLosses], job: _Job) -> list[Finding]:
+    found = [_overfitting(epochs), _divergence(training, job)]
     if not any(found):
-        found.append(_under_training(training, epochs, hyper_parameters))
+        found.append(_under_training(training, job))
     return [finding for finding in found if finding]
 
 
 def _overfitting(epochs: Sequence[EpochLosses]) -> Finding | None:
     """Return overfitting when the validation loss ends above its best while the training loss went on falling."""
-    checked = [epoch for epoch in epochs if epoch.validation_loss is not None]
-    if len(checked) < 2:  # noqa: PLR2004 - a rise needs two points
+    checked = [
+        (epoch.epoch, epoch.training_loss, epoch.validation_loss)
+        for epoch in epochs
+        if epoch.training_loss is not None and epoch.validation_loss is not None
+    ]
+    if not checked:
         return None
-    best = min(checked, key=lambda epoch: epoch.validation_loss or 0.0)
-    last = checked[-1]
-    if best.validation_loss is None or last.validation_loss is None:
+    (best, training_at_best, lowest), (_, training, last) = min(checked, key=itemgetter(2)), checked[-1]
+    if last <= lowest + abs(lowest) * _RISE_OF_VALIDATION or training >= training_at_best:
         return None
-    is_rising = last.validation_loss > best.validation_loss * (1 + _RISE_OF_VALIDATION)
-    is_learning = (last.training_loss or 0.0) < (best.training_loss or math.inf)
-    if not (is_rising and is_learning):
-        return None
-    began = next(epoch.epoch for epoch in checked if epoch.epoch > best.epoch)
-    values = {
-        "epoch": str(began),
-        "best": f"{best.validation_loss:.3f}",
-        "last": f"{last.validation_loss:.3f}",
-        "epochCount": str(best.epoch),
-    }
-    return Finding(
-        "overfitting", began, Sentence("finding.overfitting", values), Sentence("advice.fewerEpochs", values)
-    )
+    began = next(epoch for epoch, _, _ in checked if epoch > best)
+    values = {"epoch": str(began), "best": f"{lowest:.3f}", "last": f"{last:.3f}", "epochCount": str(best)}
+    return Finding(OVERFITTING, began, Sentence("finding.overfitting", values), Sentence("advice.fewerEpochs", values))
 
 
-def _divergence(
-    training: _Losses, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
-) -> Finding | None:
+def _divergence(training: _Losses, job: _Job) -> Finding | None:
     """Return divergence when a loss is no finite number, or when the losses end well above where they once were."""
-    advice = _advice("learningRate", 0.1, epochs, hyper_parameters)
+    advice = job.advice(job.learning_rate(0.1), ("batchSize", 2))
     if training.lost_at is not None:
         began = _epoch_of(training.lost_at, training.points)
-        return Finding("divergence", began, Sentence("finding.notFinite", {"epoch": str(began)}), advice)
+        return Finding(DIVERGENCE, began, Sentence("finding.notFinite", {"epoch": str(began)}), advice)
     smooth, noise = _smoothed(training.points)
     if not smooth:
         return None
@@ -220,12 +289,10 @@ def _divergence(
         return None
     began = _epoch_of(lowest.epoch, training.points)
     values = {"epoch": str(began), "low": f"{lowest.loss:.3f}", "last": f"{last.loss:.3f}"}
-    return Finding("divergence", began, Sentence("finding.divergence", values), advice)
+    return Finding(DIVERGENCE, began, Sentence("finding.divergence", values), advice)
 
 
-def _under_training(
-    training: _Losses, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]
-) -> Finding | None:
+def _under_training(training: _Losses, job: _Job) -> Finding | None:
     """Return underTraining when the loss hardly fell at all, or still falls steeply at the end."""
     smooth, noise = _smoothed(training.points)
     if not smooth or smooth[-1].loss < _LEARNT_LOSS:
@@ -234,24 +301,13 @@ def _under_training(
     ended = _epoch_of(smooth[-1].epoch, training.points)
     values = {"first": f"{first:.3f}", "last": f"{last:.3f}", "epoch": str(ended)}
     if last > first * (1 - _SMALL_FALL):
-        advice = _advice("learningRate", 10, epochs, hyper_parameters)
-        return Finding("underTraining", 1, Sentence("finding.hardlyLearnt", values), advice)
+        advice = job.advice(job.learning_rate(10), (_EPOCH_COUNT, 2))
+        return Finding(UNDER_TRAINING, 1, Sentence("finding.hardlyLearnt", values), advice)
     fall = smooth[len(smooth) * 3 // 4].loss - last
     if fall > max(last * _STEEP_END, noise):
-        advice = _advice("epochCount", 2, epochs, hyper_parameters)
-        return Finding("underTraining", ended, Sentence("finding.stillFalling", values), advice)
+        advice = job.advice((_EPOCH_COUNT, 2), job.learning_rate(2))
+        return Finding(UNDER_TRAINING, ended, Sentence("finding.stillFalling", values), advice)
     return None
-
-
-def _advice(name: str, factor: float, epochs: Sequence[EpochLosses], hyper_parameters: Mapping[str, str]) -> Sentence:
-    """Return the advice to change one hyperparameter by about `factor`, with its value where the job's is known."""
-    direction = "raise" if factor > 1 else "lower"
-    now = _number(hyper_parameters.get(name))
-    if now is None and name == "epochCount" and epochs:
-        now = float(len(epochs))
-    if now is None:
-        return Sentence(f"advice.{direction}", {"name": name})
-    return Sentence(f"advice.{direction}To", {"name": name, "now": f"{now:g}", "try": f"{now * factor:g}"})
 
 
 def _smoothed(points: Sequence[LossPoint]) -> tuple[list[LossPoint], float]:
@@ -262,10 +318,9 @@ def _smoothed(points: Sequence[LossPoint]) -> tuple[list[LossPoint], float]:
     if len(points) < _MINIMUM_STEPS:
         return [], 0.0
     width = max(len(points) // 10, 4)
+    sums = [0.0, *itertools.accumulate(point.loss for point in points)]
     means = [
-        LossPoint(
-            points[end - 1].step, points[end - 1].epoch, statistics.fmean(p.loss for p in points[end - width : end])
-        )
+        LossPoint(points[end - 1].step, points[end - 1].epoch, (sums[end] - sums[end - width]) / width)
         for end in range(width, len(points) + 1)
     ]
     steps = [after.loss - before.loss for before, after in itertools.pairwise(points)]

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization import notices
 from customization.errors import InvalidRunRequest, UploadsIncomplete
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject, as_object, as_text
+from customization.links import move_command
 from customization.runs import RUNNING, Call
 
 if TYPE_CHECKING:
@@ -62,17 +64,19 @@ def dataset_of(drop: Drop) -> str:
     if not _DATASET.fullmatch(dataset):
         raise InvalidRunRequest(
             f"s3://{drop.bucket}/{drop.key}: the folder under incoming/ names the data set and is 1 to 30 lower-case "
-            f"letters, digits and single hyphens, found {dataset!r}; {_mend(drop)}"
+            f"letters, digits and single hyphens, found {dataset!r}; move it: "
+            f"{move_command(drop.bucket, drop.key, _better_key(drop))}"
         )
     return dataset
 
 
-def _mend(drop: Drop) -> str:
+def _better_key(drop: Drop) -> str:
+    """Return where a run would use the object."""
     name = (
         re.sub(r"[^a-z0-9]+", "-", drop.folder.removeprefix(INCOMING).lower()).strip("-")[:30].strip("-") or "my-data"
     )
     file_name = drop.file_name if drop.file_name in (*DATA_FILES, REQUEST_FILE) else "train.jsonl"
-    return f"move it: aws s3 mv 's3://{drop.bucket}/{drop.key}' s3://{drop.bucket}/{INCOMING}{name}/{file_name}"
+    return f"{INCOMING}{name}/{file_name}"
 
 
 def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: datetime) -> JsonObject:
@@ -176,11 +180,12 @@ def explain_unused(gateway: "Gateway", drop: Drop, now: datetime) -> JsonObject:
     long_ago = Attr("since").lt((now - SAME_MISTAKE).isoformat())
     if not gateway.runs.put(row, Attr("runId").not_exists() | long_ago):
         return {"explained": False}
-    gateway.publish(
-        "No run will use a file you dropped",
-        f"Found s3://{drop.bucket}/{drop.key}, which no run will use.\n\n"
-        f"Expected {INCOMING}<data set>/ directly followed by one of {', '.join((*DATA_FILES, REQUEST_FILE))}; the "
-        "name of the data set is 1 to 30 lower-case letters, digits and single hyphens.\n\n"
-        f"To mend it, {_mend(drop)}\n\nNothing was started and nothing was changed.",
+    told = notices.unused(
+        bucket=drop.bucket,
+        key=drop.key,
+        better_key=_better_key(drop),
+        names=(*DATA_FILES, REQUEST_FILE),
+        language=gateway.settings.defaults.language,
     )
+    gateway.publish(told.subject, told.message)
     return {"explained": True}

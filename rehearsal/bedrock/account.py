@@ -77,11 +77,15 @@ class Serving:
 
 @dataclass
 class Account:
-    """`lock` guards everything here; `names_used` counts the ids made from a name, so that each is new."""
+    """`lock` guards everything here; `names_used` counts the ids made from a name, so that each is new.
+
+    `model_units` is the quota of model units without commitment.
+    """
 
     region: str
     number: str
     seed: int
+    model_units: int = 10
     lock: RLock = field(default_factory=RLock)
     jobs: dict[str, "Job"] = field(default_factory=dict)
     models: dict[str, CustomModel] = field(default_factory=dict)

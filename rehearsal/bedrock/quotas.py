@@ -1,10 +1,18 @@
-"""The stand-in of Service Quotas: the one quota of Bedrock that the pipeline asks for."""
+"""The stand-in of Service Quotas: the one quota of Bedrock that the pipeline asks for, and those that people see."""
 
 import json
 from collections.abc import Mapping
 
 # "Model units, with no commitment, across custom models"; 0 in a new account (AWS General Reference, Bedrock quotas).
 MODEL_UNITS = "L-BE77399C"
+# By name and with the value of a new account (AWS General Reference, Bedrock quotas).
+_LISTED = {
+    "Custom models per account": 100.0,
+    "(Model customization) Scheduled customization jobs": 10.0,
+    "Total custom model deployments": 10.0,
+    "In-progress custom model deployments": 2.0,
+}
+_MODEL_UNITS_NAME = "Model units no-commitment Provisioned Throughputs across custom models"
 _JSON = {"Content-Type": "application/x-amz-json-1.1"}
 
 
@@ -22,6 +30,10 @@ class ServiceQuotas:
         del method, path, query_string
         operation = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
         code = str(json.loads(body or b"{}").get("QuotaCode"))
+        if operation.endswith(".ListServiceQuotas"):
+            named = {**_LISTED, _MODEL_UNITS_NAME: self._quotas[MODEL_UNITS]}
+            listed = [{"ServiceCode": "bedrock", "QuotaName": name, "Value": value} for name, value in named.items()]
+            return 200, _JSON, json.dumps({"Quotas": listed}).encode()
         if not operation.endswith(".GetServiceQuota"):
             return _refusal(f"The rehearsal does not know {operation} of Service Quotas.")
         if code not in self._quotas:

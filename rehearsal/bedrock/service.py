@@ -59,11 +59,12 @@ class BedrockService:
         catalogue: Catalogue,
         prices: PriceBook,
         seed: int = 0,
+        model_units: int = 10,
         faults: Iterable[Fault] = (),
         pretrained: Callable[[], LanguageModel] | None = None,
     ) -> None:
         self._clock = clock
-        self._account = Account(region, account, seed)
+        self._account = Account(region, account, seed, model_units)
         self._faults = Faults(faults)
         self._ledger = Ledger(prices, region)
         base_models = BaseModels(self._account, catalogue, self._faults)

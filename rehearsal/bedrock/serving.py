@@ -114,10 +114,16 @@ class Throughputs(_Servings):
                 "Your account does not currently have any no commitment model units reserved for "
                 f"{base.base_model_identifier}."
             )
+        units, commitment = int(str(parameters["modelUnits"])), str(parameters.get("commitmentDuration", ""))
+        in_use = sum(item.units for item in self._account.throughputs.values() if not item.commitment)
+        if not commitment and in_use + units > self._account.model_units:
+            raise quota_exceeded(
+                f"You have reached the limit of {self._account.model_units} no commitment model units for "
+                f"{base.base_model_identifier}."
+            )
         arn = self._account.arn("provisioned-model", self._account.take_id("throughput", name))
         serving = self._new(arn, name, (model_arn, base), now, THROUGHPUT_MINUTES)
-        serving.units = int(str(parameters["modelUnits"]))
-        serving.commitment = str(parameters.get("commitmentDuration", ""))
+        serving.units, serving.commitment = units, commitment
         self._keep(request, serving, self._account.throughputs)
         return Response({"provisionedModelArn": arn})
 

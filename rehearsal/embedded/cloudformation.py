@@ -87,6 +87,7 @@ class Recorder:
         }
         self._complete: dict[str, Callable[[Resource, str], None]] = {
             "AWS::DynamoDB::Table": self._table_key,
+            "AWS::KMS::Key": self._key,
             "AWS::S3::Bucket": self._bucket,
             "AWS::SNS::Topic": self._topic_key,
             "AWS::SQS::Queue": self._queue_key,
@@ -102,6 +103,13 @@ class Recorder:
         names = {"name": resource.name, "account": self._deployed.place.account, "region": self._deployed.place.region}
         arn = str(effect.get("arn", "{name}")).format(**names)
         return RecordedResource(resource, Created(arn if effect.get("refIsArn") else resource.name, {"Arn": arn}))
+
+    def without_what_moto_misreads(self, resource_json: JsonObject) -> JsonObject:
+        """Return a resource of a template as moto can create it: it looks for KMS's names in the tags of a key."""
+        if resource_json["Type"] != "AWS::KMS::Key":
+            return resource_json
+        properties = as_object(resource_json.get("Properties", {}), "Properties")
+        return {**resource_json, "Properties": {name: properties[name] for name in properties if name != "Tags"}}
 
     def add_what_moto_drops(self, resource: Resource, reference: str) -> None:
         """Apply what moto's CloudFormation drops of a resource it has created; `reference` is what Ref answers."""
@@ -212,6 +220,11 @@ class Recorder:
         if "KmsMasterKeyId" in resource.properties:
             arn = self._deployed.place.arn("sqs", reference.rsplit("/", 1)[-1])
             self._deployed.keys[arn] = str(resource.properties["KmsMasterKeyId"])
+
+    def _key(self, resource: Resource, reference: str) -> None:
+        tags = [as_object(tag, "Tags") for tag in as_list(resource.properties.get("Tags", []), "Tags")]
+        policy = json.dumps(resource.properties["KeyPolicy"])
+        self._moto.complete_key(reference, policy, {str(tag["Key"]): str(tag["Value"]) for tag in tags})
 
     def _topic_key(self, resource: Resource, reference: str) -> None:
         if "KmsMasterKeyId" in resource.properties:

@@ -38,6 +38,7 @@ _MOTO_SERVICES = as_list(SUPPORTED["motoServices"], "motoServices")
 _UPLOAD_ID = re.compile(r"<UploadId>(.*?)</UploadId>")
 _INITIATED = re.compile(r"<Initiated>.*?</Initiated>")
 _POLL_SECONDS = 0.05  # how soon the server notices that it is to stop
+_CONCURRENCY = 1000  # AWS Lambda quotas, concurrent executions
 _QUERY_SERVICES = ("sns", "sts", "iam", "cloudformation")
 
 
@@ -220,9 +221,12 @@ class Front:
         return HttpAnswer(answer.status, {**headers, "Content-Length": str(len(body))}, body)
 
     def _invoke(self, request: HttpRequest) -> HttpAnswer:
+        if request.method == "GET" and request.path.rstrip("/").endswith("/account-settings"):
+            limits = {"ConcurrentExecutions": _CONCURRENCY, "UnreservedConcurrentExecutions": _CONCURRENCY}
+            return HttpAnswer(200, {"Content-Type": "application/json"}, json.dumps({"AccountLimit": limits}).encode())
         name = function_of(request)
         if name is None:
-            raise UnknownActionError("of Lambda the rehearsal answers Invoke only")
+            raise UnknownActionError("of Lambda the rehearsal answers Invoke and GetAccountSettings only")
         function = self._services.deployed.function(name)
         if function is None:
             return json_error(404, "ResourceNotFoundException", f"Function not found: {name}")

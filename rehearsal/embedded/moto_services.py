@@ -49,6 +49,7 @@ _SEAMS = {
     "moto.core.model_instances": ("reset_model_data",),
     "moto.core.utils": ("utcnow",),
     "moto.iam.models": ("iam_backends",),
+    "moto.kms.models": ("kms_backends", "KmsBackend.put_key_policy", "KmsBackend.tag_resource"),
     "moto.moto_server.werkzeug_app": ("DomainDispatcherApplication", "create_backend_app"),
     "moto.s3.models": ("utcnow", "s3_backends", "S3Backend.put_bucket_versioning", "S3Backend.put_public_access_block"),
     "moto.ssm.models": ("ssm_backends", "SimpleSystemManagerBackend.put_parameter"),
@@ -251,6 +252,15 @@ class MotoServices:
             backend.put_bucket_versioning(bucket, versioning)
         if public_access_block is not None:
             backend.put_public_access_block(bucket, public_access_block)
+
+    def complete_key(self, key_id: str, policy: str, tags: dict[str, str]) -> None:
+        """Apply the properties of a key that moto's CloudFormation misreads: its policy, as text, and its tags."""
+        from moto.kms.models import kms_backends  # noqa: PLC0415
+
+        backend = kms_backends[self.account][self._region]
+        backend.put_key_policy(key_id, policy)
+        if tags:
+            backend.tag_resource(key_id, tags)
 
     def read_object(self, bucket: str, key: str) -> bytes:
         """Return the content of an object; raises LookupError when there is none."""

@@ -115,7 +115,8 @@ class _Seam:
         recorded = self.recorder.record(resource)
         if recorded is not None:
             return recorded
-        created: object = self._create_in_moto(logical_id, resource_json, resources_map, account_id, region_name)
+        asked = self.recorder.without_what_moto_misreads(resource_json)
+        created: object = self._create_in_moto(logical_id, asked, resources_map, account_id, region_name)
         self.recorder.add_what_moto_drops(resource, str(getattr(created, "physical_resource_id", "")))
         return created
 

@@ -49,6 +49,7 @@ class StatesApi:
         self._operations: dict[str, Callable[[JsonObject], JsonObject]] = {
             "StartExecution": self._start_execution,
             "StopExecution": self._stop_execution,
+            "RedriveExecution": self._redrive_execution,
             "DescribeExecution": self._describe_execution,
             "ListExecutions": self._list_executions,
             "GetExecutionHistory": self._get_execution_history,
@@ -117,6 +118,15 @@ class StatesApi:
         execution.stop(None if error is None else str(error), None if cause is None else str(cause))
         return {"stopDate": _seconds(execution.outcome.stopped)}
 
+    def _redrive_execution(self, parameters: JsonObject) -> JsonObject:
+        execution = self._execution(parameters)
+        with self._starting:
+            obstacle = execution.redrive_obstacle()
+            if obstacle is not None:
+                raise StatesError("ExecutionNotRedrivable", obstacle)
+            execution.redrive()
+        return {"redriveDate": _seconds(execution.redriven[-1])}
+
     def _describe_execution(self, parameters: JsonObject) -> JsonObject:
         execution = self._execution(parameters)
         outcome = execution.outcome
@@ -127,6 +137,10 @@ class StatesApi:
             "output": outcome.output,
             "error": outcome.error,
             "cause": outcome.cause,
+            "redriveCount": len(execution.redriven),
+            "redriveDate": _seconds(execution.redriven[-1] if execution.redriven else None),
+            "redriveStatus": "NOT_REDRIVABLE" if execution.redrive_obstacle() else "REDRIVABLE",
+            "redriveStatusReason": execution.redrive_obstacle(),
         }
         return {name: value for name, value in answer.items() if value is not None}
 

@@ -7,6 +7,7 @@ from customization.json_types import Json, JsonObject, as_object
 from tests.infra.synthesis import ROOT, at, listed, read, resources, run_app, synthesize
 
 WITHOUT_TAGS = {
+    "AWS::IAM::ManagedPolicy",
     "AWS::IAM::Policy",
     "AWS::Lambda::LayerVersion",
     "AWS::Lambda::Permission",

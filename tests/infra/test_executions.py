@@ -27,6 +27,15 @@ PLANNED: JsonObject = {
 CREATED: JsonObject = {"jobArn": "job-0", "status": "InProgress", "waitSeconds": 60}
 SERVED: JsonObject = {"servingArn": "serving-0", "status": "Creating", "waitSeconds": 30}
 DONE: JsonObject = {"status": "Completed", "waitSeconds": 0}
+IN_USE: JsonObject = {
+    "status": "Active",
+    "waitSeconds": 0,
+    "modelArn": "model-0",
+    "subject": "in use",
+    "message": "in use",
+}
+SWAPPING: JsonObject = {"status": "Updating", "waitSeconds": 60, "modelArn": "", "subject": "", "message": ""}
+SERVED_IN_USE: JsonObject = {"servingArn": "serving-9", "modelName": "9", "baseModelIdentifier": "base"}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +49,7 @@ def _script(**changes: Answer | list[Answer]) -> dict[str, Answer | list[Answer]
         "topic": {"MessageId": "1"},
         "poll_uploads": {"status": "complete", "waitSeconds": 0},
         "plan_run": PLANNED,
-        "check_preconditions": {"baselineAvailable": True, "notes": []},
+        "check_preconditions": {"baselineAvailable": True, "modelInUse": {}, "notes": []},
         "prepare_dataset": {"testShards": 3, "estimatedUsd": 1.5, "subject": "estimate", "message": "estimate"},
         "is_within_budget": {"subject": "start", "message": "start"},
         "evaluate_shard": {"answered": 10, "failed": 1},
@@ -52,13 +61,13 @@ def _script(**changes: Answer | list[Answer]) -> dict[str, Answer | list[Answer]
         "create_provisioned_throughput": SERVED,
         "poll_provisioned_throughput": [SERVED, {"status": "InService", "waitSeconds": 0}],
         "compare_models": {"verdict": "better", "promote": True},
-        "promote_model": NOTHING,
-        "change_model_in_use": {"modelArn": "model-0", "subject": "in use", "message": "in use"},
+        "promote_model": {"status": "Active", "waitSeconds": 0},
+        "change_model_in_use": IN_USE,
         "release_serving": {"released": []},
         "release_model": NOTHING,
         "publish_report": {"reportUri": "s3://report", "subject": "done", "message": "done"},
         "record_failure": {"error": "E", "cause": "C", "fix": "F", "subject": "failed", "message": "C F"},
-        "release_resources": {"released": []},
+        "release_resources": lambda payload: {"released": [], "message": f"{payload.get('message', '')} - released"},
         **changes,
     }
 
@@ -82,9 +91,55 @@ def test_a_run_goes_from_upload_to_report_by_on_demand_deployment(machine: JsonO
         *("create_customization_job", "poll_customization_job", "poll_customization_job", "collect_training_metrics"),
         *("create_model_deployment", "poll_model_deployment", "poll_model_deployment"),
         *shards,
-        *("compare_models", "promote_model", "release_serving", "release_model", "publish_report"),
+        *("release_serving", "compare_models", "promote_model", "release_model", "publish_report"),
     ]
     assert _subjects(script.notices) == ["start", "done"]
+
+
+def test_a_model_in_use_that_answers_is_asked_the_same_records_before_the_training(machine: JsonObject) -> None:
+    asked: JsonObject = {"baselineAvailable": False, "modelInUse": SERVED_IN_USE}
+    execution, script = execute(machine, _script(check_preconditions=asked))
+    assert execution.outcome.status == "SUCCEEDED"
+    shards = [payload for module, payload in script.calls if module == "evaluate_shard"]
+    assert [payload["side"] for payload in shards] == ["inUse"] * 3 + ["custom"] * 3
+    assert all(payload["modelInUse"] == SERVED_IN_USE for payload in shards)
+    modules = script.modules()
+    assert modules.index("evaluate_shard") < modules.index("create_customization_job")
+
+
+def test_a_model_in_use_that_does_not_answer_does_not_stop_the_run(machine: JsonObject) -> None:
+    def answer(payload: JsonObject) -> JsonObject:
+        if payload["side"] == "inUse":
+            raise StateError("ResourceNotFound", "somebody has deleted it")
+        return {"answered": 10, "failed": 0}
+
+    asked: JsonObject = {"baselineAvailable": True, "modelInUse": SERVED_IN_USE}
+    execution, script = execute(machine, _script(check_preconditions=asked, evaluate_shard=answer))
+    assert execution.outcome.status == "SUCCEEDED"
+    assert "record_failure" not in script.modules()
+
+
+def test_a_shard_whose_time_is_over_is_called_again_until_it_is_done(machine: JsonObject) -> None:
+    over = StateError("EvaluationUnfinished", "40 of 500 records were not asked")
+    execution, script = execute(
+        machine,
+        _script(
+            prepare_dataset={"testShards": 1, "estimatedUsd": 1.5, "subject": "s", "message": "m"},
+            evaluate_shard=[*[over] * 20, {"answered": 500, "failed": 0}],
+        ),
+    )
+    assert execution.outcome.status == "SUCCEEDED"
+    assert script.modules().count("evaluate_shard") == 20 + 2
+
+
+def test_promotion_waits_until_the_deployment_serves_the_other_model(machine: JsonObject) -> None:
+    execution, script = execute(machine, _script(promote_model=[SWAPPING, SWAPPING, IN_USE]))
+    assert execution.outcome.status == "SUCCEEDED"
+    assert script.modules()[-5:] == [*["promote_model"] * 3, "release_model", "publish_report"]
+    planned: JsonObject = {**PLANNED, "action": "rollback"}
+    execution, script = execute(machine, _script(plan_run=planned, change_model_in_use=[SWAPPING, IN_USE]))
+    assert execution.outcome.status == "SUCCEEDED"
+    assert _subjects(script.notices) == ["in use"]
 
 
 def test_every_function_is_sent_what_the_contract_names(machine: JsonObject) -> None:
@@ -124,7 +179,7 @@ def test_two_stages_are_two_jobs_and_provisioned_throughput_serves_the_last_mode
         ({"compare_models": {"verdict": "worse", "promote": False}}, "promote_model"),
         (
             {
-                "check_preconditions": {"baselineAvailable": False, "notes": ["gone"]},
+                "check_preconditions": {"baselineAvailable": False, "modelInUse": {}, "notes": ["gone"]},
                 "plan_run": {**PLANNED, "servingMode": "none"},
             },
             "evaluate_shard",
@@ -265,7 +320,7 @@ def test_what_bills_is_released_and_told_though_the_failure_cannot_be_recorded(m
     assert notice["Subject"] == "Failed: support-ja-0123456789"
     assert notice["Message"] == (
         'IsWithinBudget ended with BudgetExceeded: it\'s "over" 20 USD\nby 5\n\n'
-        "The failure could not be recorded: no table"
+        "The failure could not be recorded: no table - released"
     )
     assert (execution.outcome.status, execution.outcome.error) == ("FAILED", "BudgetExceeded")
 
@@ -330,9 +385,9 @@ def test_transient_errors_are_tried_again_and_a_quota_is_waited_for(machine: Jso
     times = [str(payload["now"])[11:16] for module, payload in script.calls if module == "create_customization_job"]
     # Each attempt has its own time, as what it creates is paid for from then on
     minutes = [int(time[:2]) * 60 + int(time[3:]) for time in times]
-    assert [minute - minutes[0] for minute in minutes] == [0, 15, 30]
+    assert [minute - minutes[0] for minute in minutes] == [0, 5, 10]
     assert execution.outcome.stopped is not None
-    assert execution.outcome.stopped - execution.started > timedelta(minutes=30)
+    assert execution.outcome.stopped - execution.started > timedelta(minutes=10)
 
 
 def test_a_look_at_the_job_costs_nine_events_and_all_else_of_a_run_fewer_than_140(machine: JsonObject) -> None:

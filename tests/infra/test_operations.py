@@ -22,7 +22,7 @@ def topic_import(template: JsonObject) -> Json:
     (export,) = (
         at(output, "Export", "Name")
         for output in as_object(template["Outputs"], "Outputs").values()
-        if at(output, "Value") == {"Ref": topic}
+        if at(output, "Value") == {"Ref": topic} and "Export" in as_object(output, "Outputs")
     )
     return {"Fn::ImportValue": export}
 

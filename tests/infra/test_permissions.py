@@ -44,9 +44,17 @@ POWERS = {
     "bedrock:TagResource": {"create_customization_job", "create_model_deployment", "create_provisioned_throughput"},
     "bedrock:StopModelCustomizationJob": {"poll_customization_job", "release_resources", "sweep"},
     "bedrock:DeleteCustomModel": {"release_model", "release_resources", "sweep"},
-    "bedrock:DeleteCustomModelDeployment": {"create_model_deployment", "release_serving", "release_resources", "sweep"},
+    "bedrock:UpdateCustomModelDeployment": {"promote_model", "change_model_in_use"},
+    "bedrock:DeleteCustomModelDeployment": {
+        "create_model_deployment",
+        "promote_model",
+        "release_serving",
+        "release_resources",
+        "sweep",
+    },
     "bedrock:DeleteProvisionedModelThroughput": {
         "create_provisioned_throughput",
+        "promote_model",
         "release_serving",
         "release_resources",
         "sweep",
@@ -64,6 +72,7 @@ KINDS = {
     "bedrock:CreateModelCustomizationJob": {"foundation-model", "custom-model", "model-customization-job"},
     "bedrock:CreateProvisionedModelThroughput": {"custom-model", "foundation-model"},
     "bedrock:CreateCustomModelDeployment": {"custom-model"},
+    "bedrock:UpdateCustomModelDeployment": {"custom-model", "custom-model-deployment"},
     **{
         f"bedrock:{verb}{name}": {kind}
         for name, kind in {
@@ -76,22 +85,28 @@ KINDS = {
         for verb in ("Get", "Stop", "Delete")
     },
 }
+OWN_TAG: JsonObject = {
+    "StringEquals": {"aws:ResourceTag/deployment": {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}}
+}
+REPORTS = {"runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv"}
 WRITTEN = {
     "plan_run": {"runs/*/manifest.json"},
-    "prepare_dataset": {"runs/*/data/*", "runs/*/estimate.json"},
+    "prepare_dataset": {"runs/*/data/*", "runs/*/estimate.json", *REPORTS},
     "collect_training_metrics": {"runs/*/training-metrics-*.json"},
     "evaluate_shard": {"answers/*"},
     "compare_models": {"runs/*/evaluation/*"},
-    "publish_report": {"runs/*/report.html", "runs/*/report.json"},
+    "publish_report": REPORTS,
+    "release_resources": REPORTS,
 }
-
 LISTED = {
     "poll_uploads": {"incoming/*"},
     "plan_run": {"incoming/*", "runs/*"},
-    "prepare_dataset": {"incoming/*"},
+    "prepare_dataset": {"incoming/*", "runs/*"},
     "collect_training_metrics": {"runs/*"},
     "evaluate_shard": {"answers/*"},
-    "compare_models": {"answers/*"},
+    "compare_models": {"runs/*", "answers/*"},
+    "publish_report": {"runs/*"},
+    "release_resources": {"runs/*"},
 }
 
 
@@ -129,14 +144,18 @@ def _statements(pipeline: JsonObject, role: str) -> Iterator[Statement]:
         if {"Ref": role} in listed(at(policy, "Properties", "Roles"))
     ]
     for policy in (*listed(inline), *attached):
-        for found in listed(at(policy, "PolicyDocument", "Statement")):
-            statement = as_object(found, role)
-            assert statement["Effect"] == "Allow"
-            yield Statement(
-                tuple(as_text(action, role) for action in listed(statement["Action"])),
-                tuple(_text(resource) for resource in listed(statement["Resource"])),
-                as_object(statement.get("Condition", {}), role),
-            )
+        yield from _statements_of(policy)
+
+
+def _statements_of(policy: Json) -> Iterator[Statement]:
+    for found in listed(at(policy, "PolicyDocument", "Statement")):
+        statement = as_object(found, "Statement")
+        assert statement["Effect"] == "Allow"
+        yield Statement(
+            tuple(as_text(action, "Action") for action in listed(statement["Action"])),
+            tuple(_text(resource) for resource in listed(statement["Resource"])),
+            as_object(statement.get("Condition", {}), "Condition"),
+        )
 
 
 def _text(value: Json) -> str:
@@ -180,7 +199,11 @@ def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonO
         (statement,) = listed(at(role, "Properties", "AssumeRolePolicyDocument", "Statement"))
         service = as_text(at(statement, "Principal", "Service"), "service")
         trusted[service] += 1
-        assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+        if service == "lambda.amazonaws.com":
+            # AWS documents no condition key for Lambda's own AssumeRole; where it sent none, no function could be made
+            assert "Condition" not in as_object(statement, service)
+        else:
+            assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
         if service == "states.amazonaws.com":
             source = _text(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
             assert source == "arn:aws:states:us-east-1:<AWS::AccountId>:*"
@@ -218,14 +241,13 @@ def test_nothing_else_creates_deletes_stops_or_passes(by_function: dict[str, lis
     assert changing == {action for action in POWERS if action.partition(":")[0] in ("bedrock", "iam", "ssm", "sns")}
 
 
-def test_whatever_ends_or_deletes_is_bound_to_this_deployments_tag(by_function: dict[str, list[Statement]]) -> None:
-    own = {
-        "StringEquals": {"aws:ResourceTag/deployment": {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}}
-    }
+def test_whatever_ends_deletes_or_swaps_is_bound_to_this_deployments_tag(
+    by_function: dict[str, list[Statement]],
+) -> None:
     for module, statements in by_function.items():
         for statement in statements:
-            if any(action.startswith(("bedrock:Delete", "bedrock:Stop")) for action in statement.actions):
-                assert statement.conditions == own, module
+            if any(action.startswith(("bedrock:Delete", "bedrock:Stop", "bedrock:U")) for action in statement.actions):
+                assert statement.conditions == OWN_TAG, module
 
 
 def test_tags_are_put_on_new_resources_alone_and_only_this_deployments(
@@ -373,6 +395,8 @@ def test_who_makes_serves_or_asks_an_encrypted_model_may_use_its_key_through_bed
         "create_customization_job": {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"},
         "create_model_deployment": {"kms:Decrypt"},
         "create_provisioned_throughput": {"kms:Decrypt"},
+        "promote_model": {"kms:Decrypt"},
+        "change_model_in_use": {"kms:Decrypt"},
         "evaluate_shard": {"kms:Decrypt"},
     }
 
@@ -399,6 +423,18 @@ def test_the_state_machine_calls_its_functions_and_its_topic_and_starts_itself_f
         "states:StopExecution": (f"{execution}:*",),
         "states:RedriveExecution": (f"{execution}/*:*",),
     }
+
+
+def test_applications_may_ask_what_this_deployment_serves_and_nothing_else(pipeline: JsonObject) -> None:
+    (policy,) = resources(pipeline, "AWS::IAM::ManagedPolicy").values()
+    asking, looking, decrypting = _statements_of(at(policy, "Properties"))
+    own = "arn:aws:bedrock:us-east-1:<AWS::AccountId>:"
+    assert set(asking.actions) == {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
+    assert set(asking.resources) == {f"{own}custom-model-deployment/*", f"{own}provisioned-model/*"}
+    assert asking.conditions == OWN_TAG
+    (parameters,) = looking.resources
+    assert (looking.actions, parameters.rpartition("/dev/")[2]) == (("ssm:GetParameter",), "<DeploymentId>/datasets/*")
+    assert _key_services([decrypting]) == {"bedrock": {"kms:Decrypt"}}
 
 
 def test_the_rule_starts_this_machine_and_nothing_else(pipeline: JsonObject) -> None:

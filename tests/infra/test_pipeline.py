@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from customization import answering, evaluation
 from customization.json_types import Json, JsonObject, as_list, as_object, as_text
+from stacks import states
+from stacks.functions import FUNCTIONS
 from tests.infra.machine import function_modules
 from tests.infra.synthesis import ROOT, at, listed, resources
 
@@ -214,7 +217,7 @@ def test_only_functions_that_score_or_draw_carry_the_evaluation_layer(pipeline: 
     functions = resources(pipeline, "AWS::Lambda::Function")
     layers = {module: functions[name] for name, module in function_modules(pipeline).items()}
     heavy = {module for module, found in layers.items() if len(listed(at(found, "Properties", "Layers"))) > 1}
-    assert heavy == {"compare_models", "publish_report"}
+    assert heavy == {"compare_models", "publish_report", "prepare_dataset", "release_resources"}
 
 
 def test_all_functions_share_one_asset_that_holds_the_package_and_nothing_else(
@@ -237,3 +240,26 @@ def test_the_stack_is_protected_and_names_nothing_that_cloudformation_can_name(
     for name, resource in resources(pipeline).items():
         if resource["Type"] not in ("AWS::Lambda::Version", "AWS::Lambda::Permission"):
             assert [key for key in as_object(resource["Properties"], name) if key in named] == [], name
+
+
+def test_applications_may_ask_what_this_deployment_serves_and_nothing_else(
+    templates: dict[str, JsonObject], pipeline: JsonObject
+) -> None:
+    (policy,) = resources(pipeline, "AWS::IAM::ManagedPolicy").values()
+    found = listed(at(policy, "Properties", "PolicyDocument", "Statement"))
+    ask, read, decrypt = (as_object(statement, "statement") for statement in found)
+    assert ask["Action"] == ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
+    assert list(as_object(at(ask, "Condition", "StringEquals"), "condition")) == ["aws:ResourceTag/deployment"]
+    kinds = [json.dumps(resource).rpartition(":")[2] for resource in listed(ask["Resource"])]
+    assert [re.sub("[^a-z-].*", "", kind) for kind in kinds] == [
+        "custom-model-deployment",
+        "provisioned-model",
+    ]
+    assert (read["Action"], decrypt["Action"]) == ("ssm:GetParameter", "kms:Decrypt")
+    assert "InvokeServedModelPolicyArn" in as_object(templates["pipeline"]["Outputs"], "Outputs")
+
+
+def test_the_map_runs_as_many_shards_at_once_as_they_are_cut_for() -> None:
+    assert states.SHARDS_AT_ONCE == evaluation.SHARDS_AT_ONCE
+    longest_question_s = 120
+    assert answering.ASKING_SECONDS + longest_question_s < FUNCTIONS["evaluate_shard"].timeout_s

@@ -23,6 +23,7 @@ LAMBDA_ERRORS = {
 SHARED_MODULES = {
     "ReleaseRun": "release_resources",
     "EvaluateBaselineShard": "evaluate_shard",
+    "EvaluateModelInUseShard": "evaluate_shard",
     "EvaluateCustomModelShard": "evaluate_shard",
 }
 # A notice that is lost undoes nothing; the failure's own notice is the last thing before the end
@@ -71,7 +72,7 @@ def test_every_state_can_be_reached_and_says_what_it_does(machine: JsonObject) -
 
 def test_every_choice_has_a_way_out_when_nothing_fits(machine: JsonObject) -> None:
     flow = states(machine)
-    two_way = {"IsBaselineNeeded", "HasAnotherStage", "ShouldPromote"}
+    two_way = {"IsBaselineNeeded", "IsModelInUseAsked", "HasAnotherStage", "ShouldPromote"}
     for name, choice in _kind(flow, "Choice").items():
         assert (choice["Default"] == "UnexpectedStatus") is (name not in two_way), name
         assert (set(as_object(choice.get("Assign", {}), name)) == {"failedState", "cause"}) is (name not in two_way)
@@ -79,8 +80,10 @@ def test_every_choice_has_a_way_out_when_nothing_fits(machine: JsonObject) -> No
 
 def test_every_error_of_a_function_or_map_ends_in_the_failure_and_nowhere_else(machine: JsonObject) -> None:
     flow = states(machine)
+    # A model in use that does not answer is not compared, and the run goes on
+    assert [rule["Next"] for rule in caught(flow["EvaluateModelInUse"])] == ["CreateCustomizationJob"]
     working = set(_kind(flow, "Task")) - set(LENIENT_NOTICES) | set(_kind(flow, "Map"))
-    for name in working:
+    for name in working - {"EvaluateModelInUse"}:
         (rule,) = caught(flow[name])
         assert rule["ErrorEquals"] == ["States.ALL"], name
         handler = as_text(rule["Next"], name)
@@ -121,9 +124,24 @@ def test_every_task_retries_only_what_passes_by_itself_with_full_jitter(machine:
             assert "MaxAttempts" in rule
             if found != {"QuotaUnavailable"}:
                 assert (rule["JitterStrategy"], rule["MaxDelaySeconds"]) == ("FULL", 120), name
-        waits_for_quota = {"QuotaUnavailable"} if name.startswith("Create") else set()
-        assert retried == transient | LAMBDA_ERRORS | waits_for_quota, name
+        goes_on = {"QuotaUnavailable"} if name.startswith("Create") else set()
+        goes_on |= {"EvaluationUnfinished"} if name.endswith("Shard") else set()
+        assert retried == transient | LAMBDA_ERRORS | goes_on, name
+        assert hasattr(errors, "EvaluationUnfinished")
         assert hasattr(errors, "QuotaUnavailable")
+
+
+def test_a_run_waits_days_for_a_quota_and_stays_below_25000_events(machine: JsonObject) -> None:
+    attempts = {}
+    for name, task in _kind(states(machine), "Task").items():
+        for rule in (as_object(item, name) for item in as_list(task["Retry"], name)):
+            if rule["ErrorEquals"] == ["QuotaUnavailable"]:
+                attempts[name] = as_int(rule["MaxAttempts"], name)
+                assert as_int(rule["IntervalSeconds"], name) * attempts[name] >= timedelta(days=5).total_seconds()
+    # Two stages and the serving, each attempt 3 events (scheduled, started, failed), beside two jobs of 96 hours
+    longest_jobs = 2 * 96 * 3 * 9
+    waits = 2 * attempts["CreateCustomizationJob"] + max(attempts.values())
+    assert waits * 3 + longest_jobs + 1000 < 25_000
 
 
 def test_every_task_waits_a_little_longer_than_its_function_may_take(pipeline: JsonObject, machine: JsonObject) -> None:
@@ -136,7 +154,7 @@ def test_every_task_waits_a_little_longer_than_its_function_may_take(pipeline: J
             assert task["TimeoutSeconds"] == timeouts[module] + 60, name
         else:
             assert task["TimeoutSeconds"] == 30
-    assert as_int(machine["TimeoutSeconds"], "machine") == timedelta(days=14).total_seconds()
+    assert as_int(machine["TimeoutSeconds"], "machine") == timedelta(days=28).total_seconds()
 
 
 def test_a_task_is_named_after_the_module_of_its_handler(machine: JsonObject) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from aws_cdk.assertions import Template
 
+from customization import leftovers
 from customization.json_types import Json, JsonObject
 from tests.infra.synthesis import at, listed, resources
 
@@ -211,6 +212,14 @@ def test_the_deployment_id_is_the_first_block_of_the_stacks_uuid(storage: JsonOb
     outputs = [at(output, "Value") for output in _keys(storage["Outputs"]).values() if "DeploymentId" in str(output)]
     uuid = {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}
     assert outputs == [{"Fn::Select": [0, {"Fn::Split": ["-", uuid]}]}]
+
+
+def test_what_stays_bears_the_tag_by_which_it_is_found_when_the_stack_is_gone(storage: JsonObject) -> None:
+    uuid: Json = {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}
+    deployment: Json = {"Fn::Select": [0, {"Fn::Split": ["-", uuid]}]}
+    tag: JsonObject = {"Key": leftovers.TAG, "Value": {"Fn::Join": ["", ["dev-", deployment]]}}
+    for name in FROZEN:
+        assert tag in listed(at(resources(storage)[name], "Properties", "Tags")), name
 
 
 def _keys(value: Json) -> JsonObject:

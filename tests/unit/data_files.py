@@ -1,6 +1,7 @@
 """Data files in memory, and prepare_dataset called with them."""
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,7 +14,6 @@ from customization.files import Sink
 from customization.json_types import Json, JsonObject, as_object
 from customization.problems import InvalidDataset, Problem
 from customization.profile import Profile
-from customization.records import split_lines
 from customization.splits import Subset
 
 NOVA_MICRO = "amazon.nova-micro-v1:0:128k"
@@ -33,8 +33,8 @@ class MemoryFile:
         self.content = content if isinstance(content, bytes) else json_lines(content)
         self.size = len(self.content)
 
-    def lines(self) -> Iterator[bytes]:
-        return split_lines(self.content[start : start + 1000] for start in range(0, self.size, 1000))
+    def chunks(self) -> Iterator[bytes]:
+        return (self.content[start : start + 1000] for start in range(0, self.size, 1000))
 
 
 class Lines:
@@ -91,6 +91,14 @@ def pairs(count: int, start: int = 0) -> list[JsonObject]:
     return [pair(number) for number in range(start, start + count)]
 
 
+def varied(count: int) -> list[JsonObject]:
+    """Return records of which nothing is said: none nearly repeats another one, their words occur again and again."""
+    choose = random.Random(count)  # noqa: S311 - made-up records need no secrecy
+    words = ["".join(choose.choices("abcdefghijklmnop", k=5)) for _ in range(100)]
+    texts = [" ".join(choose.choices(words, k=12)) for _ in range(2 * count)]
+    return [{"prompt": prompt, "completion": answer} for prompt, answer in zip(texts[::2], texts[1::2], strict=True)]
+
+
 def texts_of(count: int) -> list[JsonObject]:
     return [{"input": f"Paragraph {number} of the manual."} for number in range(count)]
 
@@ -123,19 +131,23 @@ def prepare(
     *,
     batch_size: int | None = 1,
     field_mapping: dict[str, str] | None = None,
+    strip_role_cues: bool = False,
     subset: Subset | None = None,
     system: str = "",
     max_test_records: int = 500,
     split_seed: int = 0,
+    language: str = "en",
 ) -> Prepared:
     base_model = model_of(model) if isinstance(model, str) else model
     request = PreparationRequest(
         stages=tuple(Stage(kind, base_model, batch_size) for kind in types),
         subset=subset,
         field_mapping=field_mapping or {},
+        strip_role_cues=strip_role_cues,
         system=system,
         max_test_records=max_test_records,
         split_seed=split_seed,
+        language=language,
     )
     return Prepared().run(request, files)
 
@@ -146,8 +158,9 @@ def problems_of(
     types: tuple[str, ...] = (FINE_TUNING,),
     *,
     batch_size: int | None = 1,
+    strip_role_cues: bool = False,
 ) -> list[Problem]:
     """Return the errors for which the files are refused; fails when they are accepted."""
     with pytest.raises(InvalidDataset) as refused:
-        prepare(files, model, types, batch_size=batch_size)
+        prepare(files, model, types, batch_size=batch_size, strip_role_cues=strip_role_cues)
     return [problem for problem in refused.value.problems if problem.severity == "error"]

@@ -40,6 +40,7 @@ class BedrockInMemory:
     jobs: dict[str, Job] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
     serving: dict[str, ServedModel] = field(default_factory=dict)
+    swaps: list[tuple[str, str]] = field(default_factory=list)
     tag_sets: dict[str, dict[str, str]] = field(default_factory=dict)
     refusals: list[Exception] = field(default_factory=list)
     created: list[str] = field(default_factory=list)
@@ -72,7 +73,9 @@ class BedrockInMemory:
 
     def jobs_in_progress(self) -> list[JobSummary]:
         return [
-            JobSummary(name=job.name, created=job.created) for job in self.jobs.values() if job.status == "InProgress"
+            JobSummary(arn=job.arn, name=job.name, created=job.created)
+            for job in self.jobs.values()
+            if job.status == "InProgress"
         ]
 
     def model_is_there(self, identifier: str) -> bool:
@@ -81,16 +84,21 @@ class BedrockInMemory:
     def model_names(self) -> list[str]:
         return sorted(self.models)
 
+    def model_arns(self) -> dict[str, str]:
+        return {name: f"arn:model/{name}" for name in sorted(self.models)}
+
     def delete_model(self, identifier: str) -> None:
-        if identifier in self.busy:
-            raise Conflict(f"{identifier} is being served")
-        self.models.discard(identifier)
+        name = identifier.removeprefix("arn:model/")
+        if name in self.busy:
+            raise Conflict(f"{name} is being served")
+        self.models.discard(name)
 
     def serve(self, *, mode: str, name: str, model_arn: str, tags: dict[str, str], units: int, token: str) -> str:
         self._refuse()
         assert units >= 1
         assert token
-        arn = f"arn:aws:bedrock:us-east-1:123456789012:served/{name}"
+        kind = "custom-model-deployment" if mode == "on-demand" else "provisioned-model"
+        arn = f"arn:aws:bedrock:us-east-1:123456789012:{kind}/{name}"
         self.serving[name] = ServedModel(
             arn=arn, name=name, mode=mode, status="Creating", model_arn=model_arn, failure_message="", created=NOW
         )
@@ -105,6 +113,18 @@ class BedrockInMemory:
 
     def all_served(self) -> list[ServedModel]:
         return list(self.serving.values())
+
+    def swap_model(self, deployment_arn: str, model_arn: str) -> None:
+        found = next(item for item in self.serving.values() if item.arn == deployment_arn)
+        self.serving[found.name] = replace(found, update_status="Updating")
+        self.swaps.append((deployment_arn, model_arn))
+
+    def end_swap(self, status: str = "UpdateCompleted") -> None:
+        """Let the last swap come to its end."""
+        arn, model_arn = self.swaps[-1]
+        found = next(item for item in self.serving.values() if item.arn == arn)
+        served = model_arn if status == "UpdateCompleted" else found.model_arn
+        self.serving[found.name] = replace(found, update_status=status, model_arn=served, status="Active")
 
     def stop_serving(self, mode: str, identifier: str) -> None:
         found = self.served(mode, identifier)

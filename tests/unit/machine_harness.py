@@ -68,6 +68,13 @@ class Run:
         self.clock.wait_until_idle(20)
         return self
 
+    def redrive(self) -> "Run":
+        """Redrive it and wait until it has ended again."""
+        assert self.execution.redrive_obstacle() is None
+        self.execution.redrive()
+        self.clock.wait_until_idle(20)
+        return self
+
     @property
     def output(self) -> str | None:
         return self.execution.outcome.output

@@ -99,7 +99,7 @@ def test_every_handler_is_a_function_of_event_and_context_named_handler() -> Non
 
 def test_every_data_file_says_where_it_comes_from_and_of_when() -> None:
     for path in (PACKAGE / "data").glob("*.json"):
-        if path.name == "texts.json":
+        if path.name in {"texts.json", "problems.json"}:
             continue
         text = path.read_text()
         assert "source" in text, path

@@ -90,3 +90,19 @@ def test_the_start_is_told_with_its_cost(claimed: GatewayInMemory, plan: Plan, c
     told = budget.reserve(claimed, plan, call)
     assert told["subject"] == "Started: support-0123456789"
     assert "12.5000 USD" in str(told["message"])
+
+
+def test_what_was_given_back_is_reserved_again_when_the_execution_goes_on(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.renew(claimed, plan, call)
+    assert committed(claimed) == 0
+    budget.reserve(claimed, plan, call)
+    budget.renew(claimed, plan, call)
+    assert committed(claimed) == 12.5
+    budget.give_back(claimed, call.run_id, 1)
+    assert committed(claimed) == 0
+    budget.renew(claimed, plan, call)
+    budget.renew(claimed, plan, call)
+    assert committed(claimed) == 12.5

@@ -1,5 +1,6 @@
 from datetime import date
 
+import msgspec
 import pytest
 
 from customization.catalogue import BaseModel, Limits, load_catalogue
@@ -136,7 +137,8 @@ def test_the_nearest_model_keeps_the_size() -> None:
 
 
 def test_where_no_model_is_offered_there_is_no_nearest() -> None:
-    ended = type(CATALOGUE)(tuple(model for model in CATALOGUE.models if model.state_on(TODAY) == "ENDED"))
+    gone = tuple(model for model in CATALOGUE.models if model.state_on(TODAY) == "ENDED")
+    ended = msgspec.structs.replace(CATALOGUE, models=gone)
     assert ended.nearest_offered(EXPRESS, TODAY) is None
 
 

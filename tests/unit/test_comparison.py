@@ -14,11 +14,26 @@ from customization.bootstrap import bootstrap_intervals
 from customization.comparison import Comparison, ComparisonSettings, compare, not_compared, score_records
 from customization.evaluation import Prediction
 from customization.formats import TestRecord, Turn
-from customization.texts import say
+from customization.texts import LANGUAGES, Sentence, say
+from customization.training_metrics import Finding
 
 WORDS = [f"word{number}" for number in range(12)]
 REFERENCE = " ".join(WORDS)
 PLAIN = ComparisonSettings()
+LABELS = ("Good", "bad", "mixed")
+OVERFITTED = Finding(
+    "overfitting",
+    3,
+    Sentence("finding.overfitting", {"epoch": "3", "best": "1.0", "last": "2.0"}),
+    Sentence("advice.fewerEpochs", {"epoch": "3", "best": "1.0", "last": "2.0", "epochCount": "2"}),
+)
+DIVERGED = Finding("divergence", 1, Sentence("finding.notFinite", {"epoch": "1"}), Sentence("advice.atLimits"))
+TOO_SHORT = Finding(
+    "underTraining",
+    2,
+    Sentence("finding.stillFalling", {"epoch": "2", "last": "2.0"}),
+    Sentence("advice.raiseTo", {"name": "epochCount", "now": "2", "try": "4"}),
+)
 
 
 def records(count: int, categories: Sequence[str] = ("",)) -> list[TestRecord]:
@@ -128,11 +143,85 @@ def test_a_loss_without_categories_points_to_the_examples() -> None:
     assert result.next_step.code == "nextStep.worse"
 
 
+@pytest.mark.parametrize(
+    ("finding", "step"),
+    [
+        (OVERFITTED, "Train again with epochCount 2: from epoch 3 on"),
+        (DIVERGED, "The hyperparameters are at the limits"),
+        (TOO_SHORT, "Read the examples that lost most"),
+    ],
+)
+def test_a_loss_after_a_bad_training_wants_another_training(finding: Finding, step: str) -> None:
+    settings = ComparisonSettings(findings=(finding,))
+    result = verdict(answers("base", 60, lambda _: 10), answers("custom", 60, lambda _: 2), settings=settings)
+    assert result.verdict == "worse"
+    assert say(result.next_step, "en").startswith(step)
+
+
+def test_a_loss_by_overfitting_names_the_epoch_count_and_the_categories() -> None:
+    result = verdict(
+        answers("base", 60, lambda _: 10),
+        answers("custom", 60, lambda number: [10, 1][number % 2]),
+        settings=ComparisonSettings(findings=(OVERFITTED,)),
+        categories=("same", "badly"),
+    )
+    step = say(result.next_step, "en")
+    assert "epochCount 2" in step
+    assert "badly (" in step
+
+
+def test_equal_answers_of_a_training_that_was_too_short_want_the_longer_one() -> None:
+    alike = answers("base", 60, lambda _: 6), answers("custom", 60, lambda _: 6)
+    short, overfitted = (verdict(*alike, settings=ComparisonSettings(findings=(it,))) for it in (TOO_SHORT, OVERFITTED))
+    assert say(short.next_step, "en") == "Raise epochCount from 2, for example to 4."
+    assert overfitted.next_step.code == "nextStep.overfitting"
+
+
+def test_findings_do_not_hide_that_there_are_too_few_records_nor_stop_a_better_model() -> None:
+    settings = ComparisonSettings(findings=(OVERFITTED,))
+    good = answers("base", 60, lambda _: 2), answers("custom", 60, lambda _: 11)
+    assert verdict(*good, settings=settings).next_step.code == "nextStep.better"
+    assert verdict(*good, count=20, settings=settings).next_step.code == "nextStep.tooFewPairs"
+
+
+def labelled(
+    side: str, given_answers: Sequence[str], failed: Sequence[int] = (), references: Sequence[str] = LABELS
+) -> tuple[list[TestRecord], list[Prediction]]:
+    asked = [
+        TestRecord(f"r{number}", (Turn("user", "?"),), references[number % len(references)])
+        for number in range(len(given_answers))
+    ]
+    return asked, [
+        Prediction(f"r{number}", side, text, error="lost" if number in failed else "")
+        for number, text in enumerate(given_answers)
+    ]
+
+
+def test_a_confusion_table_counts_for_each_expected_label_what_was_answered() -> None:
+    asked, base = labelled("base", ["no idea"] * 36)
+    _, custom = labelled("custom", ["GOOD.", "it is bad", "bad"] * 12, failed=[0])
+    result = compare(score_records(asked, {"base": base, "custom": custom}), PLAIN)
+    tables = {table.side: table for table in result.confusions}
+    assert tables["custom"].labels == ("Good", "bad", "mixed")
+    assert tables["custom"].counts == ((11, 0, 0, 0), (0, 12, 0, 0), (0, 12, 0, 0))
+    assert tables["base"].counts == ((0, 0, 0, 11), (0, 0, 0, 12), (0, 0, 0, 12))
+    assert result.primary
+    assert result.primary.metric == "labelAccuracy"
+
+
+def test_references_that_are_no_labels_have_no_confusion_table_and_tell_chrfs_signature() -> None:
+    result = verdict(answers("base", 60, draw(1, 2, 7)), answers("custom", 60, draw(2, 7, 12)))
+    assert result.confusions == ()
+    assert "version:" in result.signatures["chrF"]
+    assert "chrF" in result.models[0].scores
+
+
 def test_noise_is_inconclusive_and_tells_about_how_many_records_would_decide() -> None:
     result = verdict(answers("base", 60, draw(11, 0, 11)), answers("custom", 60, draw(12, 1, 12)))
     assert (result.verdict, result.reason.code) == ("inconclusive", "reason.undecided")
     needed = int(result.next_step.values["needed"])
     assert 60 < needed <= 1200
+    assert f"about {needed - 60} more test records ({needed} in all)" in say(result.next_step, "en")
 
 
 def test_the_number_of_records_that_would_decide_does_decide() -> None:
@@ -200,6 +289,54 @@ def test_a_record_without_a_stored_answer_counts_as_failed() -> None:
     assert result.models[0].failed == 10
 
 
+@pytest.mark.parametrize(
+    ("in_use", "code", "said"),
+    [
+        (answers("inUse", 60, lambda _: 4), "againstInUseBetter", "Against the model in use it is better: on 60 test"),
+        (answers("inUse", 60, lambda _: 11), "againstInUseWorse", "Against the model in use it is worse"),
+        (answers("inUse", 60, draw(3, 7, 10)), "againstInUseUndecided", "nothing is decided"),
+        (answers("inUse", 60, lambda _: 4, "max_tokens"), "againstInUseUnreliable", "60 were cut off"),
+        (answers("inUse", 20, lambda _: 4), "againstInUseUnreliable", "40 failed"),
+    ],
+)
+def test_the_comparison_says_how_the_model_stands_against_the_one_in_use(
+    in_use: list[Prediction], code: str, said: str
+) -> None:
+    predictions = {"base": answers("base", 60, lambda _: 2), "custom": answers("custom", 60, draw(4, 7, 10))}
+    result = compare(score_records(records(60), predictions | {"inUse": in_use}), PLAIN)
+    assert result.verdict == "better"
+    assert result.against_in_use
+    assert result.against_in_use.code == f"reason.{code}"
+    assert said in say(result.against_in_use, "en")
+    assert all(say(result.against_in_use, language) for language in LANGUAGES)
+    assert compare(score_records(records(60), predictions), PLAIN).against_in_use is None
+
+
+def test_the_model_of_another_run_is_compared_on_the_records_that_both_runs_asked() -> None:
+    predictions = {
+        "base": answers("base", 60, lambda _: 2),
+        "custom": answers("custom", 60, lambda _: 9),
+        "compareWith": answers("compareWith", 40, lambda _: 6),
+    }
+    result = compare(score_records(records(60), predictions), PLAIN)
+    assert (result.verdict, result.baseline) == ("better", "base")
+    difference = result.difference("compareWith")
+    assert difference
+    assert (difference.pairs, difference.wins) == (40, 40)
+    assert {model.side: model.failed for model in result.models}["compareWith"] == 0
+    del predictions["base"]
+    assert compare(score_records(records(60), predictions), PLAIN).baseline == "compareWith"
+
+
+def test_few_records_say_nothing_against_the_model_in_use_and_without_a_base_model_it_is_the_baseline() -> None:
+    predictions = {side: answers(side, 20, lambda _: 5) for side in ("base", "custom", "inUse")}
+    few = compare(score_records(records(20), predictions), PLAIN).against_in_use
+    assert few
+    assert few.code == "reason.againstInUseTooFewPairs"
+    del predictions["base"]
+    assert compare(score_records(records(20), predictions), PLAIN).against_in_use is None
+
+
 @pytest.mark.parametrize("side", ["base", "custom"])
 def test_a_model_that_answered_nothing_is_named_with_its_error(side: str) -> None:
     predictions = {"base": answers("base", 60, lambda _: 2), "custom": answers("custom", 60, lambda _: 11)}
@@ -243,6 +380,11 @@ def test_a_run_without_test_records_is_not_compared() -> None:
     assert not_compared().verdict == "not compared"
 
 
+def test_an_overfitted_training_without_test_records_says_which_epoch_count_to_try() -> None:
+    assert not_compared(findings=[OVERFITTED]).next_step.code == "nextStep.overfitting"
+    assert compare([], ComparisonSettings(findings=(OVERFITTED,))).verdict == "not compared"
+
+
 def test_the_metric_that_the_request_names_decides() -> None:
     settings = ComparisonSettings(primary_metric="labelAccuracy")
     predictions = {"base": answers("base", 60, lambda _: 2), "custom": answers("custom", 60, lambda _: 11)}
@@ -270,5 +412,6 @@ def test_the_histogram_counts_every_compared_record_once() -> None:
 
 
 def test_a_comparison_survives_json() -> None:
-    result = verdict(answers("base", 60, draw(1, 0, 12)), answers("custom", 60, draw(2, 0, 12)))
+    asked, base = labelled("base", ["bad"] * 36)
+    result = compare(score_records(asked, {"base": base, "custom": labelled("custom", ["Good"] * 36)[1]}), PLAIN)
     assert msgspec.json.decode(msgspec.json.encode(result), type=Comparison) == result

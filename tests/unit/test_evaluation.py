@@ -1,6 +1,9 @@
 """Asking all records of a shard."""
 
+import itertools
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -8,14 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.evaluation import BAR, MANY_RECORDS, Service, VirtualEvaluation, ratio
 from customization.catalogue import load_catalogue
-from customization.errors import AccessDenied, RequestRejected, ServiceUnavailable, Throttled
+from customization.errors import AccessDenied, EvaluationUnfinished, RequestRejected, ServiceUnavailable, Throttled
 from customization.evaluation import (
+    CONCURRENCY,
+    SHARDS_AT_ONCE,
+    Pace,
     Prediction,
     answer_records,
     asker,
     decode_predictions,
     encode_predictions,
+    shard_count,
+    shard_range,
 )
 from customization.formats import TestRecord, Turn
 from customization.inference import Call, InferenceSettings
@@ -49,8 +58,21 @@ def ask_through(send: Callable[[Call], JsonObject]) -> Callable[[TestRecord], Pr
     )
 
 
-def no_pause(_seconds: float) -> None:
-    return
+class Time:
+    """Seconds that only pauses and answers let pass."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._lock = threading.Lock()
+
+    def pause(self, seconds: float) -> None:
+        with self._lock:
+            self.pauses.append(seconds)
+            self.now += seconds
+
+    def pace(self, concurrency: int = 4, ends_at: float = math.inf) -> Pace:
+        return Pace(timer=lambda: self.now, pause=self.pause, concurrency=concurrency, ends_at=ends_at)
 
 
 def test_answers_come_in_the_order_of_the_records_whatever_order_they_arrive_in() -> None:
@@ -63,12 +85,12 @@ def test_answers_come_in_the_order_of_the_records_whatever_order_they_arrive_in(
             first_may_answer.set()
         return reply(call)
 
-    answers = answer_records(RECORDS, ask_through(send), 4, no_pause)
+    answers = answer_records(RECORDS, ask_through(send), Time().pace())
     assert [answer.text for answer in answers] == [f"re: question {number}" for number in range(40)]
 
 
 def test_a_prediction_has_tokens_side_and_the_latency_of_the_injected_timer() -> None:
-    (answer,) = answer_records(RECORDS[:1], ask_through(reply), 1, no_pause)
+    (answer,) = answer_records(RECORDS[:1], ask_through(reply), Time().pace(1))
     assert answer == Prediction("r0", "base", "re: question 0", 2, 3, "end_turn", 250.0)
 
 
@@ -79,27 +101,31 @@ def test_a_record_that_fails_is_recorded_with_its_error_and_the_others_are_answe
             raise error
         return reply(call)
 
-    answers = answer_records(RECORDS, ask_through(send), 4, no_pause)
+    answers = answer_records(RECORDS, ask_through(send), Time().pace())
     assert [answer.record_id for answer in answers if answer.error] == ["r3"]
     assert answers[3].error == f"{type(error).__name__}: {error}"
     assert len(answers) == len(RECORDS)
 
 
-def test_what_concerns_all_records_ends_the_shard_without_asking_the_rest() -> None:
-    calls = []
+def test_what_concerns_all_records_ends_the_shard_without_asking_the_rest_and_keeps_what_was_answered() -> None:
+    calls, kept = [], list[Prediction]()
 
     def send(call: Call) -> JsonObject:
         calls.append(call)
-        raise AccessDenied("no bedrock:InvokeModel")
+        if len(calls) > 10:
+            raise AccessDenied("no bedrock:InvokeModel any more")
+        return reply(call)
 
     with pytest.raises(AccessDenied):
-        answer_records(RECORDS, ask_through(send), 2, no_pause)
-    assert len(calls) < len(RECORDS)
+        answer_records(RECORDS, ask_through(send), Time().pace(2), lambda so_far: kept.__setitem__(slice(None), so_far))
+    assert len(calls) <= 12
+    assert [answer.text for answer in kept] == [f"re: {asked(call)}" for call in calls[: len(kept)]]
+    assert len(kept) == 10
 
 
 def test_throttling_slows_down_and_then_recovers_without_losing_a_record() -> None:
-    pauses: list[float] = []
     tries = Counter[str]()
+    pauses = list[float]()
 
     def send(call: Call) -> JsonObject:
         tries[asked(call)] += 1
@@ -107,9 +133,10 @@ def test_throttling_slows_down_and_then_recovers_without_losing_a_record() -> No
             raise Throttled("slow down")
         return reply(call)
 
-    answers = answer_records(RECORDS, ask_through(send), 8, pauses.append)
+    answers = answer_records(RECORDS, ask_through(send), Pace(timer=lambda: 0.0, pause=pauses.append, concurrency=8))
     assert [answer.text for answer in answers] == [f"re: question {number}" for number in range(40)]
-    assert sorted(pauses) == [1] * 40 + [2] * 40
+    assert set(tries.values()) == {3}
+    assert {1, 2} <= set(pauses)
 
 
 def test_throttling_halves_how_many_are_asked_at_once() -> None:
@@ -133,19 +160,73 @@ def test_throttling_halves_how_many_are_asked_at_once() -> None:
             with lock:
                 inside -= 1
 
-    answer_records(RECORDS[:8], ask, 8, no_pause)
+    answer_records(RECORDS[:8], ask, Pace(timer=lambda: 0.0, pause=lambda _: time.sleep(0.001), concurrency=8))
     assert max(seen) <= 4
 
 
-def test_endless_throttling_is_raised_after_two_minutes_of_pauses() -> None:
-    pauses: list[float] = []
+def test_a_service_that_takes_few_questions_a_minute_slows_an_evaluation_down_and_does_not_end_it() -> None:
+    taken = list[float]()
+
+    class Slow(VirtualEvaluation):
+        def _ask(self, record: TestRecord) -> Prediction:
+            if sum(1 for at in taken if at > self._now() - 60) >= 10:
+                raise Throttled("ten questions a minute")
+            taken.append(self._now())
+            return super()._ask(record)
+
+    seconds = Slow(Service(), 120).seconds()
+    assert len(taken) == 120
+    assert 11 * 60 <= seconds <= 15 * 60
+
+
+def test_ten_thousand_records_take_at_most_15_percent_more_than_latency_and_concurrency_allow() -> None:
+    assert ratio(Service(), MANY_RECORDS) <= BAR
+
+
+def test_throttling_without_one_answer_is_raised_after_five_minutes_of_pauses() -> None:
+    clock = Time()
 
     def send(_call: Call) -> JsonObject:
         raise Throttled("slow down")
 
     with pytest.raises(Throttled):
-        answer_records(RECORDS[:1], ask_through(send), 1, pauses.append)
-    assert sum(pauses) == 127
+        answer_records(RECORDS[:1], ask_through(send), clock.pace(1))
+    assert 300 < clock.now < 340
+    assert max(clock.pauses) == 30
+
+
+def test_when_the_time_is_over_what_was_answered_is_kept_and_the_rest_is_left_to_the_next_call() -> None:
+    clock, kept = Time(), list[Prediction]()
+
+    def ask(record: TestRecord) -> Prediction:
+        clock.pause(1)
+        return Prediction(record.record_id, "base")
+
+    with pytest.raises(EvaluationUnfinished, match="records of a shard were not asked"):
+        answer_records(RECORDS, ask, clock.pace(1, ends_at=25), lambda so_far: kept.__setitem__(slice(None), so_far))
+    assert [answer.record_id for answer in kept] == [f"r{number}" for number in range(25)]
+
+
+def test_answers_are_kept_whenever_a_round_of_them_has_come() -> None:
+    kept = list[int]()
+    answer_records(RECORDS, ask_through(reply), Time().pace(1), lambda so_far: kept.append(len(so_far)))
+    assert kept == list(range(1, 41))
+    kept.clear()
+    answer_records(RECORDS, ask_through(reply), Time().pace(8), lambda so_far: kept.append(len(so_far)))
+    assert kept[-1] == 40
+    assert all(later - earlier >= 8 for earlier, later in itertools.pairwise(kept[:-1]))
+
+
+@given(st.integers(0, 30_000))
+def test_shards_hold_every_record_once_and_end_alike(records: int) -> None:
+    shards = [shard_range(records, shard) for shard in range(shard_count(records))]
+    assert [place for shard in shards for place in shard] == list(range(records))
+    sizes = {len(shard) for shard in shards}
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+    assert max(sizes, default=0) <= 500
+    if records >= 25 * SHARDS_AT_ONCE:
+        assert len(shards) % SHARDS_AT_ONCE == 0
+        assert min(sizes) >= 2 * CONCURRENCY
 
 
 @given(st.lists(st.builds(Prediction, st.text(), st.text(), text=st.text(), error=st.text())))

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from customization import publishing
 from customization.failures import explain, record_failure
+from customization.handlers import release_resources
 from customization.promotion import release_all
 from customization.runs import Call
 from tests.unit.fakes import GatewayInMemory
@@ -67,4 +69,27 @@ def test_the_cause_of_a_map_is_that_of_the_shard_that_failed(claimed: GatewayInM
 
 
 def test_a_failure_before_the_run_was_planned_releases_nothing(gateway: GatewayInMemory, call: Call) -> None:
-    assert release_all(gateway, replace(call, run_id="")) == {"released": []}
+    assert release_all(gateway, replace(call, run_id=""), "said") == {"released": [], "message": "said"}
+
+
+def test_a_report_that_cannot_be_written_takes_nothing_from_the_failure_path(
+    claimed: GatewayInMemory, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise RuntimeError("no charts today")
+
+    monkeypatch.setattr(publishing, "publish_failure", fail)
+    assert release_resources._reported(claimed, call, "said") == "said"
+
+
+def test_an_attempt_that_was_overtaken_writes_no_report(claimed: GatewayInMemory, call: Call) -> None:
+    claimed.runs.update(ROW, {"state": "FAILED", "attempt": 2})
+    assert publishing.publish_failure(claimed, call) == ""
+    assert release_resources._reported(claimed, call, "said") == "said"
+
+
+def test_what_a_failed_run_releases_and_what_still_bills_is_told(claimed: GatewayInMemory, call: Call) -> None:
+    claimed.runs.update(ROW, {"language": "ja"})
+    told = str(release_all(claimed, call, "said")["message"])
+    assert told.startswith("said\n\n")
+    assert "この実行で課金が続くものはありません。" in told

@@ -27,7 +27,7 @@ from customization.shapes import suggest_mapping
 
 GREETING = Example((Turn("user", "こんにちは"), Turn("assistant", "いらっしゃいませ")), system="丁寧に答える")
 
-texts = st.text(min_size=1)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
 single_turns = st.builds(lambda user, answer: (Turn("user", user), Turn("assistant", answer)), texts, texts)
 conversations = st.lists(single_turns, min_size=1, max_size=3).map(lambda turns: sum(turns, ()))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from customization import errors
 from customization.gateway.calls import named_error, named_errors
-from customization.gateway.objects import PART_BYTES
+from customization.gateway.objects import PART_BYTES, READ_BYTES
 from customization.gateway.tables import Attr
 from tests.unit.fakes import GatewayInMemory
 
@@ -127,3 +127,29 @@ def test_a_condition_that_does_not_hold_is_an_answer_and_no_error(gateway: Gatew
     assert not gateway.runs.update("a", {"n": 2}, condition=Attr("n").eq(7))
     assert gateway.runs.update("a", {}, add={"n": 1})
     assert gateway.runs.get("a") == {"runId": "a", "n": 2.5}
+
+
+def test_a_large_object_is_read_whole_or_in_part(gateway: GatewayInMemory) -> None:
+    content = bytes(range(256)) * (40 * READ_BYTES // 256) + b"end"
+    gateway.artifacts.put("large", content)
+    assert b"".join(gateway.artifacts.chunks("large")) == content
+    first = next(gateway.artifacts.chunks("large"))
+    assert content.startswith(first)
+
+
+def test_a_part_that_cannot_be_sent_ends_the_write_without_an_object(
+    gateway: GatewayInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_request: object) -> None:
+        raise refused("SlowDown", 503)
+
+    def write_parts() -> None:
+        with gateway.artifacts.writer("big") as writer:
+            monkeypatch.setattr(writer._client, "upload_part", refuse)
+            for _ in range(3):
+                writer.write(b"x" * PART_BYTES)
+
+    with pytest.raises(errors.Throttled):
+        write_parts()
+    assert gateway.artifacts.read_if_there("big") is None
+    assert gateway.artifacts.open_uploads("big") == []

@@ -32,6 +32,7 @@ def training(**changes: object) -> str:
         "hyper_parameters": {"epochCount": "2", "learningRate": "0.00001"},
         "subset": None,
         "field_mapping": {},
+        "strip_role_cues": False,
         "split_seed": 7,
     }
     return training_id(**(content | changes))  # type: ignore[arg-type] # the point is to change one at a time
@@ -64,6 +65,7 @@ def test_the_same_training_has_the_same_id_whatever_the_order_of_its_parts() -> 
         {"hyper_parameters": {"epochCount": "3", "learningRate": "0.00001"}},
         {"subset": {"records": 200}},
         {"field_mapping": {"question": "prompt"}},
+        {"strip_role_cues": True},
         {"split_seed": 8},
     ],
     ids=lambda change: next(iter(change)),

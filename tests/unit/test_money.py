@@ -15,12 +15,12 @@ from customization.money import (
     TrainingUsage,
     Usage,
     check_budget,
-    describe,
     estimate,
     hourly_serving_usd,
     load_prices,
     settle,
 )
+from customization.texts import say
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 MODEL = "amazon.nova-2-lite-v1:0:256k"
@@ -82,6 +82,21 @@ def test_a_provisioned_throughput_bills_units_by_the_hour_and_no_tokens() -> Non
     assert not any(item.name == "customAnswers" for item in estimated.items)
 
 
+def test_answers_of_the_model_in_use_are_lines_of_their_own_at_the_prices_of_its_own_base_model() -> None:
+    book = PriceBook(
+        (*BOOK.rows, price("customInputTokens", 5.0, model="n"), price("customOutputTokens", 6.0, model="n"))
+    )
+    asked = usage(in_use=AnswersUsage(2_000, 1_000), in_use_model="n")
+    lines = {item.part: item.usd for item in estimate(asked, book, NOW).items if item.name == "customAnswers"}
+    assert lines == {
+        "input": pytest.approx(0.9),
+        "output": pytest.approx(0.4),
+        "model in use: input": pytest.approx(10.0),
+        "model in use: output": pytest.approx(6.0),
+    }
+    assert estimate(usage(in_use=AnswersUsage(2_000, 1_000)), book, NOW) == estimate(usage(), book, NOW)
+
+
 def test_each_stage_is_a_line_of_its_own() -> None:
     stages = (TrainingUsage("CONTINUED_PRE_TRAINING", 100_000, 1), TrainingUsage("FINE_TUNING", 10_000, 1))
     estimated = estimate(usage(training=stages, stored_models=2), BOOK, NOW)
@@ -127,7 +142,8 @@ def test_a_row_of_the_very_model_comes_before_a_fresher_one_for_all() -> None:
 
 def test_a_price_older_than_90_days_warns_with_its_date_and_source() -> None:
     old = PriceBook((price("storage", 0.000035, dated="2026-08"),))
-    (warning,) = estimate(Usage(model="m", region="us-east-1", stored_models=1), old, NOW).warnings
+    (found,) = estimate(Usage(model="m", region="us-east-1", stored_models=1), old, NOW).warnings
+    warning = say(found, "en")
     assert "2026-08" in warning
     assert "0.000035 USD" in warning
     assert "a test" in warning
@@ -164,12 +180,6 @@ def test_unknown_items_are_refused_one_by_one_until_they_are_accepted_by_name() 
 def test_accepting_an_item_does_not_lift_the_budget_of_what_is_known() -> None:
     with pytest.raises(BudgetExceeded, match="budgetUsd"):
         check_budget(estimate(usage(), BOOK, NOW), 1, ITEM_NAMES)
-
-
-def test_the_description_says_what_is_unknown_and_sums_what_is_known() -> None:
-    text = describe(estimate(usage(model="other"), BOOK, NOW))
-    assert "training (FINE_TUNING): unknown" in text
-    assert "Known: 1.95 USD" in text
 
 
 def test_settling_puts_estimate_and_use_side_by_side() -> None:

@@ -6,6 +6,7 @@ import pytest
 from customization.catalogue import load_catalogue
 from customization.errors import PreconditionFailed
 from customization.preconditions import AccountFacts, Needs, Quotas, check, examine
+from customization.texts import say
 
 CATALOGUE = load_catalogue()
 TODAY = date(2026, 11, 22)
@@ -67,14 +68,14 @@ def test_a_legacy_model_does_no_harm_where_the_model_of_an_earlier_run_is_adopte
 
 
 def test_where_nothing_is_offered_the_refusal_says_so() -> None:
-    needs = replace(NEEDS, catalogue=type(CATALOGUE)(()))
+    needs = replace(NEEDS, catalogue=type(CATALOGUE)((), ""))
     assert "No model of the catalogue is offered any more" in message("model", replace(FACTS, model_status=None), needs)
 
 
 def test_a_base_model_that_cannot_be_asked_skips_the_baseline_with_a_warning() -> None:
     findings = check(replace(FACTS, inference_model_status=None), NEEDS)
     assert not findings.baseline_available
-    assert "amazon.nova-micro-v1:0 cannot be asked in us-east-1" in findings.warnings[0]
+    assert "amazon.nova-micro-v1:0 cannot be asked in us-east-1" in say(findings.warnings[0], "en")
 
 
 def test_a_base_model_that_nobody_asks_is_no_matter() -> None:
@@ -88,8 +89,10 @@ def test_full_job_slots_only_warn_because_the_run_waits_for_one() -> None:
 
 
 def test_custom_models_must_have_room_for_every_stage_before_it_starts() -> None:
+    assert outcome("customModels", replace(FACTS, custom_models=89)) == "ok"
+    assert outcome("customModels", replace(FACTS, custom_models=90)) == "warning"
     facts = replace(FACTS, custom_models=99)
-    assert outcome("customModels", facts) == "ok"
+    assert outcome("customModels", facts) == "warning"
     assert outcome("customModels", facts, replace(NEEDS, new_jobs=2)) == "miss"
     assert "delete 1 or more" in message("customModels", facts, replace(NEEDS, new_jobs=2))
     assert outcome("customModels", replace(FACTS, custom_models=120), replace(NEEDS, new_jobs=0)) == "ok"

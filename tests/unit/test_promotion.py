@@ -78,8 +78,8 @@ def test_kept_serving_has_an_end(trained: GatewayInMemory, bedrock: BedrockInMem
         ("never", "better", 0),
         ("if-better", "worse", 0),
         ("if-better", "inconclusive", 14),
-        ("if-better", "better", 3650),
-        ("if-better", "not compared", 3650),
+        ("if-better", "better", 14),
+        ("if-better", "not compared", 14),
         ("always", "worse", 3650),
     ],
 )
@@ -317,7 +317,9 @@ def test_a_rollback_passes_over_models_that_are_gone(
 def test_a_rollback_names_what_serves_the_model_only_where_it_still_serves(
     finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, older: Plan
 ) -> None:
-    served = bedrock.serving[SERVED].arn
+    # A deployment would be swapped in place
+    served = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc"
+    bedrock.serving[SERVED] = replace(bedrock.serving[SERVED], mode="provisioned", arn=served)
     kept = msgspec.structs.replace(plan, keep=6.0)
     promotion.promote(finished, kept, call, serving_arn=served, model_arn=f"arn:model/{JOB}")
     promote_run(finished, older.run_id, PROMOTE)

@@ -1,6 +1,7 @@
 """The report page."""
 
 import ast
+import json
 import re
 import string
 import subprocess
@@ -12,18 +13,39 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it publishes no types
 
 from customization import money, report
 from customization.catalogue import load_catalogue
 from customization.charts import Captions, bar_chart, line_chart
-from customization.comparison import Comparison, ComparisonSettings, Verdict, compare, not_compared, score_records
+from customization.comparison import (
+    Comparison,
+    ComparisonSettings,
+    Confusion,
+    compare,
+    not_compared,
+    score_records,
+)
 from customization.evaluation import SIDES, Prediction
 from customization.formats import TestRecord, Turn
 from customization.inference import InferenceSettings, build_call
+from customization.problems import Problem
+from customization.profile import (
+    CompletionShare,
+    FileProfile,
+    LengthBin,
+    LengthQuantiles,
+    PreparedFile,
+    Profile,
+    Sample,
+    TokenEstimate,
+)
 from customization.report import FailureReport, FileReport, ReportData, ResourceReport, StageReport, TimelineEntry
+from customization.report_schema import report_schema, schema_text
 from customization.scoring import METRICS
-from customization.texts import LANGUAGES, load_texts
+from customization.texts import LANGUAGES, Sentence, load_texts
 from customization.training_metrics import read_training_metrics
+from customization.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +103,49 @@ def comparison(text: str = "an answer", *, gain: int = 6) -> Comparison:
         for record in records
     ]
     custom[3] = Prediction("r3", "custom", error=f"RequestRejected: {text}")
-    return compare(score_records(records, {"base": base, "custom": custom}), ComparisonSettings())
+    compared = compare(score_records(records, {"base": base, "custom": custom}), ComparisonSettings())
+    labels = (text, "other label")
+    return msgspec.structs.replace(
+        compared,
+        against_in_use=Sentence("reason.noBaseline"),
+        signatures={"chrF": text},
+        confusions=(Confusion("custom", labels, ((7, 1, 0), (0, 3, 2))),),
+    )
+
+
+def profile(text: str) -> Profile:
+    tokens = TokenEstimate(900, 1000, 1100)
+    sample = Sample(40, 4000, {"latin": 0.75, "japanese": 0.25}, 200, 150, compared=40, similar=3)
+    file = FileProfile(
+        name=text,
+        format="prompt_completion",
+        records=1234,
+        characters=5678,
+        tokens=tokens,
+        length=LengthQuantiles(10, 20, 30),
+        histogram=(LengthBin(1, 10, 600), LengthBin(11, 30, 634)),
+        counted=1234,
+        duplicates=3,
+        dropped={"leaked": 2, "subset": 0},
+        distinct_prompts=1230,
+        distinct_completions=17,
+        short_completions=4,
+        completions=(CompletionShare(text, 1000, 0.8125),),
+        categories={text: 4},
+        sample=sample,
+    )
+    prepared = PreparedFile(text, text, 1230, 99_000, "ab" * 32, tokens, tokens)
+    warning = Problem("warning", "code", text, text)
+    return Profile(
+        files=(file, msgspec.structs.replace(file, name="test.jsonl")),
+        prepared={"train": prepared},
+        test_records=40,
+        test_digest="",
+        representativeness=0.625,
+        prompts_in_training=5,
+        warnings=(warning,),
+        notes=(),
+    )
 
 
 def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: str = NOVA) -> ReportData:
@@ -125,6 +189,8 @@ def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: s
         ended_at=NOW + timedelta(hours=3, minutes=5),
         comparison=comparison(text),
         stages=(stage, StageReport(customization_type="FINE_TUNING", training_id="1", base_model=text)),
+        profile=profile(text),
+        execution_arn="arn:aws:states:us-east-1:123456789012:execution:Customization:first",
         request={"dataset": "support-ja", "inference": {"maxTokens": 256, "system": text}, "keep": False},
         estimate=estimated,
         settlement=money.settle(estimated, estimated),
@@ -161,8 +227,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_script() -> None:
 def test_every_section_is_there_when_everything_is_known() -> None:
     page = Page(report.render_report(full()))
     assert page.ids() == {
-        "notes", "scores", "answers", "categories", "examples", "training", "cost", "resources", "timeline", "request",
-        "lineage", "call",
+        "notes", "scores", "answers", "categories", "confusion", "examples", "training", "data", "cost", "resources",
+        "timeline", "request", "lineage", "call",
     }  # fmt: skip
 
 
@@ -193,7 +259,7 @@ def test_a_failed_run_says_first_what_failed_and_what_to_do() -> None:
         "CustomizationJobFailed", "Bedrock could not read the data.", "Check it.", "PollCustomizationJob"
     )
     page = Page(report.render_report(msgspec.structs.replace(MINIMAL, state="failed", failure=failure)))
-    assert "The run failed at PollCustomizationJob. Bedrock could not read the data." in page.text
+    assert page.text.index("The run failed at PollCustomizationJob.") < page.text.index("Bedrock could not read")
     assert page.text.index("Check it.") < page.text.index("CustomizationJobFailed")
 
 
@@ -231,6 +297,33 @@ def test_unknown_prices_are_printed_as_unknown_and_not_as_zero() -> None:
     assert "unknown" in page.text[page.text.index("Item") :]
 
 
+def test_the_data_are_told_with_their_diversity_and_how_they_stand_for_the_test() -> None:
+    page = Page(report.render_report(full()))
+    assert "62.5 % occur in the training records too" in page.text
+    assert "5 test prompts occur in training with another completion" in page.text
+    for told in ("1,230", "75.0 %", "7.5 %", "81.2 %"):
+        assert told in page.text, told
+    labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert any("1-10: 600, 11-30: 634" in label for label in labels)
+    assert any("Latin 75%, kana 25%" in label for label in labels)
+    assert any("900 - 1,100" in label for label in labels)
+
+
+def test_a_model_that_is_not_served_any_more_is_asked_by_a_call_that_says_so() -> None:
+    data = msgspec.structs.replace(full(), served_arn="arn")
+    assert "Nothing serves the model any more" not in Page(report.render_report(data)).text
+    assert "Nothing serves the model any more" in Page(report.render_report(full())).text
+
+
+def test_what_stays_until_somebody_releases_it_has_no_date() -> None:
+    endless = ResourceReport(
+        name="model", kind="model", state="kept", until=NOW + timedelta(days=3650), is_endless=True
+    )
+    page = Page(report.render_report(msgspec.structs.replace(MINIMAL, resources=(endless,))))
+    assert "until somebody releases it" in page.text
+    assert "2036" not in page.text
+
+
 def test_a_rehearsal_says_so_and_a_real_run_does_not() -> None:
     data = full()
     assert "Rehearsal:" in Page(report.render_report(data)).text
@@ -240,9 +333,8 @@ def test_a_rehearsal_says_so_and_a_real_run_does_not() -> None:
 def test_charts_have_a_name_a_description_and_no_id_twice() -> None:
     html = report.render_report(full())
     page = Page(html)
-    assert page.tags.count("svg") == 4
     labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
-    assert len(labels) == 4
+    assert page.tags.count("svg") == len(labels) == 8
     assert any("base model: " in label and "%" in label for label in labels)
     assert not [item for item in page.attributes if item[1] == "id" and item[0] != "section"]
 
@@ -283,6 +375,20 @@ def test_the_json_is_the_same_data() -> None:
     assert msgspec.json.decode(report.report_json(data), type=ReportData) == data
 
 
+def test_the_json_keeps_to_its_schema_however_much_is_known() -> None:
+    validator = Draft202012Validator(report_schema())
+    Draft202012Validator.check_schema(report_schema())
+    for data in (full(EVIL), MINIMAL, msgspec.structs.replace(MINIMAL, comparison=not_compared())):
+        assert not list(validator.iter_errors(json.loads(report.report_json(data))))
+    broken = json.loads(report.report_json(full())) | {"stages": "none"}
+    assert [error.json_path for error in validator.iter_errors(broken)] == ["$.stages"]
+
+
+def test_the_schema_in_the_documentation_is_that_of_the_code() -> None:
+    written = (PACKAGE.parents[1] / "docs" / "report.schema.json").read_bytes()
+    assert json.loads(written) == json.loads(schema_text()), "write it anew: make schema"
+
+
 def test_english_and_japanese_pages_have_the_same_structure() -> None:
     english, japanese = (
         Page(report.render_report(full(language=language))) for language in get_args(Literal["en", "ja"])
@@ -311,8 +417,8 @@ def _used_codes() -> tuple[set[str], set[str]]:
     code = re.compile(r"[a-z][A-Za-z]*\.[A-Za-z][A-Za-z-]*")
     known = {name.split(".")[0] for name in load_texts()}
     for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "templates").glob("*.j2")]:
-        for quoted in re.findall(r"[\"']([^\"'\n]*)[\"'{]", path.read_text()):
-            if (PACKAGE / "templates" / quoted).exists():
+        for quoted in re.findall(r"(?=[\"']([^\"'\n]*)[\"'{])", path.read_text()):
+            if (PACKAGE / "templates" / quoted).exists() or quoted.endswith(".csv"):
                 continue
             if code.fullmatch(quoted) and quoted.split(".")[0] in known:
                 whole.add(quoted)
@@ -331,8 +437,20 @@ def _family_members() -> set[str]:
         "findingName": findings,
         "resourceKind": get_args(msgspec.structs.fields(ResourceReport)[1].type),
         "resourceState": get_args(msgspec.structs.fields(ResourceReport)[2].type),
+        "outcome": ("released", "stopping", "absent"),
+        "ended": ("ABORTED", "TIMED_OUT", "FAILED", "GONE"),
+        "endedFix": ("ABORTED", "TIMED_OUT", "FAILED", "GONE"),
+        "runState": ("RUNNING", "SUCCEEDED", "ESTIMATED", "FAILED", "ABORTED", "TIMED_OUT", "GONE"),
+        "script": ("latin", "japanese", "han", "hangul", "cyrillic", "other"),
+        "unit": {row.unit for row in money.load_prices().rows},
+        "costPart": ("input", "output", "no commitment", "model in use: input", "model in use: output"),
+        "examples": ("best", "worst", "mostChanged"),
         "dropped": ("leaked", "subset", "repeated", "unasked"),
-        "reason": ("noTestRecords", "noBaseline", "noAnswers"),
+        "reason": (
+            *("noTestRecords", "noBaseline", "noAnswers"),
+            *("againstInUseBetter", "againstInUseWorse", "againstInUseUndecided"),
+        ),
+        "runs": ("dataChanged", "dataAdded", "dataLeftOut"),
         "nextStep": ("noTestRecords", "noBaseline", "noAnswers"),
         "advice": ("raise", "lower", "raiseTo", "lowerTo"),
     }

@@ -1,4 +1,5 @@
 import json
+import re
 from decimal import Decimal
 from typing import get_args
 
@@ -39,8 +40,9 @@ def parsed(**fields: Json) -> RunRequest:
 
 
 def refused(**fields: Json) -> str:
+    """Return the refusal in English, unless the fields ask for another language than that of the deployment."""
     with pytest.raises(InvalidRunRequest) as refusal:
-        parsed(**fields)
+        parsed(**{"language": "en", **fields})
     return str(refusal.value)
 
 
@@ -79,7 +81,7 @@ def test_what_the_request_says_comes_before_cdk_json() -> None:
 
 def test_a_request_without_data_set_is_told_what_to_name() -> None:
     with pytest.raises(InvalidRunRequest, match="dataset: missing; expected the name of a folder under incoming/"):
-        parse_request({}, DEFAULTS)
+        parse_request({"language": "en"}, DEFAULTS)
 
 
 @pytest.mark.parametrize("document", [None, [], "support-ja", 3])
@@ -218,6 +220,47 @@ def test_tags_that_bedrock_or_the_sweeper_could_not_bear_are_refused(tags: JsonO
 def test_more_tags_than_bedrock_takes_beside_the_own_ones_are_refused() -> None:
     assert parsed(tags={str(number): "" for number in range(46)}).tags
     assert "tags: found 47; expected at most 46" in refused(tags={str(number): "" for number in range(47)})
+
+
+WRONG_EVERYWHERE: JsonObject = {
+    "dataset": "A",
+    "name": "x" * 300,
+    "expect": "a",
+    "baseModelIdentifier": 1,
+    "customizationType": "FINE_TUNINGS",
+    "hyperParameters": {"epochCount": "two"},
+    "subset": {"records": 0, "share": 2},
+    "fieldMapping": {"question": "prompts", "answer": "x"},
+    "stripRoleCues": 1,
+    "budgetUsd": "x",
+    "serving": 4,
+    "inference": {"maxTokens": 1.5, "temperature": 3, "topP": 0, "stopSequences": [""], "system": 1},
+    "evaluation": {"minimumGain": 1, "compareWith": "x", "maxRecord": 1},
+    "tags": {"run": "x", "aws:a": "b", "é": ""},
+    "commitmentDuration": "OneMonth",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "foreign"), [("ja", r"[a-z]+ing\b|\b(expected|found|should|less|more)\b"), ("en", "[ぁ-ん]")]
+)
+def test_every_mistake_is_told_in_the_language_of_the_request(language: str, foreign: str) -> None:
+    message = refused(**WRONG_EVERYWHERE, language=language)
+    told = [line.removeprefix("- ").partition(": ") for line in message.splitlines()[1:]]
+    assert len(told) == 25
+    for path, _, text in told:
+        assert "Input should" not in text, path
+        assert not re.search(foreign, re.sub(r'"[^"]*"|\b[a-z]+[A-Z]\w+', "", text.split("。")[0])), (path, text)
+
+
+def test_an_unknown_language_is_refused_in_that_of_the_deployment() -> None:
+    assert "リクエストに誤りが 1 件あります" in refused(language="de")
+
+
+def test_a_field_mapping_leads_to_keys_of_the_formats() -> None:
+    assert parsed(fieldMapping={"question": "prompt", "answer": "completion"}).field_mapping["question"] == "prompt"
+    assert 'fieldMapping.question: found "prompts"' in refused(fieldMapping={"question": "prompts"})
+    assert "did you mean prompt?" in refused(fieldMapping={"question": "prompts"})
 
 
 def test_a_long_value_is_quoted_in_short() -> None:

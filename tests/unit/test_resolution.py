@@ -1,14 +1,16 @@
+import re
 from collections.abc import Collection
 from datetime import date
 
 import pytest
 
-from customization.catalogue import BaseModel, load_catalogue
+from customization.catalogue import BaseModel, HyperParameter, load_catalogue
 from customization.errors import InvalidRunRequest
 from customization.json_types import Json
 from customization.request import parse_request
 from customization.resolution import ResolvedRequest, resolve
 from customization.settings import Defaults
+from customization.texts import LANGUAGES
 
 CATALOGUE = load_catalogue()
 TODAY = date(2026, 11, 22)
@@ -162,6 +164,59 @@ def test_a_value_that_is_allowed_but_unusual_passes_with_a_warning(name: str, va
     (warning,) = resolved(EXPRESS, hyperParameters={name: value}).warnings
     assert warning.startswith(f"hyperParameters.{name}: ")
     assert "is usual" in warning
+
+
+# What rarely needs leaving, whatever the model: where its own range is narrower, that range holds
+USUAL = {
+    "epochCount": (1, 5),
+    "batchSize": (4, 32),
+    "learningRate": (0.000001, 0.0001),
+    "learningRateWarmupSteps": (0, 100),
+}
+
+
+def values_to_try(parameter: HyperParameter) -> list[float]:
+    """Return the ends of both ranges and what lies beside the usual one, as far as the model takes it."""
+    low, high = USUAL[parameter.name]
+    beside = [low * 0.5, high * 2] if parameter.type == "float" else [low - 1, high + 1]
+    ends = [bound for bound in (parameter.minimum, parameter.maximum) if bound is not None]
+    least = -1 if parameter.minimum is None else parameter.minimum
+    most = 10**9 if parameter.maximum is None else parameter.maximum
+    return [value for value in (low, high, *beside, *ends) if least <= value <= most]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("model", CATALOGUE.text_models(), ids=lambda model: model.name)
+def test_every_model_warns_of_what_is_unusual_and_of_nothing_else_in_the_language_of_the_run(
+    model: BaseModel, language: str
+) -> None:
+    told = {"en": "is unusual", "ja": "一般的な値ではありません"}[language]
+    tried = 0
+    for parameter in [known for known in model.hyper_parameters["FINE_TUNING"] if known.name in USUAL]:
+        low, high = USUAL[parameter.name]
+        has_one_value = parameter.minimum is not None and parameter.minimum == parameter.maximum
+        for value in values_to_try(parameter):
+            result = resolved(
+                model.base_model_identifier,
+                region=model.customization_regions[0],
+                language=language,
+                hyperParameters={parameter.name: value},
+            )
+            is_unusual = not low <= value <= high and not has_one_value
+            assert any(told in warning for warning in result.warnings) == is_unusual, (parameter.name, value)
+            tried += 1
+    assert tried > 4
+
+
+def test_refusals_and_warnings_are_in_the_language_of_the_run() -> None:
+    parameters: Json = {"epochs": 1, "epochCount": 6}
+    serving: Json = {"mode": "none", "keep": 4}
+    message = refused(region="us-west-2", language="ja", hyperParameters=parameters, serving=serving)
+    assert message.startswith("リクエストに誤りが 4 件あります:")
+    assert not re.search(r"\b(expected|found|choose|upload|only)\b", message)
+    warnings = resolved(language="ja", promote="if-better", subset={"records": 200}, serving={"modelUnits": 2}).warnings
+    assert [warning.split(":")[0] for warning in warnings] == ["serving.modelUnits", "promote"]
+    assert "昇格できません" in warnings[1]
 
 
 def test_a_range_that_aws_does_not_publish_passes_with_a_warning() -> None:

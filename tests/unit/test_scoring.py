@@ -5,8 +5,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sacrebleu.metrics.chrf import CHRF
 
-from customization import scoring
+from customization import chrf, scoring
 from customization.json_types import Json
 
 JSON = st.recursive(
@@ -23,9 +24,9 @@ def test_width_case_and_white_space_do_not_count() -> None:
 
 
 def test_japanese_is_compared_by_character_and_english_by_word() -> None:
-    assert scoring.units("返品はcheapです") == ["返", "品", "は", "cheap", "で", "す"]
-    assert scoring.units("The cat's 2nd, day") == ["the", "cat", "s", "2nd", "day"]
-    assert scoring.units("안녕 world") == ["안", "녕", "world"]
+    assert scoring.units("返品はcheapです") == ("返", "品", "は", "cheap", "で", "す")
+    assert scoring.units("The cat's 2nd, day") == ("the", "cat", "s", "2nd", "day")
+    assert scoring.units("안녕 world") == ("안", "녕", "world")
 
 
 def test_contains_looks_at_whole_words_but_at_any_characters_of_japanese() -> None:
@@ -58,6 +59,26 @@ def test_every_score_of_any_text_lies_between_0_and_1_and_is_1_for_the_reference
     assert all(0 <= value <= 1 for value in scores.values())
     same = scoring.score(one, one, [scoring.EXACT_MATCH, scoring.CONTAINS, scoring.TOKEN_F1, scoring.ROUGE_L])
     assert set(same.values()) == {1.0}
+
+
+@given(st.text(alphabet="ab cé\u3000あア猫\n.", max_size=20), st.text(alphabet="ab cé\u3000あア猫\n.", max_size=20))
+def test_chrf_is_that_of_sacrebleu(answer: str, reference: str) -> None:
+    theirs = CHRF(lowercase=True).sentence_score(answer, [reference]).score / 100
+    assert chrf.sentence_chrf(answer, reference) == (1 if answer == reference else theirs)
+
+
+def test_chrf_of_more_characters_than_fit_into_a_key_is_that_of_sacrebleu_too() -> None:
+    answer = "".join(chr(0x4E00 + number) for number in range(1100))
+    reference = answer[50:] + "abc"
+    assert chrf.sentence_chrf(answer, reference) == CHRF(lowercase=True).sentence_score(answer, [reference]).score / 100
+
+
+def test_chrf_tells_its_settings_and_the_library_and_looks_at_normalized_text() -> None:
+    assert scoring.chrf("\uff21\uff22 CD", "ab cd") == 1
+    assert 0 < scoring.chrf("cats", "cat") < 1
+    signature = scoring.signatures([scoring.CHRF])[scoring.CHRF]
+    assert {"case:lc", "nc:6", "nw:0"} < set(signature.split("|"))
+    assert scoring.signatures([scoring.ROUGE_L]) == {}
 
 
 @given(JSON)
@@ -109,12 +130,27 @@ def test_a_label_is_found_in_a_sentence_unless_two_are_named() -> None:
             scoring.ROUGE_L,
         ),
         (["the same answer"] * 30, scoring.EXACT_MATCH),
+        ([f"คุณสามารถคืนสินค้า {number} ได้ภายในสิบสี่วัน" for number in range(30)], scoring.CHRF),
     ],
 )
 def test_the_primary_metric_follows_from_what_the_references_look_like(references: list[str], metric: str) -> None:
     chosen = scoring.choose_primary_metric(references)
     assert chosen.metric == metric
     assert metric in scoring.metrics_for(references)
+
+
+def test_chrf_informs_where_answers_are_texts_and_not_for_labels_json_or_a_word() -> None:
+    texts = [f"answer number {number} with a few words" for number in range(30)]
+    assert scoring.CHRF in scoring.metrics_for(texts)
+    for others in (["yes", "no"] * 20, [f'{{"id": {number}}}' for number in range(30)], list(map(str, range(30)))):
+        assert scoring.CHRF not in scoring.metrics_for(others)
+
+
+def test_of_very_many_labels_none_is_looked_for_inside_an_answer() -> None:
+    few, many = [f"label {number}" for number in range(100)], [f"label {number}" for number in range(101)]
+    assert scoring.named_label("it is label 7", few) == "label 7"
+    assert scoring.named_label("it is label 7", many) == ""
+    assert scoring.named_label("Label 7", many) == "label 7"
 
 
 def test_a_stray_broken_reference_does_not_hide_that_the_others_are_json() -> None:

@@ -1,8 +1,9 @@
 """Which records train, validate and test."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from customization.splits import (
@@ -169,3 +170,68 @@ def test_another_seed_holds_out_other_records() -> None:
 @given(few, st.integers(0, 9))
 def test_places_of_different_records_differ(records: list[int], seed: int) -> None:
     assert len({place_of(digest, seed) for digest in records}) == len(set(records))
+
+
+codes_of_400 = st.binary(min_size=400, max_size=400).map(lambda drawn: [byte % 5 for byte in drawn])
+
+
+def held(fates: bytearray, fate: int) -> set[int]:
+    return {index for index, each in enumerate(fates) if each == fate}
+
+
+@quick
+@given(repeating, codes_of_400, st.integers(1, 100))
+def test_with_categories_too_appended_records_move_others_only_into_training(
+    records: list[int], categories: list[int], kept: int
+) -> None:
+    kept = min(kept, len(records))
+    before = split_training_file(records[:kept], (), BOTH, categories[:kept])
+    after = split_training_file(records, (), BOTH, categories[: len(records)])
+    for one, other in zip(before, after, strict=False):
+        assert other in (one, TRAIN) or VALIDATION not in before or TEST not in before
+
+
+def test_each_category_is_in_the_splits_by_its_share_and_a_rare_one_is_there_too() -> None:
+    categories = [1 if number % 10 else 2 for number in range(4_000)]
+    categories[::100] = [3] * 40
+    fates = split_training_file(range(4_000), (), BOTH, categories)
+    for fate in (TEST, VALIDATION):
+        counts = Counter(categories[index] for index in held(fates, fate))
+        assert 0.85 < counts[1] / counts.total() < 0.95
+        assert 0.05 < counts[2] / counts.total() < 0.13
+        assert counts[3] >= 3
+
+
+@quick
+@given(st.integers(0, 1_000), st.integers(20, 60))
+def test_a_category_of_few_records_is_tested_when_they_lie_near(start: int, count: int) -> None:
+    digests = [place_of(number, 1) for number in range(start, start + 2_000)]
+    categories = [1] * (2_000 - count) + [2] * count
+    tested = held(split_training_file(digests, (), SplitRules(test=True), categories), TEST)
+    near = sum(place_of(digest, 0) < 2**64 // 5 for digest in digests[-count:])
+    assert sum(categories[index] == 2 for index in tested) >= min(3, near)
+
+
+@quick
+@given(repeating, codes_of_400)
+def test_equal_records_stay_together_whatever_their_categories(records: list[int], categories: list[int]) -> None:
+    fates = split_training_file(records, (), BOTH, categories[: len(records)])
+    assert all(len({fates[index] for index, other in enumerate(records) if other == one}) == 1 for one in records[:5])
+
+
+@quick
+@given(repeating, codes_of_400, st.integers(1, 20))
+@example([0, 1, 1], [0] * 400, 1)
+def test_a_validation_split_keeps_to_its_most_records_with_categories_too(
+    records: list[int], categories: list[int], most: int
+) -> None:
+    rules = SplitRules(validation=True, max_validation=most)
+    assert split_training_file(records, (), rules, categories[: len(records)]).count(VALIDATION) <= most
+
+
+def test_of_test_records_each_category_keeps_its_share() -> None:
+    categories = [1 + (number % 4 == 0) for number in range(1_000)]
+    chosen = held(choose_test_records(range(1_000), 0, 100, categories=categories), TEST)
+    assert sum(categories[index] == 2 for index in chosen) == 25
+    more = held(choose_test_records(range(1_000), 0, 130, categories=categories), TEST)
+    assert chosen < more

@@ -136,6 +136,7 @@ def test_a_folder_with_unusable_files_is_explained_once_an_hour(gateway: Gateway
     subject, message = gateway.published[0]
     assert subject.isascii()
     assert "incoming/support/data.csv" in message
-    assert "aws s3 mv" in message
+    assert "customization.tabular 'data.csv' --out train.jsonl" in message
+    assert "s3://data/incoming/support/train.jsonl" in message
     explain_unused(gateway, drop, call.now + timedelta(hours=2))
     assert len(gateway.published) == 2

@@ -117,6 +117,7 @@ def test_a_run_that_failed_in_evaluation_adopts_its_model_when_it_is_started_aga
     error = "States.ExceedToleratedFailureThreshold"
     assert_failed(pipeline, execution, at="EvaluateCustomModel", error=error, says="AccessDenied: Converse")
 
+    pipeline.inject()
     again = pipeline.ask(pipeline.request())
     assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     assert len(pipeline.jobs()) == 1

@@ -29,7 +29,15 @@ def test_a_run_ends_with_a_report_that_names_the_rehearsal_and_the_scores_of_eve
         assert as_object(record["scores"], "scores").keys() == {"base", "custom"}
     assert pipeline.document(execution, "report.json")["isRehearsal"] is True
     assert [subject.split(":")[0] for subject in pipeline.subjects()] == ["Started", "Better"]
-    assert uri in pipeline.notifications()[-1].message
+    started, ended = (told.message for told in pipeline.notifications())
+    assert "- train: 91 records, about " in started
+    assert "About 1.5 to 4 hours" in started
+    assert uri in ended
+    assert execution.arn in ended
+    assert ended.startswith("The custom model answers better than the base model")
+    assert ended.count("  Expected: ") == 3
+    assert "Cost: " in ended
+    assert "- custom model dev-" in ended
     assert pipeline.what_bills() == []
 
 
@@ -52,7 +60,10 @@ def test_an_estimate_spends_nothing_and_the_run_can_be_started_afterwards(pipeli
     assert pipeline.open_leases() == []
     [told] = pipeline.notifications()
     assert told.subject.startswith("Estimate: ")
-    assert "training (FINE_TUNING): " in told.message
+    assert "Training (FINE_TUNING): " in told.message
+    report = pipeline.document(execution, "report.json")
+    assert (report["state"], report["settlement"]) == ("estimated", None)
+    assert f"runs/{pipeline.row_of(execution)['runId']}/report.html" in told.message
 
     again = pipeline.ask(pipeline.request())
     assert pipeline.states(again)[-1] == "RunSucceeded"

@@ -59,6 +59,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class JobSummary:
+    arn: str
     name: str
     created: datetime
 
@@ -92,6 +93,7 @@ class ServedModel:
     failure_message: str
     created: datetime
     units: int = 0
+    update_status: str = ""
 
     @property
     def is_ready(self) -> bool:
@@ -220,7 +222,7 @@ class Bedrock:
         with named_errors():
             pages = self._client.get_paginator("list_model_customization_jobs").paginate(statusEquals="InProgress")
             return [
-                JobSummary(name=job["jobName"], created=job["creationTime"])
+                JobSummary(arn=job["jobArn"], name=job["jobName"], created=job["creationTime"])
                 for page in pages
                 for job in page.get("modelCustomizationJobSummaries", [])
             ]
@@ -239,6 +241,12 @@ class Bedrock:
         with named_errors():
             pages = self._client.get_paginator("list_custom_models").paginate(isOwned=True)
             return [model["modelName"] for page in pages for model in page.get("modelSummaries", [])]
+
+    def model_arns(self) -> dict[str, str]:
+        """Return the ARNs of the custom models of the account and Region by their names."""
+        with named_errors():
+            pages = self._client.get_paginator("list_custom_models").paginate(isOwned=True)
+            return {model["modelName"]: model["modelArn"] for page in pages for model in page.get("modelSummaries", [])}
 
     def delete_model(self, identifier: str) -> None:
         """Delete a custom model; raises Conflict while something serves it.
@@ -285,7 +293,15 @@ class Bedrock:
             model_arn=answer["modelArn"],
             failure_message=answer.get("failureMessage", ""),
             created=answer["createdAt"],
+            update_status=answer.get("updateDetails", {}).get("updateStatus", ""),
         )
+
+    def swap_model(self, deployment_arn: str, model_arn: str) -> None:
+        """Let a deployment serve another custom model under its ARN; `served` tells when that has come to pass."""
+        with named_errors():
+            self._client.update_custom_model_deployment(
+                customModelDeploymentIdentifier=deployment_arn, modelArn=model_arn
+            )
 
     def _throughput(self, identifier: str) -> ServedModel:
         answer = self._client.get_provisioned_model_throughput(provisionedModelId=identifier)

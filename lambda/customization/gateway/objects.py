@@ -1,10 +1,14 @@
 """Objects in S3."""
 
+import base64
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from customization import errors
@@ -16,7 +20,8 @@ if TYPE_CHECKING:
 
 # S3 refuses parts below 5 MiB, except the last (Amazon S3 User Guide, multipart upload limits).
 PART_BYTES = 8 * 1024 * 1024
-READ_BYTES = 1024 * 1024
+READ_BYTES = 256 * 1024
+PIECES_AHEAD = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class StoredObject:
 
 
 class ObjectWriter:
-    """Collects bytes and sends them in parts, so that memory does not grow with the object."""
+    """Collects bytes and sends them in parts while more is collected; memory holds two parts, whatever the size."""
 
     def __init__(self, client: "S3Client", bucket: str, key: str, content_type: str) -> None:
         self._client = client
@@ -36,9 +41,11 @@ class ObjectWriter:
         self._buffer = bytearray()
         self._upload_id = ""
         self._parts: list[CompletedPartTypeDef] = []
+        self._sender = ThreadPoolExecutor(max_workers=1)  # starts its thread with the first part
+        self._sending: Future[CompletedPartTypeDef] | None = None
 
     def write(self, data: bytes) -> None:
-        """Take `data`; sends a part when enough has been collected."""
+        """Take `data`; sends a part when enough has been collected. Raises what sending the part before raised."""
         self._buffer += data
         if len(self._buffer) >= PART_BYTES:
             self._send_part()
@@ -49,12 +56,21 @@ class ObjectWriter:
                 Bucket=self._bucket, Key=self._key, ContentType=self._content_type
             )
             self._upload_id = created["UploadId"]
-        number = len(self._parts) + 1
-        part = self._client.upload_part(
-            Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, PartNumber=number, Body=bytes(self._buffer)
-        )
-        self._parts.append({"PartNumber": number, "ETag": part["ETag"]})
+        self._wait()
+        self._sending = self._sender.submit(self._upload, len(self._parts) + 1, bytes(self._buffer))
         self._buffer.clear()
+
+    def _upload(self, number: int, body: bytes) -> "CompletedPartTypeDef":
+        part = self._client.upload_part(
+            Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, PartNumber=number, Body=body
+        )
+        return {"PartNumber": number, "ETag": part["ETag"]}
+
+    def _wait(self) -> None:
+        """Wait until the part that is being sent has arrived."""
+        sending, self._sending = self._sending, None
+        if sending:
+            self._parts.append(sending.result())
 
     def close(self) -> None:
         """Make the object visible; nothing is visible before."""
@@ -65,18 +81,36 @@ class ObjectWriter:
             return
         if self._buffer:
             self._send_part()
+        self._wait()
+        self._sender.shutdown()
         self._client.complete_multipart_upload(
             Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
         )
 
     def abort(self) -> None:
-        """Drop what was sent; parts of an open upload would be billed. One that is complete after all is left alone."""
+        """Drop what was sent, also a part that arrives after the end of it: parts of an open upload would be billed.
+
+        One that is complete after all is left alone.
+        """
+        self._sender.shutdown()
         if not self._upload_id:
             return
         try:
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
         except self._client.exceptions.NoSuchUpload:
             return
+
+
+def _read_ahead(read: Callable[[], bytes]) -> Iterator[bytes]:
+    """Yield what `read` returns until that is empty; a thread of its own reads a few pieces ahead."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = deque(reader.submit(read) for _ in range(PIECES_AHEAD))
+        try:
+            while piece := ahead.popleft().result():
+                ahead.append(reader.submit(read))
+                yield piece
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
 
 
 class Objects:
@@ -135,14 +169,15 @@ class Objects:
             return None
 
     def chunks(self, key: str, version_id: str = "") -> Iterator[bytes]:
-        """Yield the bytes of `key` piece by piece; raises ResourceNotFound."""
+        """Yield the bytes of `key` piece by piece, read ahead while they are used; raises ResourceNotFound."""
         with named_errors():
             body = (
                 self._client.get_object(Bucket=self.bucket, Key=key, VersionId=version_id)
                 if version_id
                 else self._client.get_object(Bucket=self.bucket, Key=key)
             )["Body"]
-            yield from body.iter_chunks(READ_BYTES)
+            with closing(body):
+                yield from _read_ahead(partial(body.read, READ_BYTES))
 
     def lines(self, key: str, version_id: str = "") -> Iterator[bytes]:
         """Yield the lines of `key` with their line feed; memory holds one piece and one line."""
@@ -156,7 +191,18 @@ class Objects:
             yield rest
 
     def sha256(self, key: str, version_id: str = "") -> str:
-        """Return the SHA-256 of the content in hex; the same bytes give the same whatever way they were uploaded."""
+        """Return the SHA-256 of the content in hex; the same bytes give the same whatever way they were uploaded.
+
+        S3 has it where the upload brought it for the whole object; a checksum of the checksums of parts is another one.
+        """
+        with named_errors():
+            head = (
+                self._client.head_object(Bucket=self.bucket, Key=key, VersionId=version_id, ChecksumMode="ENABLED")
+                if version_id
+                else self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            )
+        if head.get("ChecksumType") == "FULL_OBJECT" and "ChecksumSHA256" in head:
+            return base64.b64decode(head["ChecksumSHA256"]).hex()
         digest = hashlib.sha256()
         for chunk in self.chunks(key, version_id):
             digest.update(chunk)

@@ -127,8 +127,17 @@ class Items:
 
     def query(self, index: str, attribute: str, value: str) -> list[JsonObject]:
         """Return the items of `index` whose `attribute` is `value`, newest first."""
+        found: list[JsonObject] = []
+        asked = Key(attribute).eq(value)
         with named_errors():
-            page = self._table.query(
-                IndexName=index, KeyConditionExpression=Key(attribute).eq(value), ScanIndexForward=False
-            )
-        return [{name: _from_stored(item) for name, item in found.items()} for found in page["Items"]]
+            page = self._table.query(IndexName=index, KeyConditionExpression=asked, ScanIndexForward=False)
+            while True:
+                found += [{name: _from_stored(item) for name, item in row.items()} for row in page["Items"]]
+                if not page.get("LastEvaluatedKey"):
+                    return found
+                page = self._table.query(
+                    IndexName=index,
+                    KeyConditionExpression=asked,
+                    ScanIndexForward=False,
+                    ExclusiveStartKey=page["LastEvaluatedKey"],
+                )

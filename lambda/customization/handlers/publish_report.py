@@ -3,7 +3,7 @@
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject
-from customization.results import publish_report
+from customization.publishing import publish_report
 from customization.runs import owned_plan, read_call
 
 

@@ -1,10 +1,11 @@
 """ReleaseResources and ReleaseRun: everything that a run holds and that bills."""
 
+from customization import notices
 from customization.gateway import Gateway
-from customization.handlers import task
+from customization.handlers import logger, task
 from customization.json_types import JsonObject, as_text
 from customization.promotion import release_all, release_dataset
-from customization.runs import read_call
+from customization.runs import Call, read_call
 
 
 @task
@@ -12,4 +13,21 @@ def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     call = read_call(event)
     if event.get("dataset"):
         return release_dataset(gateway, as_text(event["dataset"], "dataset"), call.now)
-    return release_all(gateway, call)
+    answer = release_all(gateway, call, as_text(event.get("message") or "", "message"))
+    message = str(answer["message"])
+    return {**answer, "message": _reported(gateway, call, message) if call.run_id else message}
+
+
+def _reported(gateway: Gateway, call: Call, message: str) -> str:
+    """Write the report of a failed run and return the message with its place.
+
+    Whatever prevents the report must not prevent the rest of the failure path.
+    """
+    try:
+        # The modules that draw are loaded after the release, which must not depend on them
+        from customization.publishing import publish_failure  # noqa: PLC0415  as said above
+
+        return notices.with_report(gateway, call.run_id, message, publish_failure(gateway, call))
+    except Exception as error:  # noqa: BLE001  as said above
+        logger.warning("no report", extra={"error": type(error).__name__, "reason": str(error)})
+        return message

@@ -4,10 +4,16 @@ from datetime import datetime
 
 from customization.gateway import Gateway
 from customization.handlers import task
-from customization.json_types import JsonObject, as_text
+from customization.json_types import JsonObject, as_object, as_text
 from customization.sweeper import sweep
 
 
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
-    return sweep(gateway, datetime.fromisoformat(as_text(event["time"], "time")))
+    now = datetime.fromisoformat(as_text(event["time"], "time"))
+    if "detail" not in event or not event["detail"]:  # the schedule's
+        return sweep(gateway, now)
+    execution = as_object(event["detail"], "detail")
+    return sweep(
+        gateway, now, (as_text(execution["executionArn"], "executionArn"), as_text(execution["status"], "status"))
+    )

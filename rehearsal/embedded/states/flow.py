@@ -57,6 +57,8 @@ class Flow(ABC):
         self._clock = around.control.clock
         self.scope = Scope(self._clock.now, around.execution_arn)
         self._random = random.Random(around.execution_arn)  # noqa: S311  repeatable jitter
+        self._position: tuple[str, Json] | None = None
+        self.redrives = False
         self._kinds: dict[str, Callable[[str, JsonObject, Json], _Step]] = {
             "Pass": self._pass,
             "Succeed": self._pass,
@@ -69,10 +71,26 @@ class Flow(ABC):
 
     def run(self, value: Json) -> Json:
         """Return the flow's output; raises StateError when it fails and ExecutionEnded when it is ended."""
+        return self._walk(as_text(self.flow["StartAt"], "StartAt"), value)
+
+    def redrive(self, context: JsonObject, around: Surroundings) -> Json:
+        """Go on as `run`, from the state that did not end, with the variables that there were then.
+
+        That state begins anew, its Retry counters too: what its earlier attempts did is not undone.
+        """
+        self.context, self.around = context, around
+        beginning = as_text(self.flow["StartAt"], "StartAt"), as_object(context["Execution"], "Execution")["Input"]
+        name, value = self._position or beginning
+        self.redrives = True
+        return self._walk(name, value)
+
+    def _walk(self, start: str, value: Json) -> Json:
         states = as_object(self.flow["States"], "States")
-        name: str | None = as_text(self.flow["StartAt"], "StartAt")
+        name: str | None = start
         while name is not None:
+            self._position = (name, value)
             step = self._enter(name, as_object(states[name], name), value)
+            self.redrives = False
             name, value = step.next, step.output
         return value
 

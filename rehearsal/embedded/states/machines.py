@@ -14,6 +14,8 @@ from rehearsal.embedded.states.flow import Surroundings, Tasks
 from rehearsal.embedded.states.history import Happening, History, Watcher
 from rehearsal.embedded.states.work import Interpreter
 
+REDRIVABLE_FOR = timedelta(days=14)  # Step Functions quotas: redrivable period
+_MOST_EVENTS_TO_REDRIVE = 24_999  # RedriveExecution, API reference
 _ENDED = {
     "SUCCEEDED": ("ExecutionSucceeded", "executionSucceededEventDetails"),
     "FAILED": ("ExecutionFailed", "executionFailedEventDetails"),
@@ -43,7 +45,7 @@ class Outcome:
 
 @dataclass
 class Execution:
-    """One run of a machine; `on_change` is called after it has started and after it has ended."""
+    """One run of a machine; `on_change` is called after it has started, been redriven and ended."""
 
     arn: str
     machine: Machine
@@ -59,34 +61,67 @@ class Execution:
         self.name = self.arn.rsplit(":", 1)[-1]
         self.started = self.clock.now()
         self.history = History(self.clock)
+        self.redriven: list[datetime] = []
         self._control = Control(self.clock)
         self._ending = threading.Lock()
         self._cancel_timeout: Callable[[], None] = lambda: None
+        self._left = threading.Event()
+        self._interpreter = Interpreter(self.machine.definition, self._context(), self._around())
 
     def start(self) -> None:
         """Run the machine in a thread of its own."""
         details: JsonObject = {"input": encode(self.input), "roleArn": self.machine.role_arn}
         self.history.add("ExecutionStarted", ("executionStartedEventDetails", details))
         with self.clock.hold():
-            self._tell("execution-started")
-            self.on_change(self)
-            seconds = self.machine.definition.get("TimeoutSeconds")
-            if isinstance(seconds, int | float):
-                due = self.started + timedelta(seconds=seconds)
-                self._cancel_timeout = self.clock.call_at(due, lambda: self._end("TIMED_OUT"), foreground=True)
-            self.clock.spawn(self._run, self.arn)
+            self._go(self._begin)
+
+    def redrive(self) -> None:
+        """Go on from the state that did not end, as RedriveExecution does; ask `redrive_obstacle` before."""
+        with self.clock.hold():
+            self._left.wait()  # until what was stopped has noticed
+            self._left.clear()
+            self.ended.clear()
+            self.redriven.append(self.clock.now())
+            self._control = Control(self.clock)
+            self.outcome = Outcome()
+            details: JsonObject = {"redriveCount": len(self.redriven)}
+            self.history.add("ExecutionRedriven", ("executionRedrivenEventDetails", details))
+            self._go(lambda: self._interpreter.redrive(self._context(), self._around()))
+
+    def redrive_obstacle(self) -> str | None:
+        """Return why the execution cannot be redriven, None when it can (API reference, DescribeExecution)."""
+        if self.outcome.stopped is None or self.outcome.status == "SUCCEEDED":
+            return f"Execution is {self.outcome.status} and cannot be redriven"
+        if len(self.history.events) >= _MOST_EVENTS_TO_REDRIVE:
+            return "Execution history event limit exceeded"
+        if self.clock.now() - self.outcome.stopped > REDRIVABLE_FOR:
+            return "Execution redrivable period exceeded"
+        return None
+
+    def _go(self, work: Callable[[], Json]) -> None:
+        self._tell("execution-started")
+        self.on_change(self)
+        seconds = self.machine.definition.get("TimeoutSeconds")
+        if isinstance(seconds, int | float):
+            due = self.clock.now() + timedelta(seconds=seconds)
+            self._cancel_timeout = self.clock.call_at(due, lambda: self._end("TIMED_OUT"), foreground=True)
+        self.clock.spawn(lambda: self._run(work), self.arn)
 
     def stop(self, error: str | None, cause: str | None) -> None:
         """End it as StopExecution does; nothing happens when it has ended already."""
         with self.clock.hold():
             self._end("ABORTED", error=error, cause=cause)
 
-    def _run(self) -> None:
-        around = Surroundings(self.tasks, self._control, self.history, self.watch, self.arn)
+    def _around(self) -> Surroundings:
+        return Surroundings(self.tasks, self._control, self.history, self.watch, self.arn)
+
+    def _begin(self) -> Json:
+        check_size(self.input, "input")
+        return self._interpreter.run(self.input)
+
+    def _run(self, work: Callable[[], Json]) -> None:
         try:
-            check_size(self.input, "input")
-            output = Interpreter(self.machine.definition, self._context(), around).run(self.input)
-            self._end("SUCCEEDED", output=encode(output))
+            self._end("SUCCEEDED", output=encode(work()))
         except ExecutionEnded:
             return
         except StateError as error:
@@ -94,6 +129,8 @@ class Execution:
         except Exception as error:  # a fault of the emulator must not leave the execution running for ever
             self._end("FAILED", error="States.Runtime", cause=f"The rehearsal itself failed: {error!r}")
             raise
+        finally:
+            self._left.set()
 
     def _context(self) -> JsonObject:
         return {
@@ -103,7 +140,8 @@ class Execution:
                 "Name": self.name,
                 "RoleArn": self.machine.role_arn,
                 "StartTime": timestamp(self.started),
-                "RedriveCount": 0,
+                "RedriveCount": len(self.redriven),
+                **({"RedriveTime": timestamp(self.redriven[-1])} if self.redriven else {}),
             },
             "StateMachine": {"Id": self.machine.arn, "Name": self.machine.name},
         }
@@ -144,9 +182,9 @@ class Execution:
             "outputDetails": None if outcome.output is None else {"included": True},
             "stateMachineVersionArn": None,
             "stateMachineAliasArn": None,
-            "redriveCount": 0,
-            "redriveDate": None,
-            "redriveStatus": "NOT_REDRIVABLE" if outcome.status in ("RUNNING", "SUCCEEDED") else "REDRIVABLE",
+            "redriveCount": len(self.redriven),
+            "redriveDate": _milliseconds(self.redriven[-1]) if self.redriven else None,
+            "redriveStatus": "NOT_REDRIVABLE" if self.redrive_obstacle() else "REDRIVABLE",
             "error": outcome.error,
             "cause": outcome.cause,
         }

@@ -21,6 +21,10 @@ _MOST_CHILDREN = 10_000  # Step Functions quotas: parallel child executions of a
 class Interpreter(Flow):
     """Runs the states of one execution, or of one child of a Map state."""
 
+    def __init__(self, flow: JsonObject, context: JsonObject, around: Surroundings) -> None:
+        super().__init__(flow, context, around)
+        self.map_runs: dict[str, _MapRun] = {}
+
     def work(self, name: str, state: JsonObject, value: Json) -> Json:
         return (_run_task if state["Type"] == "Task" else _run_map)(self, name, state, value)
 
@@ -89,8 +93,14 @@ def _run_map(run: Interpreter, name: str, state: JsonObject, value: Json) -> Jso
     run.around.tasks.check_child_executions_allowed()
     history = run.around.history
     history.add("MapStateStarted", ("mapStateStartedEventDetails", {"length": len(inputs)}))
-    map_run = _MapRun(run, name, state, inputs)
-    history.add("MapRunStarted", ("mapRunStartedEventDetails", {"mapRunArn": map_run.arn}))
+    if run.redrives and name in run.map_runs:
+        run.redrives = False  # a Retry of the state starts another Map Run
+        map_run = run.map_runs[name] = run.map_runs[name].redriven()
+        redriven: JsonObject = {"mapRunArn": map_run.arn, "redriveCount": map_run.redrives}
+        history.add("MapRunRedriven", ("mapRunRedrivenEventDetails", redriven))
+    else:
+        map_run = run.map_runs[name] = _MapRun(run, name, state, inputs)
+        history.add("MapRunStarted", ("mapRunStartedEventDetails", {"mapRunArn": map_run.arn}))
     try:
         outputs = map_run.outputs()
     except StateError as error:
@@ -112,26 +122,42 @@ def _child_input(run: Interpreter, state: JsonObject, value: Json, index: int, i
 class _MapRun:
     """The child executions of a Distributed Map: each has its own context object and variables, and a history."""
 
-    def __init__(self, run: Interpreter, name: str, state: JsonObject, inputs: list[Json]) -> None:
+    def __init__(
+        self, run: Interpreter, name: str, state: JsonObject, inputs: list[Json], before: "_MapRun | None" = None
+    ) -> None:
         self._run = run
         self._name = name
+        self._state = state
         self._flow = as_object(state["ItemProcessor"], "ItemProcessor")
         self._inputs = inputs
         states = run.states_object(None)
         limit = run.number(state.get("MaxConcurrency", 0), states, "MaxConcurrency")
-        self._width = min(int(limit) or _MOST_CHILDREN, len(inputs))
         self._tolerated = self._tolerated_failures(state, states)
         self._label = as_text(state.get("Label", name), "Label")
         machine = as_object(run.context["StateMachine"], "StateMachine")
         self._machine_arn = f"{machine['Id']}/{self._label}"
-        identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{run.around.execution_arn}/{name}/{len(run.around.history.events)}")
-        self.arn = f"{self._machine_arn.replace(':stateMachine:', ':mapRun:')}:{identity}"
+        self.redrives: int = before.redrives + 1 if before else 0
+        self.arn: str = before.arn if before else self._new_arn()
+        self.done: dict[int, Json] = dict(before.done) if before else {}
+        self._todo = [index for index in range(len(inputs)) if index not in self.done]
+        self._width = min(int(limit) or _MOST_CHILDREN, len(self._todo))
         self._next = itertools.count()
-        self._outputs: dict[int, Json] = {}
         self._count = threading.Lock()
         self._failed = 0
         self._working = self._width
         self._done = run.around.control.clock.signal(f"Map Run {self.arn}")
+
+    def _new_arn(self) -> str:
+        around = self._run.around
+        identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{around.execution_arn}/{self._name}/{len(around.history.events)}")
+        return f"{self._machine_arn.replace(':stateMachine:', ':mapRun:')}:{identity}"
+
+    def redriven(self) -> "_MapRun":
+        """Return this Map Run with only those children to run that have not succeeded.
+
+        A child begins anew, which for a child of one state is what Step Functions does.
+        """
+        return _MapRun(self._run, self._name, self._state, self._inputs, before=self)
 
     def _tolerated_failures(self, state: JsonObject, states: JsonObject) -> float:
         bounds = []
@@ -144,8 +170,8 @@ class _MapRun:
 
     def outputs(self) -> Json:
         """Run the children, at most MaxConcurrency at a time, until all ended or too many failed."""
-        if not self._inputs:
-            return []
+        if not self._todo:
+            return [self.done[index] for index in sorted(self.done)]
         with self._run.around.control.child() as control:
             for _ in range(self._width):
                 control.clock.spawn(lambda: self._work(control), self._machine_arn)
@@ -158,12 +184,12 @@ class _MapRun:
                 "States.ExceedToleratedFailureThreshold",
                 "The specified tolerated failure threshold was exceeded",
             )
-        return [self._outputs[index] for index in sorted(self._outputs)]
+        return [self.done[index] for index in sorted(self.done)]
 
     def _work(self, control: Control) -> None:
         try:
-            while self._failed <= self._tolerated and (index := next(self._next)) < len(self._inputs):
-                self._child(index, control)
+            while self._failed <= self._tolerated and (at := next(self._next)) < len(self._todo):
+                self._child(self._todo[at], control)
         except ExecutionEnded:
             pass
         finally:
@@ -190,7 +216,7 @@ class _MapRun:
         inside = Surroundings(around.tasks, control, History(control.clock), around.watch, arn)
         detail: JsonObject = {"index": index, "items": len(self._inputs), "error": None, "cause": None}
         try:
-            self._outputs[index] = Interpreter(self._flow, context, inside).run(self._inputs[index])
+            self.done[index] = Interpreter(self._flow, context, inside).run(self._inputs[index])
         except StateError as error:
             with self._count:
                 self._failed += 1

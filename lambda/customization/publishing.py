@@ -1,0 +1,241 @@
+"""What a run leaves for people: its report, the page of its data set, the notification."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from customization import budget, leases, notices
+from customization.answering import read_test_records, tokens_asked_for
+from customization.catalogue import load_catalogue
+from customization.comparison import Comparison
+from customization.dataset_page import DatasetPage, render_dataset
+from customization.evaluation import BASE, CUSTOM, IN_USE
+from customization.history import read_history, runs_csv
+from customization.inference import build_call
+from customization.json_types import JsonObject
+from customization.leases import Lease
+from customization.links import Links
+from customization.model_in_use import read_served
+from customization.money import Estimate, Settlement, Usage, estimate, load_prices, settle
+from customization.preparation import read_profile, usage_of
+from customization.profile import Profile
+from customization.report import (
+    MODEL_PLACE,
+    FailureReport,
+    FileReport,
+    ReportData,
+    ResourceReport,
+    StageReport,
+    TimelineEntry,
+    call_as_python,
+    render_report,
+    report_json,
+)
+from customization.results import comparison_key, read_stages
+from customization.runs import FAILED, SUCCEEDED, Call, Plan, note, read_plan
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+
+_HTML = "text/html; charset=utf-8"
+
+
+def publish_report(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
+    """Write report and data set page, close the run's row and return {reportUri, subject, message}."""
+    held = _leases(gateway, plan)
+    data = _report_data(gateway, plan, call, held)
+    key = _put_report(gateway, plan, data)
+    spent = data.settlement.actual_usd if data.settlement else 0.0
+    budget.give_back(gateway, plan.run_id, call.attempt, spent)
+    note(gateway, call, {"state": SUCCEEDED, "endedAt": call.now.isoformat(), "spentUsd": spent, "reportKey": key})
+    publish_dataset(gateway, plan, call.now)
+    told = notices.finished(data, held, execution_arn=plan.execution_arn, key=key, links=Links.of(gateway.settings))
+    return {"reportUri": gateway.artifacts.uri(key), **told.payload()}
+
+
+def publish_estimate(gateway: "Gateway", plan: Plan, call: Call) -> str:
+    """Write the report of a run that was only estimated, and return its key."""
+    data = msgspec.structs.replace(_known_data(gateway, plan, call, [], "PrepareDataset"), state="estimated")
+    key = _put_report(gateway, plan, data)
+    note(gateway, call, {"reportKey": key})
+    publish_dataset(gateway, plan, call.now)
+    return key
+
+
+def publish_failure(gateway: "Gateway", call: Call) -> str:
+    """Write the report of a run that failed, once its resources are released.
+
+    Returns the report's key; nothing is written, and "" returned, where another attempt owns the run by now.
+    """
+    row = gateway.runs.get(call.run_id) or {}
+    if row.get("state") != FAILED or row.get("attempt") != call.attempt:
+        return ""
+    plan = read_plan(gateway, call.run_id)
+    failure = FailureReport(*(str(row.get(name) or "") for name in ("error", "cause", "fix", "failedState")))
+    data = msgspec.structs.replace(
+        _known_data(gateway, plan, call, _leases(gateway, plan), "ReleaseResources"), state="failed", failure=failure
+    )
+    key = _put_report(gateway, plan, data)
+    note(gateway, call, {"reportKey": key})
+    publish_dataset(gateway, plan, call.now)
+    return key
+
+
+def publish_dataset(gateway: "Gateway", plan: Plan, now: datetime) -> None:
+    """Write the page that compares all runs of the data set, and the same as runs.csv."""
+    folder = f"datasets/{plan.dataset}/"
+    runs = read_history(gateway, plan.dataset)
+    links = Links.of(gateway.settings)
+    page = DatasetPage(
+        dataset=plan.dataset,
+        language="ja" if plan.language == "ja" else "en",
+        is_rehearsal=gateway.settings.is_rehearsal,
+        now=now,
+        runs=runs,
+        links={run.run_id: links.artifact(run.report_key) for run in runs if run.report_key},
+    )
+    gateway.artifacts.put(f"{folder}index.html", render_dataset(page).encode(), _HTML)
+    gateway.artifacts.put(f"{folder}runs.csv", runs_csv(runs, gateway.artifacts.uri), "text/csv; charset=utf-8")
+
+
+def _put_report(gateway: "Gateway", plan: Plan, data: ReportData) -> str:
+    key = f"{plan.prefix}report.html"
+    gateway.artifacts.put(key, render_report(data).encode(), _HTML)
+    gateway.artifacts.put(f"{plan.prefix}report.json", report_json(data), "application/json")
+    return key
+
+
+def _report_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease]) -> ReportData:
+    comparison = msgspec.json.decode(gateway.artifacts.read(comparison_key(plan)), type=Comparison)
+    served_arn = _served_arn(gateway, plan, held)
+    return msgspec.structs.replace(
+        _known_data(gateway, plan, call, held, "PublishReport"),
+        comparison=comparison,
+        settlement=_settlement(gateway, plan, held, call),
+        served_arn=served_arn,
+        call=_example_call(gateway, plan, served_arn),
+    )
+
+
+def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], state: str) -> ReportData:
+    """Return what is known however far the run came; `state` of the machine is the one that reports."""
+    profile = gateway.artifacts.read_if_there(f"{plan.prefix}data/profile.json")
+    estimated = gateway.artifacts.read_if_there(f"{plan.prefix}estimate.json")
+    stages = tuple(read_stages(gateway, plan))
+    return ReportData(
+        run_id=plan.run_id,
+        dataset=plan.dataset,
+        state="succeeded",
+        language="ja" if plan.language == "ja" else "en",
+        is_rehearsal=gateway.settings.is_rehearsal,
+        name=plan.name,
+        region=plan.region,
+        base_model=plan.base_model_identifier,
+        execution_arn=plan.execution_arn,
+        started_at=plan.started_at,
+        ended_at=call.now,
+        stages=stages,
+        profile=msgspec.json.decode(profile, type=Profile) if profile else None,
+        request=_request(plan),
+        estimate=msgspec.json.decode(estimated, type=Estimate) if estimated else None,
+        resources=tuple(_resource(lease) for lease in held),
+        timeline=(*_timeline(gateway, plan, stages, held, call.now), TimelineEntry(call.now, state)),
+        files=tuple(FileReport(pin.key, pin.version_id, pin.size, pin.sha256) for pin in plan.files.values()),
+        notes=tuple(_notes(gateway, plan)),
+    )
+
+
+def _served_arn(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:
+    """Return what serves the model still, or nothing."""
+    kept = next((lease for lease in held if lease.kind == plan.serving_mode and lease.state == "OPEN"), None)
+    served = gateway.bedrock.served(plan.serving_mode, kept.bedrock_name) if kept else None
+    return served.arn if served else ""
+
+
+def _example_call(gateway: "Gateway", plan: Plan, served_arn: str) -> str:
+    """Return how the model is asked a test record, as Python."""
+    records = read_test_records(gateway, plan) if read_profile(gateway, plan).test_records else []
+    if not records:
+        return ""
+    model = load_catalogue().find(plan.base_model_identifier)
+    return call_as_python(build_call(model, served_arn or MODEL_PLACE, records[0], plan.inference), plan.region)
+
+
+def _leases(gateway: "Gateway", plan: Plan) -> list[Lease]:
+    """Return the leases of the run's resources, closed ones too, in the order in which they were opened."""
+    return sorted(leases.of_run(gateway, plan.run_id), key=lambda lease: lease.opened_at)
+
+
+def _request(plan: Plan) -> JsonObject:
+    shown: JsonObject = msgspec.to_builtins(plan)
+    hidden = {"files", "stages", "warnings", "executionArn", "runId", "attempt", "startedAt"}
+    return {name: value for name, value in shown.items() if name not in hidden}
+
+
+def _settlement(gateway: "Gateway", plan: Plan, held: list[Lease], call: Call) -> Settlement:
+    """Set what was used beside the estimate: tokens that this run asked for, hours as the lease ran."""
+    row = gateway.runs.get(plan.run_id) or {}
+    in_use = read_served(row.get("modelInUse"))
+    expected = usage_of(plan, read_profile(gateway, plan))
+    served = next((lease for lease in held if lease.kind == plan.serving_mode), None)
+    hours = ((served.closed_at or call.now) - served.opened_at).total_seconds() / 3600 if served else 0.0
+    actual = Usage(
+        model=expected.model,
+        region=expected.region,
+        training=expected.training,
+        baseline=tokens_asked_for(row, BASE),
+        custom=tokens_asked_for(row, CUSTOM),
+        in_use=tokens_asked_for(row, IN_USE),
+        in_use_model=in_use.billed_model if in_use else "",
+        serving_mode=expected.serving_mode,
+        model_units=expected.model_units,
+        serving_hours=hours,
+        stored_models=sum(1 for lease in held if lease.kind == leases.MODEL and lease.state == "OPEN"),
+        stored_months=expected.stored_months,
+    )
+    return settle(budget.read_estimate(gateway, plan), estimate(actual, load_prices(), call.now))
+
+
+def _resource(lease: Lease) -> ResourceReport:
+    state: Literal["released", "billing", "kept"] = "kept" if lease.keep_until else "billing"
+    kinds: dict[str, Literal["job", "model", "on-demand", "provisioned"]] = {
+        "job": "job",
+        "model": "model",
+        "on-demand": "on-demand",
+        "provisioned": "provisioned",
+    }
+    return ResourceReport(
+        name=lease.bedrock_name,
+        kind=kinds[lease.kind],
+        state="released" if lease.state == "CLOSED" else state,
+        hourly_usd=lease.hourly_usd,
+        until=lease.keep_until,
+        is_endless=notices.is_endless(lease),
+    )
+
+
+def _timeline(
+    gateway: "Gateway", plan: Plan, stages: tuple[StageReport, ...], held: list[Lease], now: datetime
+) -> list[TimelineEntry]:
+    entries = [TimelineEntry(plan.started_at, "PlanRun")]
+    for stage in stages:
+        job = gateway.bedrock.job(stage.job_arn) if stage.job_arn else None
+        if job is not None:
+            entries.append(TimelineEntry(job.created, "CreateCustomizationJob", stage.job_name))
+            entries.append(TimelineEntry(job.ended or now, "CollectTrainingMetrics", stage.job_name))
+    for lease in held:
+        if lease.kind == plan.serving_mode:
+            created = "CreateModelDeployment" if lease.kind == "on-demand" else "CreateProvisionedThroughput"
+            entries.append(TimelineEntry(lease.opened_at, created, lease.bedrock_name))
+            if lease.closed_at:
+                entries.append(TimelineEntry(lease.closed_at, "ReleaseServing", lease.bedrock_name))
+    return sorted(entries, key=lambda entry: entry.at)
+
+
+def _notes(gateway: "Gateway", plan: Plan) -> Iterator[str]:
+    yield from plan.warnings
+    row = gateway.runs.get(plan.run_id) or {}
+    for noted in (row.get("notes"), row.get("comparisonNotes")):
+        yield from (str(item) for item in (noted if isinstance(noted, list) else []))

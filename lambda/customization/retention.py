@@ -1,0 +1,76 @@
+"""Which custom models outlive the 14 days that every model is kept: the best three of each data set.
+
+The model in use and those before it are `model_in_use`'s affair, and what a request keeps always stays anyway.
+"""
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from customization import leases
+from customization.gateway.tables import Attr
+from customization.json_types import Json, JsonObject
+from customization.model_in_use import read_in_use
+from customization.runs import SUCCEEDED
+
+if TYPE_CHECKING:
+    from customization.gateway import Gateway
+    from customization.leases import Lease
+
+KEPT = 3
+# How long the answer holds for a model that stays: better ones may come.
+LOOK_AGAIN = timedelta(days=1)
+
+
+def keep_best(gateway: "Gateway", lease: "Lease", now: datetime) -> bool:
+    """Return whether the model of `lease` is one of the best of its data set, and if so keep it for another day."""
+    if not lease.dataset or lease.bedrock_name not in best_models(gateway, lease.dataset):
+        return False
+    until = now + LOOK_AGAIN
+    leases.keep(gateway, lease.resource_name, until, until)
+    return True
+
+
+def best_models(gateway: "Gateway", dataset: str) -> list[str]:
+    """Return the names of the best models of a data set that still exist, best first, at most three.
+
+    Scores are compared where metric and test records are those of the latest run that has a score; models without such
+    a score come after those, the latest first. A model that is worse than what it was compared with is never one,
+    nor is the one that a rollback took out of use.
+    """
+    living = {
+        lease.bedrock_name
+        for lease in leases.open_leases(gateway)
+        if lease.kind == leases.MODEL and lease.dataset == dataset
+    }
+    in_use = read_in_use(gateway, dataset)
+    rolled_back = in_use.rolled_back_run_id if in_use else ""
+    succeeded = gateway.runs.scan(Attr("dataset").eq(dataset) & Attr("state").eq(SUCCEEDED))
+    good = (row for row in succeeded if row.get("verdict") != "worse" and row["runId"] != rolled_back)
+    rows = sorted(good, key=lambda row: str(row.get("startedAt")))
+    test = next((_test(row) for row in reversed(rows) if _score(row) is not None), None)
+    ranked = sorted(rows, key=lambda row: _rank(row, test), reverse=True)
+    names = dict.fromkeys(name for name in map(_model_name, ranked) if name in living)
+    return list(names)[:KEPT]
+
+
+def _rank(row: JsonObject, test: tuple[Json, Json] | None) -> tuple[bool, float, str]:
+    score = _score(row)
+    is_comparable = score is not None and _test(row) == test
+    return is_comparable, score if is_comparable and score is not None else 0.0, str(row.get("startedAt"))
+
+
+def _test(row: JsonObject) -> tuple[Json, Json]:
+    return row.get("metric"), row.get("testDigest")
+
+
+def _score(row: JsonObject) -> float | None:
+    scores = row.get("scores")
+    custom = scores.get("custom") if isinstance(scores, dict) else None
+    value = custom.get("mean") if isinstance(custom, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _model_name(row: JsonObject) -> str:
+    """Return the name of the model that the run ended with: that of its last job."""
+    names = (row.get(f"jobName{stage}") for stage in (1, 0))
+    return str(next((name for name in names if name), ""))

@@ -1,0 +1,179 @@
+"""Two deployments in one account, side by side or one after the other: neither touches what the other has."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.exceptions import ClientError
+
+from rehearsal.synthesis import synthesize
+from tests.workflow import data
+from tests.workflow.conftest import MODELS, Assemble, Deploy
+from tests.workflow.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from customization.json_types import JsonObject
+    from rehearsal.embedded.states.machines import Execution
+
+pytestmark = pytest.mark.exhaustive
+
+DATASET = "shop"
+Outputs = dict[str, str]
+
+
+@contextmanager
+def seen_from(pipeline: Pipeline, outputs: Outputs) -> Iterator[None]:
+    """Let the pipeline's questions be about another deployment."""
+    own, pipeline.outputs = pipeline.outputs, outputs
+    yield
+    pipeline.outputs = own
+
+
+def deploy_beside(pipeline: Pipeline, assembly: Path) -> Outputs:
+    deployed: Mapping[str, Mapping[str, str]] = pipeline.aws.deploy(assembly)
+    return {name: value for outputs in deployed.values() for name, value in outputs.items()}
+
+
+def running_execution(pipeline: Pipeline) -> "Execution":
+    """Return the one execution of the deployment that runs."""
+    machine = pipeline.outputs["StateMachineArn"]
+    [running] = [
+        execution
+        for execution in pipeline.executions()
+        if execution.machine.arn == machine and execution.outcome.status == "RUNNING"
+    ]
+    return running
+
+
+def prefix(pipeline: Pipeline, stage: str, outputs: Outputs) -> str:
+    """Return what the names of a deployment begin with."""
+    functions = pipeline.aws.deployed.functions.values()
+    ids = {
+        dict(function.environment)["DEPLOYMENT_ID"]
+        for function in functions
+        if dict(function.environment).get("RUNS_TABLE") == outputs["RunsTableName"]
+    }
+    [deployment_id] = ids
+    return f"{stage}-{deployment_id}-"
+
+
+def live(pipeline: Pipeline, kind: str) -> list[str]:
+    return [arn for arn in pipeline.bedrock.live_resources() if f":{kind}/" in arn]
+
+
+@pytest.fixture(scope="module")
+def prod(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prod") / "assembly"
+    settings = {"stage": "prod", "region": "us-east-1", "baseModelIdentifier": MODELS["us-east-1"]}
+    return synthesize(folder, settings)
+
+
+def run_in_both_and_stop_ours(pipeline: Pipeline, theirs: Outputs) -> None:
+    """Drop the same folder into both deployments and stop the first one's execution while both train."""
+    folder = data.labelled(test=32, serving={"keep": 100}, promote="if-better", budgetUsd=200)
+    entered = pipeline.entering("WaitForCustomizationJob")
+    with pipeline.clock.hold():
+        pipeline.drop(DATASET, folder)
+        with seen_from(pipeline, theirs):
+            pipeline.drop(DATASET, folder)
+        entered.wait(86_400)
+        pipeline.clock.sleep(600)
+        pipeline.stop(running_execution(pipeline))
+    pipeline.finish()
+    pipeline.pass_time(hours=2)
+
+
+def parameters(pipeline: Pipeline) -> list[str]:
+    """Return the stages that have a model in use."""
+    found = pipeline.aws.session().client("ssm").get_parameters_by_path(Path="/", Recursive=True)["Parameters"]
+    return [item["Name"].split("/")[1] for item in found if item["Name"].endswith("/model")]
+
+
+def test_the_same_data_dropped_into_two_stages_make_two_of_everything_and_each_sweeper_keeps_to_its_own(
+    deploy: Deploy, prod: Path
+) -> None:
+    with deploy() as pipeline:
+        prod_outputs = deploy_beside(pipeline, prod)
+        pipeline.forget()
+        ours, theirs = prefix(pipeline, "dev", pipeline.outputs), prefix(pipeline, "prod", prod_outputs)
+        run_in_both_and_stop_ours(pipeline, prod_outputs)
+        jobs = {
+            str(job["jobName"]).rpartition("-")[0].rpartition("-")[0] + "-": job["status"] for job in pipeline.jobs()
+        }
+        assert jobs == {ours: "Stopped", theirs: "Completed"}
+        [row] = pipeline.runs()
+        with seen_from(pipeline, prod_outputs):
+            [other_row] = pipeline.runs()
+        assert (row["runId"], row["state"], other_row["state"]) == (other_row["runId"], "ABORTED", "SUCCEEDED")
+        [served] = live(pipeline, "custom-model-deployment")
+
+        request: JsonObject = {"dataset": DATASET, "acceptUnknownPrices": data.ACCEPTED}
+        request["serving"] = {"mode": "on-demand"}
+        again = pipeline.ask(request)
+        assert again.outcome.status == "SUCCEEDED", again.outcome.cause
+        assert len(pipeline.jobs()) == 3
+        pipeline.pass_time(hours=2)
+        assert live(pipeline, "custom-model-deployment") == [served]
+        assert parameters(pipeline) == ["prod"]
+        assert_no_role_may_end_what_is_foreign(pipeline, ours, served)
+
+
+def assert_no_role_may_end_what_is_foreign(pipeline: Pipeline, ours: str, served: str) -> None:
+    """IAM keeps this deployment's functions from another's resources, whatever their code would do."""
+    admin = pipeline.aws.session().client("bedrock")
+    foreign = [name for name in pipeline.models() if not name.startswith(ours)]
+    model = admin.get_custom_model(modelIdentifier=foreign[0])["modelArn"]
+    job = next(job["jobArn"] for job in pipeline.jobs() if not job["jobName"].startswith(ours))
+    roles = {
+        function.role_arn
+        for function in pipeline.aws.deployed.functions.values()
+        if f"{dict(function.environment)['STAGE']}-{dict(function.environment)['DEPLOYMENT_ID']}-" == ours
+        and function.handler.split(".")[-2] in {"sweep", "release_resources", "release_serving", "release_model"}
+    }
+    assert len(roles) == 4
+    for role in roles:
+        bedrock = pipeline.aws.session_of_role(role, "lambda").client("bedrock")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=served)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bedrock.delete_custom_model(modelIdentifier=model)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bedrock.stop_model_customization_job(jobIdentifier=job)
+
+
+def test_a_deployment_that_was_destroyed_and_made_again_adopts_nothing_of_the_old_one(
+    deploy: Deploy, assemble: Assemble
+) -> None:
+    with deploy() as pipeline:
+        pipeline.forget()
+        folder = data.labelled(test=32, serving={"keep": 700}, promote="if-better", budgetUsd=200)
+        first = pipeline.run(folder, DATASET)
+        assert first.outcome.status == "SUCCEEDED", first.outcome.cause
+        old, old_prefix = pipeline.row_of(first), prefix(pipeline, "dev", pipeline.outputs)
+        [served] = live(pipeline, "custom-model-deployment")
+
+        cloudformation = pipeline.aws.session().client("cloudformation")
+        for stack in ("Operations", "Pipeline", "Storage"):
+            cloudformation.delete_stack(StackName=f"Customization-dev-{stack}")
+        pipeline.outputs = deploy_beside(pipeline, assemble("us-east-1"))
+        new_prefix = prefix(pipeline, "dev", pipeline.outputs)
+        assert new_prefix != old_prefix
+
+        second = pipeline.run(folder, DATASET)
+        assert second.outcome.status == "SUCCEEDED", second.outcome.cause
+        row = pipeline.row_of(second)
+        assert (row["runId"], row["trainingId"]) == (old["runId"], old["trainingId"])
+        assert [str(job["jobName"]).startswith(new_prefix) for job in pipeline.jobs()] == [False, True]
+        assert "jobAdopted0" not in row
+        pipeline.pass_time(hours=2)
+        deployments = live(pipeline, "custom-model-deployment")
+        assert len(deployments) == 2
+        assert served in deployments
+        released = pipeline.ask({"dataset": DATASET, "action": "release"})
+        assert pipeline.states(released)[-1] == "RunReleased"
+        pipeline.pass_time(hours=2)
+        assert live(pipeline, "custom-model-deployment") == [served]
+        assert len(pipeline.models()) == 1
+        assert pipeline.models()[0].startswith(old_prefix)
