@@ -10,7 +10,7 @@ from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
 from customization.links import Links
-from customization.runs import RUNNING, unplanned
+from customization.runs import FAILED, RUNNING, unplanned
 from customization.texts import wording
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ _ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
 _TELL_BEFORE = timedelta(minutes=75)
 
 
-def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str] | None = None) -> JsonObject:
+def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> JsonObject:
     """Record runs that died, release what nobody needs, and return {runs, released} as lists of names.
 
-    `ended` is an execution, by ARN and status, of which an event tells that it has ended.
+    `ended` is an execution, by ARN, status and error, of which an event tells that it has ended.
 
     Raises:
         ReleaseRefused: once everything else is done, so that the alarm on the sweeper's errors goes off.
@@ -82,15 +82,23 @@ def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
         yield run_id
 
 
-def _record_unplanned(gateway: "Gateway", now: datetime, arn: str, status: str) -> Iterator[str]:
-    """Record and tell an end that no run stands for: nothing bills, but whoever has started it waits for an answer."""
-    known = gateway.runs.scan(Attr("executionArn").eq(arn))
-    if any(not str(row["runId"]).startswith("uploads#") for row in known):
-        return
-    name, language = unplanned(arn), gateway.settings.defaults.language
-    gateway.runs.put({"runId": name, "executionArn": arn, "attempt": 0, **_end(status, language, now)})
-    _tell_end(gateway, "", arn, status, language)
-    yield name
+def _record_unplanned(gateway: "Gateway", now: datetime, arn: str, status: str, error: str) -> Iterator[str]:
+    """Record and tell an end that no run stands for, or that came between the record of a failure and its notice.
+
+    Nothing bills then, but whoever has started the execution waits for an answer.
+    """
+    known = [
+        row for row in gateway.runs.scan(Attr("executionArn").eq(arn)) if not str(row["runId"]).startswith("uploads#")
+    ]
+    if not known:
+        name, language = unplanned(arn), gateway.settings.defaults.language
+        gateway.runs.put({"runId": name, "executionArn": arn, "attempt": 0, **_end(status, language, now)})
+        _tell_end(gateway, "", arn, status, language)
+        yield name
+    for row in known:
+        # The machine's own Fail state ends with the error that the row has
+        if row.get("state") == FAILED and row.get("error") != error:
+            _tell_failure(gateway, row, arn)
 
 
 def _end(status: str, language: str, now: datetime) -> JsonObject:
@@ -101,6 +109,19 @@ def _end(status: str, language: str, now: datetime) -> JsonObject:
 def _tell_end(gateway: "Gateway", run_id: str, arn: str, status: str, language: str) -> None:
     link = Links.of(gateway.settings).execution(arn)
     told = notices.ended(run_id=run_id, status=status, language=language, link=link)
+    gateway.publish(told.subject, told.message)
+
+
+def _tell_failure(gateway: "Gateway", row: JsonObject, arn: str) -> None:
+    told = notices.failed(
+        title="" if str(row["runId"]).startswith("unplanned#") else str(row["runId"]),
+        state=str(row.get("failedState")),
+        error=str(row.get("error")),
+        cause=str(row.get("cause")),
+        fix=str(row.get("fix")),
+        language=str(row.get("language") or gateway.settings.defaults.language),
+        link=Links.of(gateway.settings).execution(arn),
+    )
     gateway.publish(told.subject, told.message)
 
 

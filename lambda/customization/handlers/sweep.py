@@ -14,6 +14,5 @@ def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     if "detail" not in event or not event["detail"]:  # the schedule's
         return sweep(gateway, now)
     execution = as_object(event["detail"], "detail")
-    return sweep(
-        gateway, now, (as_text(execution["executionArn"], "executionArn"), as_text(execution["status"], "status"))
-    )
+    arn, status = (as_text(execution[name], name) for name in ("executionArn", "status"))
+    return sweep(gateway, now, (arn, status, str(execution.get("error") or "")))
