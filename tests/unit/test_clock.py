@@ -67,13 +67,14 @@ def test_sleepers_wake_one_at_a_time_in_the_order_of_their_time(clock: VirtualCl
 def test_a_signal_ends_a_wait_before_its_timeout(clock: VirtualClock) -> None:
     signal = clock.signal("answer")
     happened: list[bool] = []
-    clock.spawn(lambda: happened.append(signal.wait(3600)), "waiter")
 
     def answer() -> None:
         clock.sleep(5)
         signal.set()
 
-    clock.spawn(answer, "answerer")
+    with clock.hold():
+        clock.spawn(lambda: happened.append(signal.wait(3600)), "waiter")
+        clock.spawn(answer, "answerer")
     clock.wait_until_idle(REAL_SECONDS)
 
     assert happened == [True]

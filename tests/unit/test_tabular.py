@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,10 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> "Runner":
-    return Runner(tmp_path, capsys)
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator["Runner"]:
+    limit = csv.field_size_limit()
+    yield Runner(tmp_path, capsys)
+    csv.field_size_limit(limit)  # it is the process's, and the command is a process of its own
 
 
 class Runner:

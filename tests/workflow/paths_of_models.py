@@ -37,7 +37,7 @@ def kept_throughput_is_released_when_asked(pipeline: Pipeline) -> None:
     _better(pipeline, {"promote": "if-better", "serving": _KEPT, "budgetUsd": 300})
     _ask(pipeline, "release", "RunReleased")
     assert pipeline.parameter() is None
-    assert pipeline.subjects()[-1].startswith("No longer in use")
+    assert [subject.split(":")[0] for subject in pipeline.subjects()[-2:]] == ["No longer in use", "Released"]
     assert pipeline.bedrock.live_resources() == []
     assert pipeline.open_leases() == []
 
