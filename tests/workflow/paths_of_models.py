@@ -81,6 +81,28 @@ def rolled_back_to_a_throughput_that_still_serves(pipeline: Pipeline) -> None:
     assert ":provisioned-model/" in str(_arn_in_use(pipeline))
 
 
+def _swapped_behind_the_deployment_in_use(pipeline: Pipeline, mode: str) -> None:
+    """The deployment of the model in use takes the better model over, and what the run itself had serve it goes."""
+    fields: JsonObject = {"promote": "if-better", "budgetUsd": 300}
+    first = _better(pipeline, {**fields, "serving": {"keep": 40}, "hyperParameters": {"epochCount": 1}})
+    in_use = _arn_in_use(pipeline)
+    fields |= {"serving": {"mode": mode, "keep": 40}, "hyperParameters": {"epochCount": 5}}
+    second = succeed(pipeline, pipeline.ask(pipeline.request(**fields)))
+    assert second["promotedAt"]
+    assert _arn_in_use(pipeline) == in_use
+    assert [arn for arn in pipeline.bedrock.live_resources() if ":custom-model/" not in arn] == [in_use]
+    compared: JsonObject = {"evaluation": {"compareWith": first["runId"]}, "hyperParameters": {"epochCount": 2}}
+    succeed(pipeline, pipeline.ask(pipeline.request(**compared)))
+
+
+def swapped_behind_the_deployment_in_use(pipeline: Pipeline) -> None:
+    _swapped_behind_the_deployment_in_use(pipeline, "on-demand")
+
+
+def swapped_behind_the_deployment_in_use_and_not_served_by_units(pipeline: Pipeline) -> None:
+    _swapped_behind_the_deployment_in_use(pipeline, "provisioned")
+
+
 def served_model_in_use_is_released_and_so_is_the_one_before(pipeline: Pipeline) -> None:
     """Each is put in use when what replaced it goes, until nothing is left."""
     first = _better(pipeline)
@@ -91,7 +113,7 @@ def served_model_in_use_is_released_and_so_is_the_one_before(pipeline: Pipeline)
     _ask(pipeline, "release", "RunReleased")
     told = [told.message for told in pipeline.notifications() if told.subject.startswith("No longer in use")]
     assert "is in use again" in told[0]
-    assert "no model is in use any more" in told[-1]
+    assert "No model is in use any more" in told[-1]
     assert pipeline.parameter() is None
     assert pipeline.models() == []
 

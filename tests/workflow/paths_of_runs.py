@@ -276,6 +276,39 @@ def orphaned_throughput(pipeline: Pipeline) -> None:
     _orphaned(pipeline, "WaitForProvisionedThroughput", "provisioned")
 
 
+def _redriven(pipeline: Pipeline, state: str, mode: str) -> None:
+    """What was reserved for a run that was stopped is given back, and reserved again when it is redriven."""
+    execution = pipeline.interrupt(state, pipeline.folder(serving={"mode": mode}), pipeline.stop)
+    pipeline.pass_time(hours=1)
+    pipeline.aws.session().client("stepfunctions").redrive_execution(executionArn=execution.arn)
+    pipeline.finish()
+    succeed(pipeline, execution)
+    assert pipeline.what_bills() == []
+
+
+def redriven_before_the_job(pipeline: Pipeline) -> None:
+    _redriven(pipeline, "EvaluateBaseline", "on-demand")
+
+
+def redriven_before_a_deployment(pipeline: Pipeline) -> None:
+    _redriven(pipeline, "CollectTrainingMetrics", "on-demand")
+
+
+def redriven_before_a_throughput(pipeline: Pipeline) -> None:
+    _redriven(pipeline, "CollectTrainingMetrics", "provisioned")
+
+
+def training_metrics_vanish(pipeline: Pipeline) -> None:
+    """Somebody tidies up too early: the run is compared and reported without them."""
+
+    def remove(execution: "Execution") -> None:
+        s3, bucket = pipeline.aws.session().client("s3"), pipeline.outputs["ArtifactBucketName"]
+        key = f"runs/{pipeline.row_of(execution)['runId']}/training-metrics-1.json"
+        s3.delete_object(Bucket=bucket, Key=key)
+
+    succeed(pipeline, pipeline.interrupt("WaitForModelDeployment", pipeline.folder(), remove))
+
+
 def unused_upload(pipeline: Pipeline) -> None:
     for name in ("data.csv", "notes.txt"):
         pipeline.put(f"incoming/{pipeline.dataset}/{name}", b"a,b")
