@@ -100,12 +100,13 @@ def test_a_base_model_that_cannot_be_asked_is_left_out_with_a_note(pipeline: Pip
 
 
 def test_answers_that_fail_are_recorded_and_make_the_verdict_inconclusive(pipeline: Pipeline) -> None:
-    pipeline.inject("answers-fail:32")  # the client asks four times before a record has failed
+    # Four failures in a row fail a record: of 104, each of 32 records takes at most three without failing
+    pipeline.inject("answers-fail:104")
     execution = pipeline.run(pipeline.folder(test=32))
     assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
     answered = sides_answered(pipeline.predictions(execution))
     assert answered["base"] < 31
-    assert answered["custom"] == len(pipeline.predictions(execution)) == 32
+    assert len(pipeline.predictions(execution)) == 32
     assert pipeline.row_of(execution)["verdict"] == "inconclusive"
 
 
