@@ -148,9 +148,7 @@ def profile(text: str) -> Profile:
     )
 
 
-def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: str = NOVA) -> ReportData:
-    # long: names every field of the report once
-    base = load_catalogue().find(model)
+def estimated_for(model: str) -> money.Estimate:
     usage = money.Usage(
         model=model,
         region="us-east-1",
@@ -163,10 +161,13 @@ def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: s
         serving_hours=1.5,
         stored_models=1,
     )
-    estimated = money.estimate(usage, money.load_prices(), NOW)
+    return money.estimate(usage, money.load_prices(), NOW)
+
+
+def trained(model: str) -> StageReport:
     losses = "step_number,epoch_number,training_loss\n" + "".join(f"{s},{s // 50},{3 / (s + 1)}\n" for s in range(100))
     metrics = read_training_metrics(losses.encode(), b"step_number,epoch_number,validation_loss\n49,0,1\n99,1,1.5\n")
-    stage = StageReport(
+    return StageReport(
         customization_type="FINE_TUNING",
         training_id="0123456789",
         base_model=model,
@@ -176,6 +177,10 @@ def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: s
         model_arn=f"{ARN}custom-model/{model}/abcdef123456",
         metrics=metrics,
     )
+
+
+def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: str = NOVA) -> ReportData:
+    base, estimated = load_catalogue().find(model), estimated_for(model)
     return ReportData(
         run_id="support-ja-0123456789",
         dataset="support-ja",
@@ -188,7 +193,7 @@ def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: s
         started_at=NOW,
         ended_at=NOW + timedelta(hours=3, minutes=5),
         comparison=comparison(text),
-        stages=(stage, StageReport(customization_type="FINE_TUNING", training_id="1", base_model=text)),
+        stages=(trained(model), StageReport(customization_type="FINE_TUNING", training_id="1", base_model=text)),
         profile=profile(text),
         execution_arn="arn:aws:states:us-east-1:123456789012:execution:Customization:first",
         request={"dataset": "support-ja", "inference": {"maxTokens": 256, "system": text}, "keep": False},
