@@ -4,14 +4,19 @@ The resource types of Bedrock's actions come from the Service Authorization Refe
 resources, so their ARNs end with a wildcard, and whatever takes something away is bound to the tag of this deployment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
+from constructs import Construct
 
-from stacks.config import DeploymentConfig
-from stacks.storage import StorageExports
+from stacks.nag import acknowledge_wildcards
+
+if TYPE_CHECKING:
+    from stacks.config import DeploymentConfig
+    from stacks.storage import StorageExports
 
 Conditions = Mapping[str, Mapping[str, str | list[str]]]
 
@@ -57,10 +62,25 @@ class Grant:
         )
 
 
+def managed_policy(
+    scope: Construct, id_: str, grants: Sequence[Grant], *, roles: Sequence[iam.IRole] = ()
+) -> iam.ManagedPolicy:
+    """Return a policy of `grants`, attached to `roles`, with their reasons for what the rule packs find.
+
+    Inside a role, as its `scope`, whatever waits for the role waits for the policy too. IAM takes 6,144 characters.
+    """
+    statements = [grant.statement() for grant in grants]
+    policy = iam.ManagedPolicy(scope, id_, roles=list(roles), statements=statements)
+    for grant, statement in zip(grants, statements, strict=True):
+        if grant.reason:
+            acknowledge_wildcards(policy, [statement], reason=grant.reason, limits=grant.limits)
+    return policy
+
+
 class Grants:
     """The vocabulary of the table below."""
 
-    def __init__(self, stack: Stack, *, config: DeploymentConfig, exports: StorageExports, topic_arn: str) -> None:
+    def __init__(self, stack: Stack, *, config: "DeploymentConfig", exports: "StorageExports", topic_arn: str) -> None:
         self._stack = stack
         self._stage = config.stage
         self._exports = exports

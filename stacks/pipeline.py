@@ -13,8 +13,8 @@ from constructs import Construct
 from stacks.config import DeploymentConfig
 from stacks.functions import FUNCTIONS, Common, TaskFunction, source_code
 from stacks.layers import dependency_layer
-from stacks.nag import acknowledge, acknowledge_wildcards
-from stacks.permissions import Grants, function_grants
+from stacks.nag import acknowledge
+from stacks.permissions import Grants, function_grants, managed_policy
 from stacks.state_machine import CustomizationStateMachine
 from stacks.storage import StorageExports, StorageStack
 from stacks.triggers import Triggers
@@ -92,13 +92,12 @@ class PipelineStack(Stack):
             retention_period=Duration.days(14),
             removal_policy=RemovalPolicy.DESTROY,
         )
-        for rule in ("AwsSolutions-SQS3", "Serverless-SQSRedrivePolicy"):
-            acknowledge(
-                queue,
-                rule,
-                reason="It is the dead-letter queue itself: the rule looks for queues only, not for event rules.",
-                limits="nothing but undelivered events is written to it, and an alarm watches its length.",
-            )
+        acknowledge(
+            queue,
+            "Serverless-SQSRedrivePolicy",
+            reason="It is the dead-letter queue itself: the rule looks for queues only, not for event rules.",
+            limits="nothing but undelivered events is written to it, and an alarm watches its length.",
+        )
         return queue
 
     def _build_outputs(self, grants: Grants) -> None:
@@ -115,13 +114,7 @@ class PipelineStack(Stack):
 
     def _build_policy_of_applications(self, grants: Grants) -> iam.ManagedPolicy:
         """Allow what an application needs: to read which model is in use, and to ask what this deployment serves."""
-        allowed = grants.ask_served_models()
-        statements = [grant.statement() for grant in allowed]
-        policy = iam.ManagedPolicy(self, "InvokeServedModel", statements=statements)
-        for grant, statement in zip(allowed, statements, strict=True):
-            if grant.reason:
-                acknowledge_wildcards(policy, [statement], reason=grant.reason, limits=grant.limits)
-        return policy
+        return managed_policy(self, "InvokeServedModel", grants.ask_served_models())
 
     def _build_functions(
         self, config: DeploymentConfig, exports: StorageExports, grants: Grants
@@ -133,7 +126,7 @@ class PipelineStack(Stack):
             evaluation_layer=dependency_layer(self, "EvaluationLayer", "evaluation"),
             dead_letter_queue=self.dead_letter_queue,
             key=self._key,
-            log_retention_days=config.log_retention_days,
+            config=config,
             grants=grants,
         )
         allowed = function_grants(grants)
@@ -155,6 +148,7 @@ class PipelineStack(Stack):
             "STAGE": config.stage,
             "DEPLOYMENT_ID": exports.deployment_id,
             "DEFAULTS": config.request_defaults,
+            **({"VPC_CONFIG": config.vpc.model_dump_json(by_alias=True)} if config.vpc else {}),
             "POWERTOOLS_SERVICE_NAME": "customization",
             "POWERTOOLS_LOG_LEVEL": "INFO",
         }

@@ -102,14 +102,13 @@ def test_the_machine_is_started_with_the_event_as_it_is_by_a_role_that_can_do_no
     role = as_text(at(target, "RoleArn", "Fn::GetAtt", 0), "role")
     policies = [
         policy
-        for policy in resources(pipeline, "AWS::IAM::Policy").values()
-        if {"Ref": role} in listed(at(policy, "Properties", "Roles"))
+        for policy in resources(pipeline, "AWS::IAM::ManagedPolicy").values()
+        if {"Ref": role} in listed(as_object(policy["Properties"], role).get("Roles", []))
     ]
     (statement,) = [
         found for policy in policies for found in listed(at(policy, "Properties", "PolicyDocument", "Statement"))
     ]
     assert statement == {"Action": "states:StartExecution", "Effect": "Allow", "Resource": {"Ref": machine}}
-    assert "Policies" not in as_object(resources(pipeline)[role]["Properties"], role)
 
 
 def _target_module(pipeline: JsonObject, prefix: str) -> str:
@@ -245,7 +244,11 @@ def test_the_stack_is_protected_and_names_nothing_that_cloudformation_can_name(
 def test_applications_may_ask_what_this_deployment_serves_and_nothing_else(
     templates: dict[str, JsonObject], pipeline: JsonObject
 ) -> None:
-    (policy,) = resources(pipeline, "AWS::IAM::ManagedPolicy").values()
+    (policy,) = [
+        found
+        for name, found in resources(pipeline, "AWS::IAM::ManagedPolicy").items()
+        if name.startswith("InvokeServedModel")
+    ]
     found = listed(at(policy, "Properties", "PolicyDocument", "Statement"))
     ask, read, decrypt = (as_object(statement, "statement") for statement in found)
     assert ask["Action"] == ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]

@@ -44,8 +44,8 @@ class Permissions:
             texts = pipeline.aws._moto.role_policies(arn)
             self._of_role[arn] = sorted({found for text in texts for found in self._split(arn, text)})
             # In one policy each, so that one write takes a permission away wherever it stood
-            for name in self._iam.list_role_policies(RoleName=_name(arn))["PolicyNames"]:
-                self._iam.delete_role_policy(RoleName=_name(arn), PolicyName=name)
+            for policy in self._iam.list_attached_role_policies(RoleName=_name(arn))["AttachedPolicies"]:
+                self._iam.detach_role_policy(RoleName=_name(arn), PolicyArn=policy["PolicyArn"])
             self._write(arn, self._of_role[arn])
 
     @property
