@@ -23,7 +23,7 @@ _LISTS = (
     "bedrock:ListProvisionedModelThroughputs",
 )
 # What a run leaves for people to read
-_REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
+REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
 # "Model units, with no commitment, across custom models" (AWS General Reference, Bedrock quotas)
 _MODEL_UNITS_QUOTA = "L-BE77399C"
 # What a service does with the key of what is encrypted in the name of its caller, by the service's own guide: who puts
@@ -306,7 +306,7 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             # The report of a run that is only estimated
             g.list_artifacts("runs/*"),
             g.read("runs/*/data/profile.json", "runs/*/estimate.json", "runs/*/training-metrics-*.json"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.query_runs(),
         ),
         "is_within_budget": (
@@ -403,7 +403,7 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.plan(),
             g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
             g.list_artifacts("runs/*"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
             *g.look_at_served(*_SERVED),
             g.runs("UpdateItem"),
@@ -454,7 +454,7 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read("runs/*/manifest.json", "runs/*/data/profile.json", "runs/*/estimate.json"),
             g.read("runs/*/training-metrics-*.json"),
             g.list_artifacts("runs/*"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.query_runs(),
         ),
         "record_failure": (g.runs("GetItem", "PutItem", "UpdateItem"),),
