@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+import msgspec
+
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject, as_object, as_text
@@ -11,8 +13,15 @@ from customization.sweeper import sweep
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     now = datetime.fromisoformat(as_text(event["time"], "time"))
-    if "detail" not in event or not event["detail"]:  # the schedule's
-        return sweep(gateway, now)
+    swept = sweep(gateway, now, _ended(event))
+    swept.raise_refused()
+    return as_object(msgspec.to_builtins(swept), "swept")
+
+
+def _ended(event: JsonObject) -> tuple[str, str, str] | None:
+    """Return ARN, status and error of the execution that the event tells of, None for the schedule's event."""
+    if not event.get("detail"):
+        return None
     execution = as_object(event["detail"], "detail")
     arn, status = (as_text(execution[name], name) for name in ("executionArn", "status"))
-    return sweep(gateway, now, (arn, status, str(execution.get("error") or "")))
+    return arn, status, str(execution.get("error") or "")
