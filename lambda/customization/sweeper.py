@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization import budget, leases, model_in_use, notices, promotion, retention
+from customization.catalogue import load_catalogue
 from customization.errors import PipelineError, ReleaseRefused
 from customization.gateway.tables import Attr
 from customization.json_types import JsonObject
@@ -45,6 +46,7 @@ class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     `runs` names those whose end it recorded, `released` and `refused` say a line for each resource. `overdue` names
     what bills and should have been gone by its hardEnd, or has no lease at all, and is there after the sweep.
+    `lifecycles` are, by the catalogue, those of the base models under the models in use.
     """
 
     runs: tuple[str, ...]
@@ -52,6 +54,7 @@ class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     refused: tuple[str, ...]
     live: tuple[LiveLease, ...]
     overdue: tuple[str, ...]
+    lifecycles: tuple[str, ...]
 
     def raise_refused(self) -> None:
         """Raise ReleaseRefused if AWS refused something, so that the alarm on the sweeper's errors goes off."""
@@ -84,7 +87,16 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
         refused=tuple(line for line in released if _REFUSED in line),
         live=tuple(live),
         overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now))),
+        lifecycles=tuple(
+            load_catalogue().find(name).state_on(now.date()) for name in model_in_use.base_models(gateway)
+        ),
     )
+
+
+def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
+    in_use = model_in_use.base_models(gateway)
+    known = load_catalogue().models if in_use else ()
+    yield from (model.state_on(now.date()) for model in known if model.base_model_identifier in in_use)
 
 
 def _live(gateway: "Gateway") -> list[LiveLease]:

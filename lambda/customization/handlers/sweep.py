@@ -4,8 +4,9 @@ from datetime import datetime
 
 import msgspec
 
+from customization import metrics
 from customization.gateway import Gateway
-from customization.handlers import task
+from customization.handlers import emit, task
 from customization.json_types import JsonObject, as_object, as_text
 from customization.sweeper import sweep
 
@@ -14,8 +15,10 @@ from customization.sweeper import sweep
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     now = datetime.fromisoformat(as_text(event["time"], "time"))
     swept = sweep(gateway, now, _ended(event))
+    answer = as_object(msgspec.to_builtins(swept), "swept")
+    emit(gateway, metrics.of_sweep(swept), {"live": answer["live"], "overdue": answer["overdue"]})
     swept.raise_refused()
-    return as_object(msgspec.to_builtins(swept), "swept")
+    return answer
 
 
 def _ended(event: JsonObject) -> tuple[str, str, str] | None:
