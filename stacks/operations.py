@@ -176,7 +176,10 @@ def widgets(pipeline: "PipelineStack", metrics: Metrics) -> list[list[cloudwatch
     """Return the rows of the dashboard: runs and their time, money, quality, what goes wrong, the latest runs."""
     machine, own = pipeline.state_machine, pipeline.stack_name
     time = metrics.averaged("MinutesBeforeTraining", "MinutesOfTraining", "MinutesOfServing")
-    live, hourly = metrics.highest("LiveResources", "StoredModels"), metrics.highest("LiveUsdPerHour")
+    live, hourly = (
+        metrics.highest("LiveResources", "UnpricedResources", "StoredModels"),
+        metrics.highest("LiveUsdPerHour"),
+    )
     deeds, overdue = metrics.summed("SweeperActions", "RunsStopped"), metrics.highest("OverdueLeases")
     throttles = [
         *metrics.summed("Throttles"),

@@ -7,6 +7,7 @@ run ends, and a metric that has no value for an hour is not billed for that hour
 from typing import TYPE_CHECKING
 
 from customization.evaluation import BASE, CUSTOM
+from customization.gateway.bedrock import PROVISIONED
 from customization.leases import MODEL
 
 if TYPE_CHECKING:
@@ -66,16 +67,20 @@ def about_run(run: "RunSummary") -> "JsonObject":
 def of_sweep(swept: "Swept") -> dict[str, float]:
     """Return what bills after a sweep, in USD an hour where a price is known, and what the sweep had to do.
 
-    Deeds have no value where there were none: a metric without values costs nothing.
+    What seldom happens has no value where it did not: a metric without values costs nothing.
     """
     running = [lease for lease in swept.live if lease.kind != MODEL]
-    deeds = {"SweeperActions": len(swept.released) - len(swept.refused), "RunsStopped": len(swept.runs)}
+    seldom = {
+        "UnpricedResources": sum(1 for lease in running if lease.kind == PROVISIONED and lease.hourly_usd is None),
+        "SweeperActions": len(swept.released) - len(swept.refused),
+        "RunsStopped": len(swept.runs),
+    }
     return {
         "LiveResources": len(running),
         "LiveUsdPerHour": sum(lease.hourly_usd or 0.0 for lease in running),
         "StoredModels": len(swept.live) - len(running),
         "OverdueLeases": len(swept.overdue),
-        **{name: count for name, count in deeds.items() if count},
+        **{name: count for name, count in seldom.items() if count},
         **of_lifecycles(swept.lifecycles),
     }
 
