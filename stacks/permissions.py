@@ -481,7 +481,7 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "sweep": (
             *everything,
             *withdraw,
-            g.unscoped(*_LISTS),
+            g.unscoped(*_LISTS, "bedrock:ListCustomModels"),
             g.runs("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem"),
         ),
     }

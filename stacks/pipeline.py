@@ -23,6 +23,8 @@ from stacks.triggers import Triggers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SERVICE = "customization"
+METRICS_NAMESPACE = "BedrockModelCustomization"
 # These ask whether the execution that owns a run, a folder or a lease still runs
 _ASK_FOR_EXECUTIONS = ("poll_uploads", "plan_run", "release_resources", "sweep")
 
@@ -58,7 +60,9 @@ class PipelineStack(Stack):
         )
         machine.allow_describing_executions([task_functions[module].role for module in _ASK_FOR_EXECUTIONS])
         self.state_machine = machine.state_machine
-        Triggers(
+        # As customization/settings.py names it; a test compares the dimension of the metrics
+        self.deployment = f"{config.stage}-{exports.deployment_id}"
+        self.rules = Triggers(
             self,
             "Triggers",
             data_bucket_name=exports.data_bucket_name,
@@ -66,7 +70,7 @@ class PipelineStack(Stack):
             sweep=self.functions["sweep"],
             explain_unused_upload=self.functions["explain_unused_upload"],
             dead_letter_queue=self.dead_letter_queue,
-        )
+        ).rules
         self._build_outputs(config, storage, grants)
 
     def _build_topic(self) -> sns.Topic:
@@ -144,6 +148,7 @@ class PipelineStack(Stack):
             "DEPLOYMENT_ID": exports.deployment_id,
             "DEFAULTS": config.request_defaults,
             **({"VPC_CONFIG": config.vpc.model_dump_json(by_alias=True)} if config.vpc else {}),
-            "POWERTOOLS_SERVICE_NAME": "customization",
+            "POWERTOOLS_SERVICE_NAME": SERVICE,
+            "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
             "POWERTOOLS_LOG_LEVEL": "INFO",
         }
