@@ -3,8 +3,9 @@
 An item without a price row is unknown: it is never counted as zero and never guessed.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -253,6 +254,16 @@ def _item(line: _Line, row: Price | None) -> Item:
         return Item(name, part, quantity, unit, None, None)
     usd = None if quantity is None else round(quantity * row.usd, 6)
     return Item(name, part, quantity, unit, row.usd, usd, row.dated, row.source)
+
+
+def billed_hours(created: datetime, deleted: datetime) -> int:
+    """Return the hours that a provisioned throughput bills: each that has begun, from its creation to its deletion.
+
+    Bedrock guide, "Increase model invocation capacity with Provisioned Throughput": "billed hourly for a Provisioned
+    Throughput that you purchase", "until you delete" it. No source exempts the time until it is in service, or says
+    that a part of an hour costs a part of its price.
+    """
+    return max(0, math.ceil((deleted - created) / timedelta(hours=1)))
 
 
 def hourly_serving_usd(model: str, serving_mode: str, model_units: int, region: str, now: datetime) -> float | None:

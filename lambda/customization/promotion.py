@@ -58,12 +58,16 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
         until=call.now + kept if kept else None,
         changed_by=call.execution_arn,
     )
-    chosen = swap(gateway, plan.dataset, model.after(read_in_use(gateway, plan.dataset)), call)
+    current = read_in_use(gateway, plan.dataset)
+    chosen = swap(gateway, plan.dataset, model.after(current), call)
     if chosen is None:
         return {"status": "Updating", "waitSeconds": SWAP_POLL_SECONDS}
     if chosen.until:
         leases.keep(gateway, chosen.serving_name, chosen.until, chosen.until)
     value = put_in_use(gateway, plan.dataset, chosen, call.now)
+    if current and current.model_arn == chosen.model_arn and current.serving_name not in {"", chosen.serving_name}:
+        # An earlier attempt's, which nothing names any more: the next sweep takes it
+        leases.keep(gateway, current.serving_name, call.now, call.now)
     note(gateway, call, {"promoted": True})
     if chosen.serving_name != own_name:
         _told(gateway, call, leases.release_run(gateway, call, SERVING, "another deployment serves its model"))
@@ -71,7 +75,7 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
 
 
 def _serving_name(gateway: "Gateway", plan: Plan) -> str:
-    return serving_name(gateway.settings.name_prefix, plan.run_id)
+    return serving_name(gateway.settings.name_prefix, plan.run_id, plan.attempt)
 
 
 def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
@@ -128,7 +132,7 @@ def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
         "the run failed",
         spares=lambda lease: in_use is not None and is_held_by(in_use, lease),
     )
-    budget.give_back(gateway, call.run_id, call.attempt)
+    budget.give_back(gateway, call.run_id, call.attempt, call.now)
     held = leases.of_run(gateway, call.run_id)
     told = notices.after_release(message, released, held, notices.language_of(gateway, call.run_id))
     return {**_told(gateway, call, released), "message": told}
@@ -143,6 +147,7 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     for lease in leases.in_release_order(idle):
         withdraw(gateway, lease, now)
         done.append(leases.release(gateway, lease, now, "somebody asked for it"))
+        budget.settle_release(gateway, lease, now)
     told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
     gateway.publish(told.subject, told.message)
     return {"released": _names(done)}

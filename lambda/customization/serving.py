@@ -1,7 +1,10 @@
 """Serving a custom model through an on-demand deployment or a provisioned throughput, created once for each run."""
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from customization import budget, leases, line
 from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 60
 # A deployment takes about 8 minutes, a throughput somewhat longer; what is not ready after this never will be.
 READY_WITHIN = timedelta(hours=3)
+# stacks/triggers.py calls the sweeper so often
+SWEEP_INTERVAL = timedelta(minutes=15)
 # Without an hourly price nothing limits how long a served model may stand: this does.
 LONGEST_EVALUATION = timedelta(hours=24)
 
@@ -29,20 +34,26 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
         QuotaUnavailable: the account has no room for another one, or other runs wait longer for the next.
         ServingFailed: another model is served under this run's name.
     """
-    name = serving_name(gateway.settings.name_prefix, plan.run_id)
+    name = serving_name(gateway.settings.name_prefix, plan.run_id, plan.attempt)
     wanted = line.DEPLOYMENT if plan.serving_mode == ON_DEMAND else line.MODEL_UNITS
     served = _existing(gateway, plan, name, model_arn)
     with line.turn(gateway, call, wanted, is_there=served is not None):
-        leases.open_lease(gateway, _lease(plan, call, name))
+        lease = _lease(gateway, plan, call, name, served)
+        leases.open_lease(gateway, lease)
         if served is None:
             budget.renew(gateway, plan, call)
             served = _create(gateway, plan, call, name, model_arn)
+            leases.open_lease(gateway, msgspec.structs.replace(lease, created_at=served.created))
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
 
-def _lease(plan: Plan, call: Call, name: str) -> Lease:
+def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, served: ServedModel | None) -> Lease:
     hourly = hourly_serving_usd(plan.base_model_identifier, plan.serving_mode, plan.model_units, plan.region, call.now)
-    paid_hours = timedelta(hours=plan.budget_usd / hourly) if hourly else LONGEST_EVALUATION
+    paid = LONGEST_EVALUATION
+    if hourly:
+        hours = math.floor(budget.left_for_serving(gateway, plan) / hourly)
+        # The sweep after the end must not come in an hour that nobody pays for
+        paid = timedelta(hours=max(1, hours)) - SWEEP_INTERVAL
     return Lease(
         resource_name=name,
         kind=plan.serving_mode,
@@ -50,7 +61,8 @@ def _lease(plan: Plan, call: Call, name: str) -> Lease:
         dataset=plan.dataset,
         execution_arn=call.execution_arn,
         opened_at=call.now,
-        hard_end=call.now + min(paid_hours, LONGEST_EVALUATION),
+        hard_end=call.now + min(paid, LONGEST_EVALUATION),
+        created_at=served.created if served else None,
         hourly_usd=hourly,
     )
 

@@ -47,8 +47,6 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
         if job is None:
             budget.renew(gateway, plan, call)
             job = _create(gateway, plan, name, stage)
-        elif job.created < call.now - leases.CREATOR_TIMEOUT:
-            note(gateway, call, {f"jobAdopted{stage}": True})
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 
 
@@ -60,7 +58,8 @@ def _choose(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> tuple[str
         name = str(row[recorded_under])
         return name, gateway.bedrock.job(name)
     name, job = _next(gateway, plan, stage)
-    note(gateway, call, {recorded_under: name, "jobAttempt": plan.attempt})
+    adopted: JsonObject = {f"jobAdopted{stage}": True} if job else {}
+    note(gateway, call, {recorded_under: name, "jobAttempt": plan.attempt, **adopted})
     return name, job
 
 

@@ -199,7 +199,7 @@ def in_use(gateway: GatewayInMemory) -> tuple[str, list[str]]:
 
 def remove(gateway: GatewayInMemory, bedrock: BedrockInMemory, name: str) -> None:
     bedrock.models -= {name, f"arn:model/{name}"}
-    leases.close(gateway, lease(gateway, f"{name}{leases.MODEL_SUFFIX}"), NOW, "somebody deleted it")
+    leases.close(gateway, lease(gateway, f"{name}{leases.MODEL_SUFFIX}"), NOW, "somebody deleted it", was_there=False)
 
 
 def test_the_model_of_a_run_that_has_succeeded_is_put_in_use_and_kept_without_an_end(
