@@ -9,5 +9,6 @@ from customization.runs import read_call
 
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
-    error, cause, state = (as_text(event.get(name) or "", name) for name in ("error", "cause", "failedState"))
-    return record_failure(gateway, read_call(event), error, cause, state)
+    names = ("error", "cause", "failedState", "language")
+    error, cause, state, language = (as_text(event.get(name) or "", name) for name in names)
+    return record_failure(gateway, read_call(event), error, cause, state, language=language)
