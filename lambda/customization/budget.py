@@ -88,10 +88,12 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
 
 
 def _month_exceeded(call: Call, needed_usd: float, committed_usd: Json, monthly_usd: float) -> BudgetExceeded:
-    return BudgetExceeded(
-        f"monthlyBudgetUsd: this run needs {needed_usd:.2f} USD, and {committed_usd} of {monthly_usd:.2f} USD are "
-        f"spent or reserved in {call.now:%Y-%m}; wait for other runs to end, or raise monthlyBudgetUsd in cdk.json and "
-        "deploy"
+    return BudgetExceeded.of(
+        "budget.monthExceeded",
+        needed=f"{needed_usd:.2f}",
+        committed=f"{_number(committed_usd):.2f}",
+        budget=f"{monthly_usd:.2f}",
+        month=f"{call.now:%Y-%m}",
     )
 
 

@@ -47,13 +47,6 @@ ITEM_NAMES = (TRAINING, BASELINE_ANSWERS, CUSTOM_ANSWERS, PROVISIONED_THROUGHPUT
 # The parts of customAnswers that the model in use bills.
 _IN_USE = ("model in use: input", "model in use: output")
 STALE_AFTER_DAYS = 90
-_SPEND_LESS = {
-    TRAINING: "fewer records (subset) or a lower epochCount",
-    BASELINE_ANSWERS: "a lower evaluation.maxRecords or inference.maxTokens",
-    CUSTOM_ANSWERS: "a lower evaluation.maxRecords or inference.maxTokens",
-    PROVISIONED_THROUGHPUT: "fewer serving.modelUnits, fewer hours in serving.keep, or serving.mode on-demand or none",
-    CUSTOM_MODEL_STORAGE: "keepModel never",
-}
 
 
 class Price(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -281,8 +274,7 @@ def check_budget(estimated: Estimate, budget_usd: float, accepted: Sequence[str]
         BudgetExceeded: naming each item, its amount and what to change; all reasons at once.
     """
     problems = [
-        f"acceptUnknownPrices: no price is known for {_describe_unknown(estimated, name)}; "
-        f"add {name!r} to it to spend that all the same"
+        Sentence("budget.unknownPrice", {"item": _describe_unknown(estimated, name), "name": name})
         for name in estimated.unknown
         if name not in accepted
     ]
@@ -290,12 +282,10 @@ def check_budget(estimated: Estimate, budget_usd: float, accepted: Sequence[str]
         by_name = {name: sum(item.usd or 0 for item in estimated.items if item.name == name) for name in ITEM_NAMES}
         largest = sorted((name for name in ITEM_NAMES if by_name[name] > 0), key=lambda name: -by_name[name])
         amounts = ", ".join(f"{name} {by_name[name]:.2f}" for name in largest)
-        problems.append(
-            f"budgetUsd: found {budget_usd:.2f}, the estimate is {estimated.known_usd:.2f} USD ({amounts}); "
-            f"raise budgetUsd, or choose {_SPEND_LESS[largest[0]]}"
-        )
+        values = {"budget": f"{budget_usd:.2f}", "usd": f"{estimated.known_usd:.2f}", "amounts": amounts}
+        problems.append(Sentence("budget.tooSmall", values, {"choice": f"spendLess.{largest[0]}"}))
     if problems:
-        raise BudgetExceeded("The estimate does not fit the budget:\n" + "\n".join(f"- {text}" for text in problems))
+        raise BudgetExceeded(Sentence("budget.exceeded"), [[problem] for problem in problems])
 
 
 def _describe_unknown(estimated: Estimate, name: str) -> str:

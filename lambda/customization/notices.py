@@ -96,7 +96,7 @@ def subject(code: str, **values: str) -> str:
 
 def language_of(gateway: "Gateway", run_id: str) -> str:
     """Return the language that a run asked for, or the deployment's."""
-    row = gateway.runs.get(run_id) or {}
+    row = (gateway.runs.get(run_id) if run_id else None) or {}
     return str(row.get("language") or gateway.settings.defaults.language)
 
 

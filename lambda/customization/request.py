@@ -252,6 +252,12 @@ def run_request_schema() -> JsonObject:
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "required": ["dataset"]}
 
 
+def asked_language(document: Json, defaults: Defaults) -> str:
+    """Return the language in which a request is answered, however wrong the rest of it is."""
+    language = document.get("language") if isinstance(document, dict) else None
+    return language if isinstance(language, str) and language in LANGUAGES else defaults.language
+
+
 def parse_request(document: Json, defaults: Defaults) -> RunRequest:
     """Return the run request in `document`, with the defaults of cdk.json where it is silent.
 
@@ -260,8 +266,7 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
     """
     if not isinstance(document, dict):
         raise InvalidRunRequest(say(Sentence("request.noObject", {"found": _show(document)}), defaults.language))
-    language = document.get("language")
-    language = language if isinstance(language, str) and language in LANGUAGES else defaults.language
+    language = asked_language(document, defaults)
     filled: JsonObject = {
         "baseModelIdentifier": defaults.base_model_identifier,
         "budgetUsd": defaults.budget_usd,

@@ -73,9 +73,7 @@ def _existing(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> Serv
     if served is None:
         return None
     if served.model_arn != model_arn:
-        raise ServingFailed(
-            f"{name} serves {served.model_arn}, expected {model_arn}: delete it in the Bedrock console and start again"
-        )
+        raise ServingFailed.of("error.servesOther", name=name, found=served.model_arn, expected=model_arn)
     if served.status != "Failed":
         return served
     gateway.bedrock.stop_serving(plan.serving_mode, served.arn)
@@ -95,21 +93,23 @@ def _create(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: st
             token=request_token(name, call.attempt, call.now.isoformat()),
         )
     except QuotaUnavailable as error:
-        raise QuotaUnavailable(f"{_what(plan)} for {plan.base_model_identifier}: {error}") from error
+        raise QuotaUnavailable.of(
+            "error.servingQuota", terms=_what(plan), model=plan.base_model_identifier, reason=str(error)
+        ) from error
     except (Conflict, RequestRejected) as error:
         # A throughput has no conflict error of its own: only looking tells whether an earlier call had made it.
         served = _existing(gateway, plan, name, model_arn)
         if served is None:
-            raise ServingFailed(f"{_what(plan)} {name} was refused: {error}") from error
+            raise ServingFailed.of("error.servingRefused", terms=_what(plan), name=name, reason=str(error)) from error
         return served
     served = gateway.bedrock.served(plan.serving_mode, name)
     if served is None:
-        raise ServingFailed(f"{_what(plan)} {name} was created and is not there; look at it in the Bedrock console")
+        raise ServingFailed.of("error.servingVanished", terms=_what(plan), name=name)
     return served
 
 
-def _what(plan: Plan) -> str:
-    return "on-demand deployment" if plan.serving_mode == ON_DEMAND else "provisioned throughput"
+def _what(plan: Plan) -> dict[str, str]:
+    return {"what": f"resourceKind.{plan.serving_mode}"}
 
 
 def poll_serving(gateway: "Gateway", plan: Plan, call: Call, serving_arn: str) -> JsonObject:
@@ -120,12 +120,20 @@ def poll_serving(gateway: "Gateway", plan: Plan, call: Call, serving_arn: str) -
     """
     served = gateway.bedrock.served(plan.serving_mode, serving_arn)
     if served is None:
-        raise ServingFailed(f"{_what(plan)} {serving_arn} is gone; somebody deleted it: start the run again")
+        raise ServingFailed.of("error.servingGone", terms=_what(plan), name=serving_arn)
     if served.status == "Failed":
-        raise ServingFailed(f"{_what(plan)} {served.name}: {served.failure_message or 'Bedrock gives no reason'}")
+        if served.failure_message:
+            raise ServingFailed.of(
+                "error.servingFailed", terms=_what(plan), name=served.name, reason=served.failure_message
+            )
+        raise ServingFailed.of("error.servingFailedSilently", terms=_what(plan), name=served.name)
     if not served.is_ready and call.now - served.created > READY_WITHIN:
-        raise ServingFailed(
-            f"{_what(plan)} {served.name} is {served.status} since {served.created:%Y-%m-%d %H:%M} UTC, expected to be "
-            f"ready within {READY_WITHIN}; it is released, start the run again"
+        raise ServingFailed.of(
+            "error.servingLate",
+            terms=_what(plan),
+            name=served.name,
+            status=served.status,
+            since=f"{served.created:%Y-%m-%d %H:%M}",
+            limit=str(READY_WITHIN),
         )
     return {"status": served.status, "waitSeconds": POLL_SECONDS}

@@ -13,6 +13,7 @@ from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject, as_object, as_text
 from customization.links import move_command
 from customization.runs import RUNNING, Call
+from customization.texts import Sentence
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -62,10 +63,11 @@ def dataset_of(drop: Drop) -> str:
     """Return the data set of a drop; raises InvalidRunRequest where the key is not incoming/<dataset>/<file>."""
     dataset = drop.folder.removeprefix(INCOMING).rstrip("/")
     if not _DATASET.fullmatch(dataset):
-        raise InvalidRunRequest(
-            f"s3://{drop.bucket}/{drop.key}: the folder under incoming/ names the data set and is 1 to 30 lower-case "
-            f"letters, digits and single hyphens, found {dataset!r}; move it: "
-            f"{move_command(drop.bucket, drop.key, _better_key(drop))}"
+        raise InvalidRunRequest.of(
+            "error.folder",
+            uri=f"s3://{drop.bucket}/{drop.key}",
+            found=repr(dataset),
+            command=move_command(drop.bucket, drop.key, _better_key(drop)),
         )
     return dataset
 
@@ -103,8 +105,7 @@ def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: dateti
     if call.now - started_at > LONGEST_WAIT:
         gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))
         raise UploadsIncomplete(
-            f"{INCOMING}{dataset}/: {reason} after {LONGEST_WAIT}; finish or abort the upload, then drop "
-            f"{REQUEST_FILE} or start the run from the console"
+            Sentence("uploads.incomplete", {"folder": f"{INCOMING}{dataset}/", "limit": str(LONGEST_WAIT)}), [[reason]]
         )
     return {"status": "waiting", "waitSeconds": seconds}
 
@@ -124,7 +125,7 @@ def _is_claimed(gateway: "Gateway", claim: str, call: Call) -> bool:
     return gateway.runs.put(row, Attr("executionArn").eq(str(known["executionArn"])))
 
 
-def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: datetime) -> tuple[int, str]:
+def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: datetime) -> tuple[int, Sentence]:
     """Return for how many seconds to wait and why; 0 when the folder is complete.
 
     S3 dates an object that came in parts by the beginning of its upload, which may be long ago (User Guide, "System
@@ -135,16 +136,15 @@ def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: date
     found = gateway.data.listed(prefix)
     uploads = gateway.data.open_uploads(prefix)
     if uploads:
-        return max(settle, SHORTEST_POLL_SECONDS), f"the upload of {', '.join(sorted(set(uploads)))} is in progress"
+        reason = Sentence("uploads.inProgress", {"files": ", ".join(sorted(set(uploads)))})
+        return max(settle, SHORTEST_POLL_SECONDS), reason
     missing = _expected(gateway, prefix) - {item.key.removeprefix(prefix) for item in found}
     if missing:
-        return max(
-            settle, SHORTEST_POLL_SECONDS
-        ), f"{', '.join(sorted(missing))} of 'expect' in {REQUEST_FILE} is missing"
+        reason = Sentence("uploads.missing", {"files": ", ".join(sorted(missing))})
+        return max(settle, SHORTEST_POLL_SECONDS), reason
     quiet = min((now - arrival).total_seconds() for arrival in (started_at, *(item.last_modified for item in found)))
-    if quiet >= settle:
-        return 0, ""
-    return max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS), "new objects keep coming"
+    wait = 0 if quiet >= settle else max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS)
+    return wait, Sentence("uploads.coming")
 
 
 def _expected(gateway: "Gateway", prefix: str) -> set[str]:

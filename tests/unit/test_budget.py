@@ -50,7 +50,7 @@ def test_an_attempt_reserves_once_however_often_it_is_retried(claimed: GatewayIn
 def test_a_run_beyond_the_months_budget_is_refused_naming_it(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
     claimed.runs.put({"runId": "month#2026-11", "committedUsd": 190})
     prepare(claimed, plan, 12.5)
-    with pytest.raises(BudgetExceeded, match=r"monthlyBudgetUsd: this run needs 12\.50 USD, and 190 of 200\.00"):
+    with pytest.raises(BudgetExceeded, match=r"monthlyBudgetUsd: this run needs 12\.50 USD, and 190\.00 of 200\.00"):
         budget.reserve(claimed, plan, call)
     assert committed(claimed) == 190
 

@@ -16,7 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it publishes no types
 
 from customization import money, report
-from customization.catalogue import load_catalogue
+from customization.catalogue import State, load_catalogue
 from customization.charts import Captions, bar_chart, line_chart
 from customization.comparison import (
     Comparison,
@@ -457,6 +457,8 @@ def _family_members() -> set[str]:
         ),
         "runs": ("dataChanged", "dataAdded", "dataLeftOut"),
         "nextStep": ("noTestRecords", "noBaseline", "noAnswers"),
+        "lifecycle": get_args(State),
+        "spendLess": money.ITEM_NAMES,
         "advice": ("raise", "lower", "raiseTo", "lowerTo"),
     }
     return {f"{family}.{member}" for family, members in kinds.items() for member in members}
