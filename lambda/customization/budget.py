@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from customization import line, notices
 from customization.errors import BudgetExceeded
 from customization.gateway.tables import Attr, number
@@ -39,7 +37,7 @@ def _number(value: Json) -> float:
 
 def read_estimate(gateway: "Gateway", plan: Plan) -> Estimate:
     """Return what PrepareDataset estimated."""
-    return msgspec.json.decode(gateway.artifacts.read(f"{plan.prefix}estimate.json"), type=Estimate)
+    return gateway.artifacts.decoded(f"{plan.prefix}estimate.json", Estimate)
 
 
 def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:

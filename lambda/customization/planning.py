@@ -1,6 +1,6 @@
 """PlanRun: from an event or a request to a plan with pinned files and ids, owned by one execution."""
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,17 +13,19 @@ from customization.identity import run_id, training_id
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject
 from customization.links import Links
-from customization.request import RunRequest, parse_request
+from customization.request import DATASET, RunRequest, parse_request, shown
 from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan
 from customization.splits import Subset
-from customization.uploads import DATA_FILES, INCOMING, REQUEST_FILE, dataset_of, read_drop
+from customization.uploads import DATA_FILES, INCOMING, dataset_of, read_drop, read_request_file
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 # Fixed, so that the same data always give the same splits.
 SPLIT_SEED = 0
+# A message of so many lines is read, and fits Step Functions
+_MOST_INPUTS = 100
 # What `history` compares between runs
 _TRIED = ("stages", "subset", "fieldMapping", "stripRoleCues", "inference", "evaluation", "servingMode")
 _ACTS_ON_EARLIER_RUNS = {"promote", "rollback", "release"}
@@ -77,29 +79,10 @@ def _read_request(gateway: "Gateway", event: Json) -> RunRequest:
     drop = read_drop(event)
     if drop is not None:
         dataset = dataset_of(drop)
-        return parse_request({**_run_json(gateway, dataset), "dataset": dataset}, gateway.settings.defaults)
+        return parse_request({**read_request_file(gateway, dataset), "dataset": dataset}, gateway.settings.defaults)
     if not isinstance(event, dict) or not event.get("dataset"):
         raise InvalidRunRequest(_ready_inputs(gateway, event))
     return parse_request(event, gateway.settings.defaults)
-
-
-def _run_json(gateway: "Gateway", dataset: str) -> JsonObject:
-    key = f"{INCOMING}{dataset}/{REQUEST_FILE}"
-    body = gateway.data.read_if_there(key)
-    if body is None:
-        return {}
-    try:
-        document = json.loads(body.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InvalidRunRequest(f"{key}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRunRequest(f"{key}: not JSON, {error}; mend that place and drop the file again") from error
-    if not isinstance(document, dict):
-        raise InvalidRunRequest(f'{key}: expected an object such as {{"dataset": "{dataset}"}}, found something else')
-    named = document.get("dataset", dataset)
-    if named != dataset:
-        raise InvalidRunRequest(f"{key}: dataset: found {named!r}, expected {dataset!r}, the folder's name, or nothing")
-    return document
 
 
 def _ready_inputs(gateway: "Gateway", event: Json) -> str:
@@ -107,17 +90,18 @@ def _ready_inputs(gateway: "Gateway", event: Json) -> str:
     found: dict[str, set[str]] = {}
     for item in gateway.data.listed(INCOMING):
         dataset, _, name = item.key.removeprefix(INCOMING).partition("/")
-        if name in DATA_FILES:
+        if name in DATA_FILES and re.fullmatch(DATASET, dataset):
             found.setdefault(dataset, set()).add(name)
-    shown = json.dumps(event, ensure_ascii=False)[:80]
     head = (
-        f"dataset: missing in the input {shown}; expected the name of a folder under {INCOMING}, "
+        f"dataset: missing in the input {shown(event)}; expected the name of a folder under {INCOMING}, "
         'such as {"dataset": "support-ja"}.'
     )
     if not found:
         place = f"s3://{gateway.data.bucket}/{INCOMING}"
         return f"{head} Nothing lies under {place} yet: upload train.jsonl to {place}<data set>/."
     lines = [f'{{"dataset": "{name}"}}   ({", ".join(sorted(files))})' for name, files in sorted(found.items())]
+    if len(lines) > _MOST_INPUTS:
+        lines[_MOST_INPUTS:] = [f"and {len(lines) - _MOST_INPUTS:,} more folders"]
     return "\n".join((head, "Ready inputs:", *lines))
 
 
