@@ -45,7 +45,7 @@ def _number(value: Json) -> float:
 
 def read_estimate(gateway: "Gateway", plan: Plan) -> Estimate:
     """Return what PrepareDataset estimated."""
-    return msgspec.json.decode(gateway.artifacts.read(f"{plan.prefix}estimate.json"), type=Estimate)
+    return gateway.artifacts.decoded(f"{plan.prefix}estimate.json", Estimate)
 
 
 def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:

@@ -108,6 +108,10 @@ class ReleaseRefused(PipelineError):
     """AWS refused for good to release something that bills and that nobody needs."""
 
 
+class ArtifactUnreadable(PipelineError):
+    """What a state has written for later ones is not what it has written any more."""
+
+
 class AccessDenied(PipelineError):
     """The function's role lacks a permission."""
 

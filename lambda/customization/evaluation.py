@@ -253,10 +253,5 @@ def encode_predictions(predictions: Iterable[Prediction]) -> bytes:
     return msgspec.json.Encoder().encode_lines(list(predictions))
 
 
-def decode_predictions(lines: bytes) -> list[Prediction]:
-    """Return the predictions of JSON lines; raises msgspec.ValidationError for anything else."""
-    return msgspec.json.Decoder(Prediction).decode_lines(lines)
-
-
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)

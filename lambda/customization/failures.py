@@ -79,7 +79,7 @@ def _message(cause: str) -> str:
     """Return the sentence inside a Lambda function's cause, which is JSON with a stack trace."""
     try:
         document = json.loads(cause)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cause.strip()
     if not isinstance(document, dict):
         return cause.strip()

@@ -15,7 +15,7 @@ import msgspec
 from customization.json_types import JsonObject
 from customization.links import Links, move_command, quoted
 from customization.money import plain
-from customization.texts import Sentence, say, term
+from customization.texts import Sentence, one_line, printable, say, term
 
 if TYPE_CHECKING:
     from customization.comparison import Comparison, Example
@@ -46,7 +46,6 @@ SUBJECTS = {
 }
 _MOST_WARNINGS = 10
 _LONGEST_EXCERPT = 300
-_LONGEST_LINE = 1_000
 # One stage of training on some hundred records. Public reports of 2026 have 81 minutes (70B, 189 records) to 3.5 hours
 # (8B, 120 records), most of it in the queue; the Bedrock User Guide says several hours.
 _HOURS_A_STAGE = (1.5, 4)
@@ -98,12 +97,6 @@ def language_of(gateway: "Gateway", run_id: str) -> str:
     """Return the language that a run asked for, or the deployment's."""
     row = (gateway.runs.get(run_id) if run_id else None) or {}
     return str(row.get("language") or gateway.settings.defaults.language)
-
-
-def one_line(text: str, longest: int = _LONGEST_LINE) -> str:
-    """Return `text` without line breaks and control characters, cut where it is too long for a notice."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: longest * 4]).split())
-    return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
 def started(
@@ -316,8 +309,8 @@ def failed(*, title: str, state: str, error: str, cause: str, fix: str, language
         _message(
             words("notice.failed", title=title or words("notice.noRun"), state=state, error=error),
             # A cause may be a list of problems, one a line
-            f"{words('notice.cause')}: {cause}",
-            f"{words('notice.whatToDo')}: {fix}",
+            f"{words('notice.cause')}: {printable(cause)}",
+            f"{words('notice.whatToDo')}: {printable(fix)}",
             words.link("notice.execution", link),
         ),
     )

@@ -1,6 +1,6 @@
 """PlanRun: from an event or a request to a plan with pinned files and ids, owned by one execution."""
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,20 @@ from customization.identity import run_id, training_id
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject
 from customization.links import Links
-from customization.request import RunRequest, asked_language, parse_request
+from customization.request import DATASET, RunRequest, asked_language, parse_request, shown
 from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan, unplanned
 from customization.splits import Subset
 from customization.texts import Sentence, say
-from customization.uploads import DATA_FILES, INCOMING, REQUEST_FILE, dataset_of, read_drop
+from customization.uploads import DATA_FILES, INCOMING, dataset_of, read_drop, read_request_file
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 # Fixed, so that the same data always give the same splits.
 SPLIT_SEED = 0
+# A message of so many lines is read, and fits Step Functions
+_MOST_INPUTS = 100
 # What `history` compares between runs
 _TRIED = ("stages", "subset", "fieldMapping", "stripRoleCues", "inference", "evaluation", "servingMode")
 _ACTS_ON_EARLIER_RUNS = {"promote", "rollback", "release"}
@@ -91,30 +93,11 @@ def _read_document(gateway: "Gateway", event: Json) -> JsonObject:
     drop = read_drop(event)
     if drop is not None:
         dataset = dataset_of(drop)
-        return {**_run_json(gateway, dataset), "dataset": dataset}
+        return {**read_request_file(gateway, dataset), "dataset": dataset}
     if not isinstance(event, dict) or not event.get("dataset"):
         language = asked_language(event, gateway.settings.defaults)
         raise InvalidRunRequest(_ready_inputs(gateway, event, language))
     return event
-
-
-def _run_json(gateway: "Gateway", dataset: str) -> JsonObject:
-    key = f"{INCOMING}{dataset}/{REQUEST_FILE}"
-    body = gateway.data.read_if_there(key)
-    if body is None:
-        return {}
-    try:
-        document = json.loads(body.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InvalidRunRequest.of("runJson.encoding", key=key, byte=str(error.start)) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRunRequest.of("runJson.notJson", key=key, problem=str(error)) from error
-    if not isinstance(document, dict):
-        raise InvalidRunRequest.of("runJson.noObject", key=key, dataset=dataset)
-    named = document.get("dataset", dataset)
-    if named != dataset:
-        raise InvalidRunRequest.of("runJson.otherDataset", key=key, found=repr(named), expected=repr(dataset))
-    return document
 
 
 def _ready_inputs(gateway: "Gateway", event: Json, language: str) -> str:
@@ -122,14 +105,16 @@ def _ready_inputs(gateway: "Gateway", event: Json, language: str) -> str:
     found: dict[str, set[str]] = {}
     for item in gateway.data.listed(INCOMING):
         dataset, _, name = item.key.removeprefix(INCOMING).partition("/")
-        if name in DATA_FILES:
+        if name in DATA_FILES and re.fullmatch(DATASET, dataset):
             found.setdefault(dataset, set()).add(name)
-    shown = json.dumps(event, ensure_ascii=False)[:80]
-    head = say(Sentence("request.whichDataset", {"found": shown}), language)
+    head = say(Sentence("request.whichDataset", {"found": shown(event)}), language)
     if not found:
         place = f"s3://{gateway.data.bucket}/{INCOMING}"
         return f"{head}\n{say(Sentence('request.nothingThere', {'place': place}), language)}"
     lines = [f'{{"dataset": "{name}"}}   ({", ".join(sorted(files))})' for name, files in sorted(found.items())]
+    if len(lines) > _MOST_INPUTS:
+        more = Sentence("request.moreFolders", {"folders": f"{len(lines) - _MOST_INPUTS:,}"})
+        lines[_MOST_INPUTS:] = [say(more, language)]
     return "\n".join((head, say(Sentence("request.readyInputs"), language), *lines))
 
 

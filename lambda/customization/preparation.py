@@ -66,7 +66,7 @@ def _put_findings(gateway: "Gateway", plan: Plan, problems: Sequence[Problem]) -
 
 def read_profile(gateway: "Gateway", plan: Plan) -> Profile:
     """Return what PrepareDataset found in the run's data."""
-    return msgspec.json.decode(gateway.artifacts.read(_profile_key(plan)), type=Profile)
+    return gateway.artifacts.decoded(_profile_key(plan), Profile)
 
 
 def prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:

@@ -114,7 +114,7 @@ def _put_report(gateway: "Gateway", plan: Plan, data: ReportData) -> str:
 
 
 def _report_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease]) -> ReportData:
-    comparison = msgspec.json.decode(gateway.artifacts.read(comparison_key(plan)), type=Comparison)
+    comparison = gateway.artifacts.decoded(comparison_key(plan), Comparison)
     served_arn = _served_arn(gateway, plan, held)
     return msgspec.structs.replace(
         _known_data(gateway, plan, call, held, "PublishReport"),
@@ -127,8 +127,6 @@ def _report_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease]) 
 
 def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], state: str) -> ReportData:
     """Return what is known however far the run came; `state` of the machine is the one that reports."""
-    profile = gateway.artifacts.read_if_there(f"{plan.prefix}data/profile.json")
-    estimated = gateway.artifacts.read_if_there(f"{plan.prefix}estimate.json")
     stages = tuple(read_stages(gateway, plan))
     return ReportData(
         run_id=plan.run_id,
@@ -143,9 +141,9 @@ def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], s
         started_at=plan.started_at,
         ended_at=call.now,
         stages=stages,
-        profile=msgspec.json.decode(profile, type=Profile) if profile else None,
+        profile=gateway.artifacts.decoded_if_there(f"{plan.prefix}data/profile.json", Profile),
         request=_request(plan),
-        estimate=msgspec.json.decode(estimated, type=Estimate) if estimated else None,
+        estimate=gateway.artifacts.decoded_if_there(f"{plan.prefix}estimate.json", Estimate),
         resources=tuple(_resource(lease) for lease in held),
         timeline=(*_timeline(gateway, plan, stages, held, call.now), TimelineEntry(call.now, state)),
         files=tuple(FileReport(pin.key, pin.version_id, pin.size, pin.sha256) for pin in plan.files.values()),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization.errors import ResourceNotFound, RunSuperseded
+from customization.errors import ArtifactUnreadable, ResourceNotFound, RunSuperseded
 from customization.gateway.tables import Attr
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject, as_text
@@ -123,8 +123,14 @@ def save_plan(gateway: "Gateway", plan: Plan) -> None:
 
 
 def read_plan(gateway: "Gateway", run_id: str) -> Plan:
-    """Return the plan of a run, whoever owns it; raises ResourceNotFound."""
-    return msgspec.json.decode(gateway.artifacts.read(manifest_key(run_id)), type=Plan)
+    """Return the plan of a run, whoever owns it; raises ResourceNotFound or ArtifactUnreadable."""
+    plan = gateway.artifacts.decoded(manifest_key(run_id), Plan)
+    if plan.run_id != run_id:
+        raise ArtifactUnreadable(
+            f"{gateway.artifacts.uri(manifest_key(run_id))}: it is the plan of {plan.run_id!r}; restore the version "
+            "before, or start the run again"
+        )
+    return plan
 
 
 def owned_plan(gateway: "Gateway", call: Call) -> Plan:

@@ -119,9 +119,7 @@ def _create(gateway: "Gateway", plan: Plan, name: str, stage: int) -> Job:
 
 def _request(gateway: "Gateway", plan: Plan, name: str, stage: int) -> JobRequest:
     planned = plan.stages[stage]
-    files = msgspec.json.decode(gateway.artifacts.read(f"{plan.prefix}data/files.json"), type=list[dict[str, str]])[
-        stage
-    ]
+    files = gateway.artifacts.decoded(f"{plan.prefix}data/files.json", list[dict[str, str]])[stage]
     return JobRequest(
         name=name,
         base_model=plan.base_model_identifier if stage == 0 else _model_of_stage(gateway, plan, stage - 1),

@@ -226,7 +226,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_script() -> None:
         item for item in page.attributes if item[1] in {"src", "href", "xlink:href"} or item[1].startswith("on")
     ]
     assert not re.search(r"url\(|@import|//[a-z]+\.", re.sub(r"http://www\.w3\.org/\S+", "", html))
-    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    assert ("meta", "content", policy) in page.attributes
 
 
 def test_every_section_is_there_when_everything_is_known() -> None:
