@@ -39,9 +39,10 @@ def importers(folder: str, *packages: str) -> list[str]:
 
 
 def test_stacks_and_functions_do_not_import_each_other_nor_what_uses_them() -> None:
-    assert importers("stacks", "customization", "rehearsal", "tests", "samples") == []
-    assert importers("lambda", "stacks", "rehearsal", "tests", "samples", "aws_cdk") == []
-    assert importers("rehearsal", "tests", "samples") == []
+    assert importers("stacks", "customization", "rehearsal", "tests", "samples", "docs") == []
+    assert importers("lambda", "stacks", "rehearsal", "tests", "samples", "docs", "aws_cdk") == []
+    assert importers("rehearsal", "tests", "samples", "docs") == []
+    assert importers("docs", "tests", "samples") == []
 
 
 def test_only_the_gateway_calls_aws() -> None:
@@ -73,7 +74,7 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or 0) - node.lineno + 1
 
 
-@pytest.mark.parametrize("folder", ["lambda", "stacks", "rehearsal", "samples", "tests"])
+@pytest.mark.parametrize("folder", ["lambda", "stacks", "rehearsal", "samples", "docs", "tests"])
 def test_no_function_is_longer_than_forty_lines(folder: str) -> None:
     found = [name for path in modules(folder) for name, lines in functions(path) if lines > LONGEST_FUNCTION]
     assert found == []
