@@ -1,15 +1,27 @@
 """Every page that is rendered, wholly or in parts."""
 
+import re
 from pathlib import Path
 
 from customization.report_schema import schema_text as report_schema_text
 from docs.render import deployment, layers, run_request
 from docs.render.graph import Machine
-from docs.render.pages import filled, marks
+from docs.render.pages import filled, marks, table
 from rehearsal.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+
+
+def index() -> str:
+    """Return every page of docs/ with its sections."""
+    rows = []
+    for path in sorted(DOCS.glob("*.md")):
+        titles = re.findall(r"^(#{1,2}) (.+)$", path.read_text(), re.MULTILINE)
+        (_, title), *sections = titles
+        if path.name != "README.md":
+            rows.append((f"[{title}]({path.name})", ", ".join(name for _, name in sections)))
+    return table(("page", "what is in it"), rows)
 
 
 def rendered(assembly: Path) -> dict[Path, str]:
@@ -17,6 +29,7 @@ def rendered(assembly: Path) -> dict[Path, str]:
     templates = read_templates(assembly)
     machine, policies = Machine(templates["pipeline"]), deployment.Policies(templates)
     parts = {
+        "pages": index(),
         "overview": machine.overview(),
         "sections": machine.sections(),
         "unusual-catches": machine.unusual_catches(),
