@@ -67,12 +67,19 @@ class Triggers(Construct):
                 "events.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
             ),
         )
+        start = iam.PolicyStatement(actions=["states:StartExecution"], resources=[state_machine.state_machine_arn])
+        iam.ManagedPolicy(role, "Permissions", roles=[role], statements=[start])
         self.rules["StartRun"] = events.Rule(
             self,
             "StartRun",
             description="Starts a run when a training file or a run request is dropped",
             event_pattern=self._objects_created(*({"wildcard": key} for key in TRIGGER_KEYS)),
-            targets=[targets.SfnStateMachine(state_machine, role=role, dead_letter_queue=self._queue)],
+            targets=[
+                # CDK would add the statement to a policy inside the role
+                targets.SfnStateMachine(
+                    state_machine, role=role.without_policy_updates(), dead_letter_queue=self._queue
+                )
+            ],
         )
 
     def _add_rule(self, id_: str, description: str, pattern: events.EventPattern, function: lambda_.IFunction) -> None:

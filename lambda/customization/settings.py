@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 VARIABLES = (
@@ -47,6 +47,8 @@ class Settings:
     deployment_id: str
     region: str
     defaults: Defaults
+    # subnetIds and securityGroupIds of customization jobs; empty where they need no network of the account
+    vpc_config: Mapping[str, list[str]] = field(default_factory=dict)
     is_rehearsal: bool = False
 
     @property
@@ -77,6 +79,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         stage=environment["STAGE"],
         deployment_id=environment["DEPLOYMENT_ID"],
         region=environment["AWS_REGION"],
+        vpc_config=json.loads(environment.get("VPC_CONFIG", "{}")),
         is_rehearsal=bool(environment.get("AWS_ENDPOINT_URL")),
         defaults=Defaults(
             base_model_identifier=defaults["baseModelIdentifier"],

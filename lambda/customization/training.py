@@ -137,6 +137,7 @@ def _request(gateway: "Gateway", plan: Plan, name: str, stage: int) -> JobReques
             gateway.settings.stage, gateway.settings.deployment_id, plan.run_id, plan.dataset, plan.tags
         ),
         token=name,
+        vpc_config=gateway.settings.vpc_config,
     )
 
 
