@@ -205,7 +205,7 @@ CHOICES = {
 
 WAITS = {
     "WaitForUploads": "Lets the folder settle.",
-    "WaitForCustomizationJob": "1 minute at first, 15 at most: a job takes hours, and an execution has 25,000 events.",
+    "WaitForCustomizationJob": "1 minute at first, 20 at most: a job takes hours, and an execution has 25,000 events.",
     "WaitForModelDeployment": "A deployment takes minutes.",
     "WaitForProvisionedThroughput": "Model units take minutes.",
     "WaitForPromotion": "A deployment takes minutes to serve another model.",

@@ -392,7 +392,7 @@ def test_the_json_keeps_to_its_schema_however_much_is_known() -> None:
 
 def test_the_schema_in_the_documentation_is_that_of_the_code() -> None:
     written = (PACKAGE.parents[1] / "docs" / "report.schema.json").read_bytes()
-    assert json.loads(written) == json.loads(schema_text()), "write it anew: make schema"
+    assert json.loads(written) == json.loads(schema_text()), "write it anew: make docs"
 
 
 def test_english_and_japanese_pages_have_the_same_structure() -> None:

@@ -10,7 +10,7 @@ from rehearsal.run import Rehearsal, Setting
 from tests.workflow.data import labelled
 
 ROOT = Path(__file__).parents[2]
-DEPLOY = re.compile(r"<!-- deploy: .* -->\n```\n(.*?)```", re.DOTALL)
+DEPLOY = re.compile(r"<!-- deploy: .* -->\n```sh\n(.*?)```", re.DOTALL)
 
 
 def deploy_lines() -> str:
