@@ -118,6 +118,33 @@ _TagKey = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern
 _TagValue = Annotated[str, StringConstraints(max_length=256, pattern=_TAG_CHARACTERS)]
 
 
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Vpc(_Group):
+    """Where functions and customization jobs are attached; the bounds are those of VpcConfig in Bedrock and Lambda."""
+
+    subnet_ids: tuple[Annotated[str, StringConstraints(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = Field(
+        min_length=1, max_length=16, description="1 to 16 ids of subnets"
+    )
+    security_group_ids: tuple[Annotated[str, StringConstraints(pattern=r"^sg-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = (
+        Field(min_length=1, max_length=5, description="1 to 5 ids of security groups")
+    )
+
+
+class Replication(_Group):
+    """A bucket, versioned and of another Region, and the key that encrypts what is copied into it."""
+
+    bucket_arn: str = Field(pattern=r"^arn:aws[a-z-]*:s3:::[a-z0-9.-]{3,63}$", description="the ARN of a bucket")
+    key_arn: str = Field(
+        pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+$", description="the ARN of a KMS key"
+    )
+
+
+_Optional = BeforeValidator(_parse_text)
+
+
 class DeploymentConfig(BaseModel):
     """The settings; a field's description says what is allowed and is part of the message when a value is not."""
 
@@ -180,6 +207,28 @@ class DeploymentConfig(BaseModel):
     log_retention_days: Annotated[int, AfterValidator(_require_retention)] = Field(
         default=90, description=f"one of {', '.join(map(str, _RETENTION_DAYS))}"
     )
+    reserved_concurrency: Annotated[int | None, _Optional] = Field(
+        default=None,
+        ge=4,  # the shards that one run asks a model for at once; a test compares it
+        le=1000,
+        description="null, or 4 to 1000 calls at once that each function keeps for itself and never exceeds",
+    )
+    vpc: Annotated[Vpc | None, _Optional] = Field(
+        default=None,
+        description='null, or the network of functions and customization jobs: {"subnetIds": ["subnet-..."], '
+        '"securityGroupIds": ["sg-..."]}',
+    )
+    backup_vault: Annotated[str | None, _Optional] = Field(
+        default=None,
+        pattern=r"^[a-zA-Z0-9_-]{2,50}$",
+        description="null, or the name of a backup vault of this account and Region into which AWS Backup copies the "
+        "tables every day",
+    )
+    replication: Annotated[Replication | None, _Optional] = Field(
+        default=None,
+        description='null, or where S3 copies every new object: {"bucketArn": "arn:aws:s3:::...", "keyArn": '
+        '"arn:aws:kms:..."}, a versioned bucket of another Region and the key that encrypts the copies',
+    )
 
     @property
     def request_defaults(self) -> str:
@@ -214,7 +263,7 @@ def read_config(context: Mapping[str, object]) -> DeploymentConfig:
 
 def _describe(problem: ErrorDetails) -> str:
     name, *rest = map(str, problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] == "extra_forbidden" and not rest:
         near = _nearest(name)
         return f"{name}: there is no such setting; " + (
             f"{near} is meant?" if near else f"allowed: {', '.join(_NAMES)}"

@@ -18,6 +18,7 @@ from rehearsal.embedded.template_check import UnsupportedTemplateError, check_re
 if TYPE_CHECKING:
     from moto.cloudformation.models import ChangeSet
     from moto.cloudformation.parsing import ResourceMap
+    from moto.iam.models import ManagedPolicy
 
 _TYPES = as_object(SUPPORTED["resources"], "resources")
 _LONGEST_NAME = 64  # IAM quotas, role name; Lambda CreateFunction, FunctionName
@@ -62,6 +63,20 @@ def _create_stacks_of_change_sets() -> None:
     setattr(ChangeSet, "apply", apply)  # noqa: B010  a seam
 
 
+def _delete_managed_policies() -> None:
+    """Let managed policies go with their stack: moto would keep them, and then refuses to delete their roles."""
+    from moto.iam import models  # noqa: PLC0415  after the placeholders
+
+    def delete(policy: "ManagedPolicy", account_id: str, _: str) -> None:
+        backend = models.iam_backends[account_id]["aws"]
+        for role in backend.roles.values():
+            if policy.arn in role.managed_policies:
+                policy.detach_from(role)
+        backend.delete_policy(policy.arn)
+
+    setattr(models.ManagedPolicy, "delete", delete)  # noqa: B010
+
+
 class _Seam:
     """Replaces three functions of moto's CloudFormation, once a process."""
 
@@ -82,6 +97,7 @@ class _Seam:
         ):
             setattr(parsing, name, replacement)
         _create_stacks_of_change_sets()
+        _delete_managed_policies()
         models = cast("dict[str, type]", parsing.get_model_map())
         for kind in _TYPES:
             models.setdefault(kind, RecordedResource)

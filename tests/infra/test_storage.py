@@ -172,7 +172,7 @@ def test_only_customization_jobs_of_this_account_may_assume_the_customization_ro
 def test_the_customization_role_reads_prepared_files_and_writes_its_own_folders_and_sees_nothing_else(
     storage: JsonObject,
 ) -> None:
-    (policy,) = resources(storage, "AWS::IAM::Policy").values()
+    (policy,) = resources(storage, "AWS::IAM::ManagedPolicy").values()
     assert at(policy, "Properties", "Roles") == [{"Ref": "CustomizationRoleE12BC787"}]
     bucket = {"Fn::GetAtt": ["ArtifactBucket7410C9EF", "Arn"]}
     statements = listed(at(policy, "Properties", "PolicyDocument", "Statement"))
@@ -189,7 +189,7 @@ def test_the_customization_role_reads_prepared_files_and_writes_its_own_folders_
 
 
 def test_the_customization_role_uses_the_key_for_its_files_and_for_the_model_it_makes(storage: JsonObject) -> None:
-    (policy,) = resources(storage, "AWS::IAM::Policy").values()
+    (policy,) = resources(storage, "AWS::IAM::ManagedPolicy").values()
     through = {
         str(at(statement, "Condition", "StringEquals", "kms:ViaService")): sorted(
             map(str, listed(at(statement, "Action")))

@@ -280,7 +280,7 @@ def _redriven(pipeline: Pipeline, state: str, mode: str) -> None:
     """What was reserved for a run that was stopped is given back, and reserved again when it is redriven."""
     execution = pipeline.interrupt(state, pipeline.folder(serving={"mode": mode}), pipeline.stop)
     pipeline.pass_time(hours=1)
-    pipeline.aws.session().client("stepfunctions").redrive_execution(executionArn=execution.arn)
+    pipeline.person("RunOperator").client("stepfunctions").redrive_execution(executionArn=execution.arn)
     pipeline.finish()
     succeed(pipeline, execution)
     assert pipeline.what_bills() == []

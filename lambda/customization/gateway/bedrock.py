@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
@@ -79,6 +79,7 @@ class JobRequest:
     key_arn: str
     tags: Mapping[str, str]
     token: str
+    vpc_config: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,7 @@ class Bedrock:
     def create_job(self, request: JobRequest) -> str:
         """Start a model customization job and return its ARN."""
         validation = {"validationDataConfig": {"validators": [{"s3Uri": request.validation_uri}]}}
+        network = {"vpcConfig": request.vpc_config}
         with named_errors():
             return self._client.create_model_customization_job(
                 jobName=request.name,
@@ -194,6 +196,7 @@ class Bedrock:
                 hyperParameters=request.hyper_parameters,
                 trainingDataConfig={"s3Uri": request.training_uri},
                 **(validation if request.validation_uri else {}),  # type: ignore[arg-type]  # one member, present or not
+                **(network if request.vpc_config else {}),  # type: ignore[arg-type]  # one member, present or not
                 outputDataConfig={"s3Uri": request.output_uri},
                 customModelKmsKeyId=request.key_arn,
                 jobTags=_tag_list(request.tags),
