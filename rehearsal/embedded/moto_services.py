@@ -232,7 +232,7 @@ class MotoServices:
 
         Raises LookupError for an unknown policy.
         """
-        from moto.iam.models import iam_backends  # noqa: PLC0415
+        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
 
         backend = iam_backends[self.account]["aws"]
         if policy_arn not in backend.managed_policies:
