@@ -28,7 +28,7 @@ _LABELS = {
 
 
 def layers() -> str:
-    """Return the parts as a diagram, an arrow for every import from one part of another."""
+    """Return the parts as a diagram, an arrow for every import but those that a longer way implies."""
     arrows = dict.fromkeys(
         (part, target)
         for path in sorted(_modules())
@@ -38,8 +38,16 @@ def layers() -> str:
         if part and target and part != target
     )
     nodes = [f'  {part}["{_LABELS.get(part, part)}"]' for part in _PARTS]
-    lines = [f"  {source} --> {target}" for source, target in sorted(arrows, key=_order)]
+    lines = [f"  {source} --> {target}" for source, target in sorted(_without_shortcuts(set(arrows)), key=_order)]
     return "\n".join(("```mermaid", "flowchart TD", *nodes, *lines, "```"))
+
+
+def _without_shortcuts(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    reached = set(arrows)
+    for _ in _PARTS:
+        reached |= {(source, end) for source, middle in reached for start, end in arrows if start == middle}
+    implied = {(source, end) for source, middle in arrows for start, end in reached if start == middle}
+    return arrows - implied
 
 
 def _order(arrow: tuple[str, str]) -> tuple[int, int]:

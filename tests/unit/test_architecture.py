@@ -16,6 +16,7 @@ from customization.settings import VARIABLES
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lambda" / "customization"
 LONGEST_FUNCTION = 40
+SILENCED = re.compile(r"# (?:noqa: [A-Z0-9, ]*[0-9]|type: ignore\[[^]]*\])(?P<reason>.*)$")
 # An action by its commit, with the tag that it had
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v[\d.]+")
 
@@ -81,6 +82,19 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
 def test_no_function_is_longer_than_forty_lines(folder: str) -> None:
     found = [name for path in modules(folder) for name, lines in functions(path) if lines > LONGEST_FUNCTION]
     assert found == []
+
+
+@pytest.mark.parametrize("folder", ["lambda", "stacks", "rehearsal", "docs"])
+def test_no_finding_of_a_tool_is_silenced_without_a_reason(folder: str) -> None:
+    silent = []
+    for path in modules(folder):
+        above = ""
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            found = SILENCED.search(line)
+            if found and not found["reason"].strip(" #-") and not above.strip().startswith("#"):
+                silent.append(f"{path.relative_to(ROOT)}:{number}")
+            above = line
+    assert silent == [], "say why, behind the mark or in a comment above it"
 
 
 def test_every_error_says_whether_it_passes_by_itself() -> None:

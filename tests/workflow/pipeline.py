@@ -205,7 +205,7 @@ class Pipeline(Rehearsal):
     @contextmanager
     def without_sweeps(self) -> Iterator[None]:
         """Leave the scheduled sweeps out: of days there are more than a test can wait for."""
-        self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]
+        self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]  # events are lost on purpose
         try:
             yield
         finally:
