@@ -178,6 +178,14 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
     return sorted(leases, key=lambda lease: order.index(lease.kind))
 
 
+def vanished(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
+    """Yield every open lease of what served a model until somebody else deleted it."""
+    for lease in open_leases(gateway):
+        is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
+        if is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None:
+            yield lease
+
+
 def overdue(gateway: "Gateway", now: datetime) -> Iterator[tuple[Lease, str]]:
     """Yield every open lease that nobody needs or that the budget no longer pays, with the reason."""
     statuses: dict[str, str] = {}

@@ -172,6 +172,15 @@ def previous_living(gateway: "Gateway", model: ModelInUse, now: datetime) -> Mod
     return None
 
 
+def missing_of(gateway: "Gateway", model: ModelInUse) -> tuple[str, str] | None:
+    """Return kind and name of what the parameter rests on and Bedrock does not have, or None."""
+    if not gateway.bedrock.model_is_there(model.model_arn):
+        return leases.MODEL, model.model_name
+    kind = PROVISIONED if ":provisioned-model/" in (model.serving_arn or "") else ON_DEMAND
+    is_missing = model.serving_arn and gateway.bedrock.served(kind, model.serving_arn) is None
+    return (kind, model.serving_name) if is_missing else None
+
+
 def serving_of(gateway: "Gateway", model: ModelInUse) -> ServedModel | None:
     """Return what serves the model, which may have been taken for another one since."""
     arn = model.serving_arn

@@ -1,5 +1,6 @@
 """What stays after a run: the model in use for a data set, and what a request keeps. Everything else is released."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from customization.model_in_use import (
     SWAP_POLL_SECONDS,
     WITHOUT_END,
     ModelInUse,
+    datasets_in_use,
     is_held_by,
     keep_on,
+    missing_of,
     model_name_of,
     parameter_of,
     previous_living,
@@ -172,19 +175,37 @@ def _released_before(gateway: "Gateway", call: Call) -> list[Json]:
 def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:
     """Before a promoted resource goes, put the previous living model in its place or remove the parameter; say so."""
     current = read_in_use(gateway, lease.dataset) if lease.dataset else None
-    if current is None or not is_held_by(current, lease):
-        return
+    if current is not None and is_held_by(current, lease):
+        _replace(gateway, lease.dataset, current, now, (lease.kind, lease.bedrock_name), is_gone=False)
+
+
+def withdraw_gone(gateway: "Gateway", now: datetime) -> Iterator[str]:
+    """Do as `withdraw` where somebody else has deleted what is in use; yield a line for each."""
+    for dataset in datasets_in_use(gateway):
+        current = read_in_use(gateway, dataset)
+        gone = missing_of(gateway, current) if current else None
+        if current and gone:
+            _replace(gateway, dataset, current, now, gone, is_gone=True)
+            yield f"{' '.join(gone)}: not there any more, though in use for {dataset}"
+
+
+def _replace(gateway: "Gateway", dataset: str, current: ModelInUse, now: datetime, what: tuple[str, str], *,
+             is_gone: bool) -> None:  # fmt: skip
     previous = previous_living(gateway, current, now)
     previous_arn = ""
     if previous:
-        previous_arn = str(put_in_use(gateway, lease.dataset, previous, now)["arn"])
+        previous_arn = str(put_in_use(gateway, dataset, previous, now)["arn"])
     else:
-        remove_in_use(gateway, lease.dataset)
+        remove_in_use(gateway, dataset)
+    kind, name = what
     told = notices.withdrawn(
         run_id=current.promoted_run_id,
-        lease=lease,
+        dataset=dataset,
+        kind=kind,
+        name=name,
+        is_gone=is_gone,
         previous_arn=previous_arn,
-        parameter=parameter_of(gateway, lease.dataset),
+        parameter=parameter_of(gateway, dataset),
         language=notices.language_of(gateway, current.promoted_run_id),
     )
     gateway.publish(told.subject, told.message)

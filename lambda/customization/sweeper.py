@@ -81,6 +81,10 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
         released += _released(gateway, lease, now, because)
     for orphan in _orphans(gateway, now):
         released += _released(gateway, orphan, now, "no lease stands for it")
+    for lease in leases.vanished(gateway, now):
+        leases.close(gateway, lease, now, "somebody deleted it", was_there=True)
+        budget.settle_release(gateway, lease, now)
+    released += promotion.withdraw_gone(gateway, now)
     for row in gateway.runs.scan(_NOT_SETTLED):
         released += _settled(gateway, row, now)
     live = _live(gateway)

@@ -88,3 +88,20 @@ def test_the_ledger_is_within_five_percent_of_the_estimate_and_the_settlement(
     paid = sum(usd for _, usd in billed.values())
     assert paid == pytest.approx(float(str(settlement["actualUsd"])), rel=NEAR, abs=1e-6)
     assert paid == pytest.approx(float(str(settlement["estimatedUsd"])), rel=NEAR, abs=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["serving-stuck", "serving-fails", "job-fails-validation"])
+def test_what_a_run_that_failed_has_spent_is_what_the_ledger_bills(deploy: Deploy, fault: str) -> None:
+    with deploy() as pipeline:
+        pipeline.forget()
+        pipeline.inject(fault)
+        execution = pipeline.run({**pipeline.folder(), "run.json": data.request(**PROVISIONED)})
+        assert execution.outcome.status == "FAILED"
+        pipeline.pass_time(minutes=31)
+        spent = float(str(pipeline.row_of(execution)["spentUsd"]))
+        [month] = [row for row in pipeline.rows() if str(row["runId"]).startswith("month#")]
+        assert month["committedUsd"] == spent > 0
+        pipeline.skip_time(days=30)
+        billed = pipeline.billed()
+    assert ("provisionedThroughput" in billed) == fault.startswith("serving")
+    assert sum(usd for _, usd in billed.values()) == pytest.approx(spent, rel=NEAR)

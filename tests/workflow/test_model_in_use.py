@@ -70,6 +70,19 @@ def test_what_cannot_be_put_in_use_is_refused_by_one_message_and_leaves_every_ru
     assert pipeline.runs() == [done]
 
 
+@pytest.mark.exhaustive
+def test_a_model_in_use_that_somebody_deletes_is_withdrawn_by_the_next_sweep(pipeline: Pipeline) -> None:
+    done = pipeline.row_of(pipeline.run(pipeline.folder()))
+    change(pipeline, action="promote", data=done["runId"])
+    pipeline.pass_time(minutes=16)
+    assert pipeline.parameter() == model_of(done)
+    [model] = pipeline.models()
+    pipeline.aws.session().client("bedrock").delete_custom_model(modelIdentifier=model)
+    pipeline.pass_time(minutes=16)
+    assert pipeline.parameter() is None
+    assert pipeline.subjects()[-1] == f"No longer in use: {done['runId']}"
+
+
 @pytest.mark.parametrize(
     ("mode", "keep"), [("on-demand", True), pytest.param("provisioned", 24, marks=pytest.mark.exhaustive)]
 )
