@@ -131,36 +131,39 @@ def statements_by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
     """Return every statement of each function's role."""
     functions = resources(pipeline, "AWS::Lambda::Function")
     return {
-        module: list(_statements(pipeline, as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name)))
+        module: list(
+            statements_of_role(pipeline, as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name))
+        )
         for name, module in function_modules(pipeline).items()
     }
 
 
-def _statements(pipeline: JsonObject, role: str) -> Iterator[Statement]:
+def statements_of_role(pipeline: JsonObject, role: str) -> Iterator[Statement]:
+    """Yield what the policies of a role allow, by the logical id of the role."""
     for policy in resources(pipeline, "AWS::IAM::ManagedPolicy").values():
         properties = as_object(policy["Properties"], role)
         if {"Ref": role} in listed(properties.get("Roles", [])):
-            yield from _statements_of(properties)
+            yield from statements_of(properties)
 
 
-def _statements_of(policy: Json) -> Iterator[Statement]:
+def statements_of(policy: Json) -> Iterator[Statement]:
     for found in listed(at(policy, "PolicyDocument", "Statement")):
         statement = as_object(found, "Statement")
         assert statement["Effect"] == "Allow"
         yield Statement(
             tuple(as_text(action, "Action") for action in listed(statement["Action"])),
-            tuple(_text(resource) for resource in listed(statement["Resource"])),
+            tuple(text_of(resource) for resource in listed(statement["Resource"])),
             as_object(statement.get("Condition", {}), "Condition"),
         )
 
 
-def _text(value: Json) -> str:
+def text_of(value: Json) -> str:
     """Return a resource with its references written as the last word of what they name."""
     match value:
         case str():
             return value
         case {"Fn::Join": ["", list(parts)]}:
-            return "".join(map(_text, parts))
+            return "".join(map(text_of, parts))
         case {"Fn::ImportValue": str(export)}:
             return f"<{export.rpartition(':')[2]}>"
         case {"Fn::GetAtt": [str(name), str(attribute)]}:
@@ -206,7 +209,7 @@ def test_what_a_role_needs_from_its_first_moment_waits_for_its_policy(pipeline: 
         policies = [
             policy
             for policy, found in resources(pipeline, "AWS::IAM::ManagedPolicy").items()
-            if at(found, "Properties").get("Roles") == [{"Ref": role}] and "RolePermissions" in policy
+            if as_object(found["Properties"], policy).get("Roles") == [{"Ref": role}] and "RolePermissions" in policy
         ]
         assert len(policies) == 1, name
         assert set(policies) < set(listed(resource["DependsOn"])), name
@@ -217,7 +220,7 @@ def test_every_policy_is_within_what_iam_takes(templates: dict[str, JsonObject])
     for template in templates.values():
         for name, policy in resources(template, "AWS::IAM::ManagedPolicy").items():
             text = json.dumps(_written_out(at(policy, "Properties", "PolicyDocument")), separators=(",", ":"))
-            assert len(text) < 5500, name
+            assert len(text) < 6144, name
 
 
 def _written_out(value: Json) -> Json:
@@ -248,7 +251,7 @@ def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonO
         else:
             assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
         if service == "states.amazonaws.com":
-            source = _text(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
+            source = text_of(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
             assert source == "arn:aws:states:us-east-1:<AWS::AccountId>:*"
     assert dict(trusted) == {
         "lambda.amazonaws.com": len(resources(pipeline, "AWS::Lambda::Function")),
@@ -447,7 +450,7 @@ def test_who_makes_serves_or_asks_an_encrypted_model_may_use_its_key_through_bed
 def test_the_state_machine_calls_its_functions_and_its_topic_and_starts_itself_for_maps(pipeline: JsonObject) -> None:
     (machine,) = resources(pipeline, "AWS::StepFunctions::StateMachine").values()
     role = as_text(at(machine, "Properties", "RoleArn", "Fn::GetAtt", 0), "role")
-    statements = {action: found for found in _statements(pipeline, role) for action in found.actions}
+    statements = {action: found for found in statements_of_role(pipeline, role) for action in found.actions}
     modules = function_modules(pipeline)
     invoked = {
         modules[resource.removeprefix("<").partition(".")[0]]
@@ -474,7 +477,7 @@ def test_applications_may_ask_what_this_deployment_serves_and_nothing_else(pipel
         for name, found in resources(pipeline, "AWS::IAM::ManagedPolicy").items()
         if name.startswith("InvokeServedModel")
     ]
-    asking, looking, decrypting = _statements_of(at(policy, "Properties"))
+    asking, looking, decrypting = statements_of(at(policy, "Properties"))
     own = "arn:aws:bedrock:us-east-1:<AWS::AccountId>:"
     assert set(asking.actions) == {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
     assert set(asking.resources) == {f"{own}custom-model-deployment/*", f"{own}provisioned-model/*"}
@@ -491,7 +494,7 @@ def test_the_rule_starts_this_machine_and_nothing_else(pipeline: JsonObject) -> 
         for name, found in resources(pipeline, "AWS::IAM::Role").items()
         if "events.amazonaws.com" in str(found["Properties"])
     ]
-    assert list(_statements(pipeline, role)) == [Statement(("states:StartExecution",), (f"<{machine}>",), {})]
+    assert list(statements_of_role(pipeline, role)) == [Statement(("states:StartExecution",), (f"<{machine}>",), {})]
 
 
 def test_every_function_writes_traces(by_function: dict[str, list[Statement]]) -> None:
@@ -520,7 +523,7 @@ def test_every_function_gets_the_environment_that_the_settings_read(pipeline: Js
 def test_the_settings_can_be_read_from_the_environment(pipeline: JsonObject) -> None:
     function = next(iter(resources(pipeline, "AWS::Lambda::Function").values()))
     variables = as_object(at(function, "Properties", "Environment", "Variables"), "environment")
-    texts = {name: _text(value) for name, value in variables.items()}
+    texts = {name: text_of(value) for name, value in variables.items()}
     settings = read_settings({**texts, "AWS_REGION": "us-east-1"})
     assert settings.defaults.base_model_identifier == "amazon.nova-micro-v1:0:128k"
     assert (settings.defaults.budget_usd, settings.defaults.monthly_budget_usd) == (20, 200)
