@@ -28,7 +28,7 @@ _LISTS = (
     "bedrock:ListProvisionedModelThroughputs",
 )
 # What a run leaves for people to read
-_REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
+REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
 # "Model units, with no commitment, across custom models" (AWS General Reference, Bedrock quotas)
 _MODEL_UNITS_QUOTA = "L-BE77399C"
 # What a service does with the key of what is encrypted in the name of its caller, by the service's own guide: who puts
@@ -63,14 +63,14 @@ class Grant:
 
 
 def managed_policy(
-    scope: Construct, id_: str, grants: Sequence[Grant], *, roles: Sequence[iam.IRole] = ()
+    scope: Construct, id_: str, grants: Sequence[Grant], *, roles: Sequence[iam.IRole] = (), description: str = ""
 ) -> iam.ManagedPolicy:
     """Return a policy of `grants`, attached to `roles`, with their reasons for what the rule packs find.
 
     Inside a role, as its `scope`, whatever waits for the role waits for the policy too. IAM takes 6,144 characters.
     """
     statements = [grant.statement() for grant in grants]
-    policy = iam.ManagedPolicy(scope, id_, roles=list(roles), statements=statements)
+    policy = iam.ManagedPolicy(scope, id_, roles=list(roles), statements=statements, description=description or None)
     for grant, statement in zip(grants, statements, strict=True):
         if grant.reason:
             acknowledge_wildcards(policy, [statement], reason=grant.reason, limits=grant.limits)
@@ -326,7 +326,7 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             # The report of a run that is only estimated
             g.list_artifacts("runs/*"),
             g.read("runs/*/data/profile.json", "runs/*/estimate.json", "runs/*/training-metrics-*.json"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.query_runs(),
         ),
         "is_within_budget": (
@@ -423,7 +423,7 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.plan(),
             g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
             g.list_artifacts("runs/*"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
             *g.look_at_served(*_SERVED),
             g.runs("UpdateItem"),
@@ -474,14 +474,14 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read("runs/*/manifest.json", "runs/*/data/profile.json", "runs/*/estimate.json"),
             g.read("runs/*/training-metrics-*.json"),
             g.list_artifacts("runs/*"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.query_runs(),
         ),
         "record_failure": (g.runs("GetItem", "PutItem", "UpdateItem"),),
         "sweep": (
             *everything,
             *withdraw,
-            g.unscoped(*_LISTS),
+            g.unscoped(*_LISTS, "bedrock:ListCustomModels"),
             g.runs("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem"),
         ),
     }

@@ -19,6 +19,7 @@ from customization.clone import add_place, read_chosen
 from customization.errors import InvalidRunRequest, PipelineError, TransientError
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import Caller, Operator
+from customization.idle import idle_cost
 from customization.preconditions import Finding, Needs, Outcome, Quotas, examine
 
 DONE, MISSES, WRONG_USE = 0, 1, 2
@@ -63,6 +64,7 @@ class Examination:
         yield from self._preconditions()
         yield _checked("concurrency", "May enough functions run at once?", self._concurrency)
         yield _checked("notifications", "Is somebody told?", self._notifications)
+        yield _finding("idleCost", "What does a deployment cost while nobody uses it?", self._idle_cost())
 
     def _bootstrap(self, caller: Caller) -> Outcome:
         version = self._operator.bootstrap_version()
@@ -139,6 +141,11 @@ class Examination:
             return Outcome("ok", f"{free} without a concurrency of their own")
         fix = "have quota L-B99A9384 of Lambda (Concurrent executions) raised"
         return Outcome("warning", f"{free} only, so evaluations and other applications wait for each other; {fix}")
+
+    def _idle_cost(self) -> Outcome:
+        usd, unknown = idle_cost(self._operator.region, self._today)
+        rest = f", and {unknown} items whose price here no source gives" if unknown else ""
+        return Outcome("ok", f"about {usd:.2f} USD a month while nobody uses it{rest}; docs/cost.md has the items")
 
     def _notifications(self) -> Outcome:
         stacks = self._operator.stacks(self._stage)

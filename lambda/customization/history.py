@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization.errors import ResourceNotFound
 from customization.json_types import Json, JsonObject
 from customization.model_in_use import read_in_use
 
@@ -41,7 +42,8 @@ class RunSummary(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A run as the table of runs knows it; what did not come to pass is empty or None.
 
     `settings` are what was asked for, as text by dotted name; checksums of the data files are among them. `scores` are
-    those of `metric` by side, `gains` the custom model's score minus that of another side. Times are ISO 8601 in UTC.
+    those of `metric` by side, `gains` the custom model's score minus that of another side. `minutes` are those before
+    training (beforeTraining), of it (ofTraining) and of serving (ofServing). Times are ISO 8601 in UTC.
     """
 
     run_id: str
@@ -69,6 +71,7 @@ class RunSummary(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     gains: dict[str, ScoreInterval] = {}
     estimated_usd: float | None = None
     spent_usd: float | None = None
+    minutes: dict[str, float] = {}
     report_key: str = ""
     error: str = ""
 
@@ -78,6 +81,14 @@ def read_history(gateway: "Gateway", dataset: str) -> tuple[RunSummary, ...]:
     in_use = read_in_use(gateway, dataset)
     rows = gateway.runs.query(_BY_DATASET, "dataset", dataset)
     return summarize(rows, in_use.promoted_run_id if in_use else "")
+
+
+def read_run(gateway: "Gateway", run_id: str) -> RunSummary:
+    """Return one run by itself; raises ResourceNotFound."""
+    row = gateway.runs.get(run_id)
+    if row is None:
+        raise ResourceNotFound(f"run {run_id} is not in the table of runs; start it again")
+    return _summary(row, "")
 
 
 def summarize(rows: Iterable[JsonObject], run_in_use: str = "") -> tuple[RunSummary, ...]:

@@ -1,6 +1,7 @@
 """The model in use for a data set: a row in the table of runs, and the SSM parameter that names it to applications."""
 
 import json
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -122,8 +123,16 @@ def remove_in_use(gateway: "Gateway", dataset: str) -> None:
 
 def datasets_in_use(gateway: "Gateway") -> list[str]:
     """Return the names of the data sets that have a model in use."""
-    rows = gateway.runs.scan(Attr("runId").begins_with(_key("")))
-    return sorted(str(row["runId"]).removeprefix(_key("")) for row in rows)
+    return sorted(str(row["runId"]).removeprefix(_key("")) for row in _rows_in_use(gateway))
+
+
+def base_models(gateway: "Gateway") -> list[str]:
+    """Return the baseModelIdentifiers of the models in use, each once."""
+    return sorted({str(row["baseModelIdentifier"]) for row in _rows_in_use(gateway)})
+
+
+def _rows_in_use(gateway: "Gateway") -> Iterable[JsonObject]:
+    return gateway.runs.scan(Attr("runId").begins_with(_key("")))
 
 
 def _keep(gateway: "Gateway", model: ModelInUse, until: datetime) -> None:

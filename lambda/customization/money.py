@@ -25,7 +25,16 @@ PriceItem = Literal[
     "objectStorage",
     "tableStorage",
     "tableBackup",
+    "tableReads",
     "key",
+    "keyRequests",
+    "dashboard",
+    "alarm",
+    "customMetric",
+    "logs",
+    "traces",
+    "functionRequests",
+    "functionTime",
 ]
 TRAINING = "training"
 BASELINE_ANSWERS = "baselineAnswers"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 _HTML = "text/html; charset=utf-8"
+# What a run does after each entry of its timeline, as far as it takes long
+_PARTS = {
+    "PlanRun": "beforeTraining",
+    "CreateCustomizationJob": "ofTraining",
+    "CreateModelDeployment": "ofServing",
+    "CreateProvisionedThroughput": "ofServing",
+}
 
 
 def publish_report(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -49,7 +57,8 @@ def publish_report(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     key = _put_report(gateway, plan, data)
     spent = data.settlement.actual_usd if data.settlement else 0.0
     budget.give_back(gateway, plan.run_id, call.attempt, spent)
-    note(gateway, call, {"state": SUCCEEDED, "endedAt": call.now.isoformat(), "spentUsd": spent, "reportKey": key})
+    ended: JsonObject = {"state": SUCCEEDED, "endedAt": call.now.isoformat(), "spentUsd": spent, "reportKey": key}
+    note(gateway, call, {**ended, "minutes": _minutes(data.timeline)})
     publish_dataset(gateway, plan, call.now)
     told = notices.finished(data, held, execution_arn=plan.execution_arn, key=key, links=Links.of(gateway.settings))
     return {"reportUri": gateway.artifacts.uri(key), **told.payload()}
@@ -232,6 +241,16 @@ def _timeline(
             if lease.closed_at:
                 entries.append(TimelineEntry(lease.closed_at, "ReleaseServing", lease.bedrock_name))
     return sorted(entries, key=lambda entry: entry.at)
+
+
+def _minutes(timeline: tuple[TimelineEntry, ...]) -> JsonObject:
+    """Return where the minutes of the run went; the model of an earlier run took none of them for its training."""
+    started = next(entry.at for entry in timeline if entry.state == "PlanRun")
+    spent: dict[str, float] = {}
+    for entry, following in pairwise(entry for entry in timeline if entry.at >= started):
+        if part := _PARTS.get(entry.state):
+            spent[part] = spent.get(part, 0.0) + (following.at - entry.at).total_seconds() / 60
+    return {part: round(minutes, 1) for part, minutes in spent.items()}
 
 
 def _notes(gateway: "Gateway", plan: Plan) -> Iterator[str]:

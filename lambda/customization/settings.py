@@ -52,9 +52,14 @@ class Settings:
     is_rehearsal: bool = False
 
     @property
+    def deployment(self) -> str:
+        """Return what tells this deployment from others, as tags, metrics and names have it."""
+        return f"{self.stage}-{self.deployment_id}"
+
+    @property
     def name_prefix(self) -> str:
         """Return what every name outside CloudFormation begins with."""
-        return f"{self.stage}-{self.deployment_id}-"
+        return f"{self.deployment}-"
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from customization import budget, leases, model_in_use, notices, promotion, retention
+from customization.catalogue import load_catalogue
 from customization.errors import PipelineError, ReleaseRefused
 from customization.gateway.tables import Attr
-from customization.json_types import Json, JsonObject
+from customization.json_types import JsonObject
 from customization.leases import Lease, Release
 from customization.links import Links
 from customization.runs import FAILED, RUNNING, unplanned
@@ -23,33 +26,97 @@ _ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
 _TELL_BEFORE = timedelta(minutes=75)
 
 
-def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> JsonObject:
-    """Record runs that died, release what nobody needs, and return {runs, released} as lists of names.
+class LiveLease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A lease whose resource was there at the end of a sweep.
+
+    `hourly_usd` is what it bills an hour: None where no source gives a price. Jobs bill tokens and models are stored by
+    the month, so that these have None as well.
+    """
+
+    resource_name: str
+    kind: str
+    run_id: str
+    dataset: str
+    hard_end: datetime
+    hourly_usd: float | None
+
+
+class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a sweep did and what it left.
+
+    `runs` names those whose end it recorded, `released` and `refused` say a line for each resource. `overdue` names
+    what bills and should have been gone by its hardEnd, or has no lease at all, and is there after the sweep.
+    `lifecycles` are, by the catalogue, those of the base models under the models in use.
+    """
+
+    runs: tuple[str, ...]
+    released: tuple[str, ...]
+    refused: tuple[str, ...]
+    live: tuple[LiveLease, ...]
+    overdue: tuple[str, ...]
+    lifecycles: tuple[str, ...]
+
+    def raise_refused(self) -> None:
+        """Raise ReleaseRefused if AWS refused something, so that the alarm on the sweeper's errors goes off."""
+        if self.refused:
+            raise ReleaseRefused(
+                "What follows still bills; look at it in the Bedrock console, and at the sweeper's role:\n"
+                + "\n".join(self.refused)
+            )
+
+
+def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> Swept:
+    """Record runs that died, release what nobody needs, and return what was done and what is left.
 
     `ended` is an execution, by ARN, status and error, of which an event tells that it has ended.
-
-    Raises:
-        ReleaseRefused: once everything else is done, so that the alarm on the sweeper's errors goes off.
     """
-    runs: list[Json] = list(_record_dead_runs(gateway, now))
+    runs = list(_record_dead_runs(gateway, now))
     if ended:
         runs += _record_unplanned(gateway, now, *ended)
     _tell_of_coming_ends(gateway, now)
-    released: list[Json] = []
+    released: list[str] = []
     for lease, because in leases.overdue(gateway, now):
         released += _released(gateway, lease, now, because)
     for orphan in _orphans(gateway, now):
         released += _released(gateway, orphan, now, "no lease stands for it")
-    refused = [str(line) for line in released if _REFUSED in str(line)]
-    if refused:
-        raise ReleaseRefused(
-            "What follows still bills; look at it in the Bedrock console, and at the sweeper's role:\n"
-            + "\n".join(refused)
+    live = _live(gateway)
+    past_end = [lease.resource_name for lease in live if now >= lease.hard_end]
+    return Swept(
+        runs=tuple(runs),
+        released=tuple(released),
+        refused=tuple(line for line in released if _REFUSED in line),
+        live=tuple(live),
+        overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now))),
+        lifecycles=tuple(
+            load_catalogue().find(name).state_on(now.date()) for name in model_in_use.base_models(gateway)
+        ),
+    )
+
+
+def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
+    in_use = model_in_use.base_models(gateway)
+    known = load_catalogue().models if in_use else ()
+    yield from (model.state_on(now.date()) for model in known if model.base_model_identifier in in_use)
+
+
+def _live(gateway: "Gateway") -> list[LiveLease]:
+    there = {(kind, name) for kind, name, _ in _billing(gateway)}
+    there |= {(leases.MODEL, name) for name in gateway.bedrock.model_names()}
+    return [
+        LiveLease(
+            resource_name=lease.resource_name,
+            kind=lease.kind,
+            run_id=lease.run_id,
+            dataset=lease.dataset,
+            hard_end=lease.hard_end,
+            hourly_usd=lease.hourly_usd,
         )
-    return {"runs": runs, "released": released}
+        for lease in leases.open_leases(gateway)
+        if (lease.kind, lease.bedrock_name) in there
+    ]
 
 
-def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[Json]:
+def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[str]:
     """Release one lease; what cannot be released must not keep the sweeper from the rest."""
     if lease.kind == leases.MODEL and (
         model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now)
@@ -146,13 +213,17 @@ def _tell_of_coming_ends(gateway: "Gateway", now: datetime) -> None:
             gateway.publish(told.subject, told.message)
 
 
+def _billing(gateway: "Gateway") -> list[tuple[str, str, datetime]]:
+    """Return kind, name and time of creation of everything in the account that is served or trained."""
+    served = [(served.mode, served.name, served.created) for served in gateway.bedrock.all_served()]
+    return served + [(leases.JOB, job.name, job.created) for job in gateway.bedrock.jobs_in_progress()]
+
+
 def _orphans(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
     """Yield, as leases of nobody, what bears this deployment's name but has no open lease and is no longer new."""
     known = {lease.resource_name for lease in leases.open_leases(gateway)}
     prefix = gateway.settings.name_prefix
-    found = [(served.name, served.mode, served.created) for served in gateway.bedrock.all_served()]
-    found += [(job.name, leases.JOB, job.created) for job in gateway.bedrock.jobs_in_progress()]
-    for name, kind, created in found:
+    for kind, name, created in _billing(gateway):
         if name.startswith(prefix) and name not in known and now - created > leases.CREATOR_TIMEOUT:
             yield Lease(
                 resource_name=name,

@@ -150,7 +150,9 @@ def _model_of_stage(gateway: "Gateway", plan: Plan, stage: int) -> str:
 
 
 def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
-    """Return {status, waitSeconds, phase} of a job; the wait grows with its age from 1 to 20 minutes.
+    """Return {status, waitSeconds, phase, phases, trainingLoss, validationLosses} of a job for whoever watches it.
+
+    The wait grows with the job's age from 1 to 20 minutes. Losses are there as soon as Bedrock tells them.
 
     Raises:
         CustomizationJobFailed: with Bedrock's failure message.
@@ -170,7 +172,14 @@ def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
         _stop_if_stalled(gateway, job, age)
     half = int(age.total_seconds() / 2)
     wait = max(FIRST_POLL_SECONDS, min(LAST_POLL_SECONDS, half))
-    return {"status": job.status, "waitSeconds": wait, "phase": job.phase}
+    return {
+        "status": job.status,
+        "waitSeconds": wait,
+        "phase": job.phase,
+        "phases": dict(job.phases),
+        "trainingLoss": job.training_loss,
+        "validationLosses": list(job.validation_losses),
+    }
 
 
 def _stop_if_stalled(gateway: "Gateway", job: Job, age: timedelta) -> None:

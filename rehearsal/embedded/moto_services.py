@@ -227,6 +227,25 @@ class MotoServices:
                 return role
         raise LookupError(f"there is no role {role_arn}")
 
+    def role_of_people(self, policy_arn: str) -> str:
+        """Return the ARN of a role that this account trusts and that has one managed policy; made when not there.
+
+        Raises LookupError for an unknown policy.
+        """
+        from moto.iam.models import iam_backends  # noqa: PLC0415
+
+        backend = iam_backends[self.account]["aws"]
+        if policy_arn not in backend.managed_policies:
+            raise LookupError(f"there is no policy {policy_arn}")
+        name = f"Person-{policy_arn.rpartition('/')[2]}"[:64]  # IAM quotas, role name
+        arn = f"arn:aws:iam::{self.account}:role/{name}"
+        if not any(role.arn == arn for role in backend.roles.values()):
+            people = {"AWS": f"arn:aws:iam::{self.account}:root"}
+            trust = {"Statement": [{"Effect": "Allow", "Principal": people, "Action": "sts:AssumeRole"}]}
+            backend.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
+            backend.attach_role_policy(policy_arn, name)
+        return arn
+
     def session(self, role_arn: str, name: str) -> Session:
         """Return new credentials of a role, which sts:GetCallerIdentity knows."""
         from moto.sts.models import sts_backends  # noqa: PLC0415

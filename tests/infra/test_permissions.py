@@ -471,22 +471,6 @@ def test_the_state_machine_calls_its_functions_and_its_topic_and_starts_itself_f
     }
 
 
-def test_applications_may_ask_what_this_deployment_serves_and_nothing_else(pipeline: JsonObject) -> None:
-    (policy,) = [
-        found
-        for name, found in resources(pipeline, "AWS::IAM::ManagedPolicy").items()
-        if name.startswith("InvokeServedModel")
-    ]
-    asking, looking, decrypting = statements_of(at(policy, "Properties"))
-    own = "arn:aws:bedrock:us-east-1:<AWS::AccountId>:"
-    assert set(asking.actions) == {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
-    assert set(asking.resources) == {f"{own}custom-model-deployment/*", f"{own}provisioned-model/*"}
-    assert asking.conditions == OWN_TAG
-    (parameters,) = looking.resources
-    assert (looking.actions, parameters.rpartition("/dev/")[2]) == (("ssm:GetParameter",), "<DeploymentId>/datasets/*")
-    assert _key_services([decrypting]) == {"bedrock": {"kms:Decrypt"}}
-
-
 def test_the_rule_starts_this_machine_and_nothing_else(pipeline: JsonObject) -> None:
     (machine,) = resources(pipeline, "AWS::StepFunctions::StateMachine")
     (role,) = [

@@ -241,27 +241,6 @@ def test_the_stack_is_protected_and_names_nothing_that_cloudformation_can_name(
             assert [key for key in as_object(resource["Properties"], name) if key in named] == [], name
 
 
-def test_applications_may_ask_what_this_deployment_serves_and_nothing_else(
-    templates: dict[str, JsonObject], pipeline: JsonObject
-) -> None:
-    (policy,) = [
-        found
-        for name, found in resources(pipeline, "AWS::IAM::ManagedPolicy").items()
-        if name.startswith("InvokeServedModel")
-    ]
-    found = listed(at(policy, "Properties", "PolicyDocument", "Statement"))
-    ask, read, decrypt = (as_object(statement, "statement") for statement in found)
-    assert ask["Action"] == ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
-    assert list(as_object(at(ask, "Condition", "StringEquals"), "condition")) == ["aws:ResourceTag/deployment"]
-    kinds = [json.dumps(resource).rpartition(":")[2] for resource in listed(ask["Resource"])]
-    assert [re.sub("[^a-z-].*", "", kind) for kind in kinds] == [
-        "custom-model-deployment",
-        "provisioned-model",
-    ]
-    assert (read["Action"], decrypt["Action"]) == ("ssm:GetParameter", "kms:Decrypt")
-    assert "InvokeServedModelPolicyArn" in as_object(templates["pipeline"]["Outputs"], "Outputs")
-
-
 def test_the_map_runs_as_many_shards_at_once_as_they_are_cut_for() -> None:
     assert states.SHARDS_AT_ONCE == evaluation.SHARDS_AT_ONCE
     longest_question_s = 120

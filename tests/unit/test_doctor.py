@@ -10,6 +10,7 @@ from customization.catalogue import load_catalogue
 from customization.doctor import DONE, MISSES, WRONG_USE, Examination
 from customization.errors import AccessDenied, RequestRejected
 from customization.gateway.operator import Caller, DeployedStack, Operator
+from customization.idle import idle_cost
 from customization.preconditions import CHECKS, Finding
 from tests.unit.fakes import BedrockInMemory
 
@@ -182,3 +183,10 @@ def test_the_exit_code_says_whether_something_is_missing(
     assert doctor.main(arguments, date(2026, 11, 22)) == MISSES
     assert doctor.main(["--model", "amazon.nova-mikro"]) == WRONG_USE
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_what_a_deployment_costs_while_nobody_uses_it_is_told_for_the_region(account: Account) -> None:
+    usd, unknown = idle_cost("us-east-1", date(2026, 11, 22))
+    assert unknown == 0
+    assert f"about {usd:.2f} USD a month while nobody uses it" in findings(account)["idleCost"].message
+    assert "whose price here no source gives" in findings(Account("us-west-2"))["idleCost"].message

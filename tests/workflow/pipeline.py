@@ -123,7 +123,7 @@ class Pipeline(Rehearsal):
 
     def put(self, key: str, content: bytes) -> None:
         """Put one object into the data bucket."""
-        s3 = self.aws.session().client("s3")
+        s3 = self.person("DataContributor").client("s3")
         s3.put_object(Bucket=self.outputs["DataBucketName"], Key=key, Body=content)
 
     def run(self, files: Mapping[str, bytes], dataset: str = "") -> "Execution":
@@ -186,7 +186,11 @@ class Pipeline(Rehearsal):
 
     def stop(self, execution: "Execution") -> None:
         """Stop an execution as a person does in the console."""
-        self.aws.session().client("stepfunctions").stop_execution(executionArn=execution.arn)
+        self.person("RunOperator").client("stepfunctions").stop_execution(executionArn=execution.arn)
+
+    def role_of(self, kind: str) -> str:
+        """Return the ARN of the role that stands for people of a kind, such as DataContributor."""
+        return self.aws._moto.role_of_people(self.outputs[f"{kind}PolicyArn"])
 
     def pass_time(self, **amount: float) -> None:
         """Let so much time pass, with every sweep that falls into it."""

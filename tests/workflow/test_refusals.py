@@ -92,6 +92,7 @@ def test_a_run_above_its_budget_is_refused_with_the_amounts(pipeline: Pipeline) 
     assert_refused(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
 
 
+@pytest.mark.exhaustive
 def test_runs_that_begin_together_cannot_overshoot_the_months_budget(pipeline: Pipeline) -> None:
     model = "amazon.nova-2-lite-v1:0:256k"  # an hour of its model unit costs more than 60 USD
     request = data.request(baseModelIdentifier=model, serving={"mode": "provisioned"}, budgetUsd=100)

@@ -2,12 +2,16 @@
 
 from customization.failures import record_failure
 from customization.gateway import Gateway
-from customization.handlers import task
+from customization.handlers import emit, task
 from customization.json_types import JsonObject, as_text
+from customization.metrics import RUNS_FAILED
 from customization.runs import read_call
 
 
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     error, cause, state = (as_text(event.get(name) or "", name) for name in ("error", "cause", "failedState"))
-    return record_failure(gateway, read_call(event), error, cause, state)
+    call = read_call(event)
+    answer = record_failure(gateway, call, error, cause, state)
+    emit(gateway, {RUNS_FAILED: 1}, {"runId": call.run_id, "error": error, "failedState": state})
+    return answer
