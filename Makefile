@@ -66,6 +66,7 @@ validate: install ## check a data file without AWS: make validate FILE=train.jso
 
 docs: install ## write the parts of docs/ that come from the templates and the code
 	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
+	@$(BIN)/python -m stacks.settings_page > docs/settings.md
 
 runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
 	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) runs $(DATASET) $(FROM:%=--from %)
