@@ -33,6 +33,7 @@ _SEAMS = {
         "ChangeSet._parse_template",
         "ChangeSet.apply",
         "CloudFormationBackend.create_stack",
+        "CloudFormationBackend.delete_stack",
         "CloudFormationBackend.describe_change_set",
         "CloudFormationBackend.execute_change_set",
         "CloudFormationBackend.get_stack",

@@ -13,7 +13,7 @@ from customization.json_types import Json, JsonObject, as_object
 from rehearsal.embedded.cloudformation import Created, RecordedResource, Recorder, Resource
 from rehearsal.embedded.in_place import InPlace
 from rehearsal.embedded.moto_services import load
-from rehearsal.embedded.stack_updates import NO_CHANGES, StackUpdate, Target
+from rehearsal.embedded.stack_updates import NO_CHANGES, StackUpdate, StackUpdateError, Target
 from rehearsal.embedded.supported import SUPPORTED
 from rehearsal.embedded.template_check import check_resource
 
@@ -87,6 +87,32 @@ def _update_stack(
     _seam().update(stack, Target(text=template, template=parsed, parameters=parameters, tags=tags))
 
 
+def _delete_stack(backend: "CloudFormationBackend", name_or_stack_id: str) -> None:
+    """Delete a stack, or leave it there as a stack whose deletion failed, with the reason."""
+    found = [stack for stack in backend.stacks.values() if name_or_stack_id in {stack.name, stack.stack_id}]
+    try:
+        _seam().delete_in_moto(backend, name_or_stack_id)
+    except StackUpdateError as error:
+        for stack in found:
+            backend.stacks[stack.stack_id] = stack
+            stack.status = "DELETE_FAILED"
+            stack._add_stack_event("DELETE_FAILED", str(error))  # noqa: SLF001  a seam
+
+
+def _delete_resource(resources_map: "ResourceMap", created: object, resource_json: JsonObject) -> None:
+    """Delete a resource as moto does, and managed policies, which it forgets."""
+    if resource_json["Type"] == "AWS::IAM::ManagedPolicy" and not isinstance(created, RecordedResource):
+        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
+
+        backend = iam_backends[resources_map._account_id]["aws"]  # noqa: SLF001  a seam
+        policy = backend.get_policy(_reference(created))
+        if policy.attachment_count > 0:
+            raise StackUpdateError("Cannot delete a policy attached to entities.")
+        backend.delete_policy(policy.arn)
+        return
+    _seam().delete_resource_in_moto(resources_map, created, resource_json)
+
+
 class _Seam:
     """Replaces functions of moto's CloudFormation, once a process."""
 
@@ -101,6 +127,8 @@ class _Seam:
         self._update: StackUpdate | None = None
         self._parsing = parsing
         self.execute_in_moto = stacks.CloudFormationBackend.execute_change_set
+        self.delete_in_moto = stacks.CloudFormationBackend.delete_stack
+        self.delete_resource_in_moto = parsing.ResourceMap._delete_resource  # noqa: SLF001
         self._create_in_moto = parsing.parse_and_create_resource
         self._name_in_moto = parsing.generate_resource_name
         for place, name, replacement in (
@@ -108,7 +136,9 @@ class _Seam:
             (parsing, "generate_resource_name", self._name),
             (stacks.ChangeSet, "apply", _create_stack_of_change_set),
             (stacks.CloudFormationBackend, "execute_change_set", _execute_change_set),
+            (stacks.CloudFormationBackend, "delete_stack", _delete_stack),
             (stacks.Stack, "update", _update_stack),
+            (parsing.ResourceMap, "_delete_resource", _delete_resource),
         ):
             setattr(place, name, replacement)
         kinds = cast("dict[str, type]", parsing.get_model_map())

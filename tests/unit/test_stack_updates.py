@@ -39,14 +39,14 @@ class Stack:
         self._client.create_change_set(**names, TemplateBody=_template(resources, outputs), ChangeSetType="UPDATE")
         described = self._client.describe_change_set(**names)
         if described["Status"] == "FAILED":
-            return described["StatusReason"]
+            return str(described["StatusReason"])
         self._client.execute_change_set(**names)
         self._client.delete_change_set(**names)
         return self.status
 
     @property
     def status(self) -> str:
-        return self._client.describe_stacks(StackName=self._name)["Stacks"][0]["StackStatus"]
+        return str(self._client.describe_stacks(StackName=self._name)["Stacks"][0]["StackStatus"])
 
     def events(self) -> list[tuple[str, str]]:
         """Return what happened since the last creation or update began, oldest first, the stack itself left out."""
@@ -61,11 +61,12 @@ class Stack:
     def reason(self) -> str:
         """Return why the last update was taken back."""
         events = self._client.describe_stack_events(StackName=self._name)["StackEvents"]
-        return next(e["ResourceStatusReason"] for e in events if e["ResourceStatus"] == "UPDATE_ROLLBACK_IN_PROGRESS")
+        failed = (event for event in events if event["ResourceStatus"] == "UPDATE_ROLLBACK_IN_PROGRESS")
+        return str(next(failed)["ResourceStatusReason"])
 
     def physical(self, logical_id: str) -> str:
         found = self._client.describe_stack_resources(StackName=self._name)["StackResources"]
-        return next(item["PhysicalResourceId"] for item in found if item["LogicalResourceId"] == logical_id)
+        return str(next(item["PhysicalResourceId"] for item in found if item["LogicalResourceId"] == logical_id))
 
 
 def _template(resources: JsonObject, outputs: JsonObject) -> str:
@@ -187,6 +188,23 @@ def test_an_export_that_another_stack_imports_is_neither_changed_nor_taken_away(
     assert renamed == "UPDATE_ROLLBACK_COMPLETE"
     assert stack.reason() == "Export Tried:TopicName cannot be updated as it is in use by User"
     assert [topic_arn.rpartition(":")[2] for topic_arn in topics(aws)][:1] == ["first"]
+
+
+def test_a_managed_policy_that_somebody_has_keeps_its_stack_from_being_deleted(aws: EmbeddedAws, stack: Stack) -> None:
+    policy: JsonObject = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": document("s3:GetObject")}}
+    stack.create({"Policy": policy})
+    arn = stack.physical("Policy")
+    assert aws.session_of_person(arn).client("sts").get_caller_identity()["Account"] == "123456789012"
+    stack._client.delete_stack(StackName="Tried")
+    assert stack.status == "DELETE_FAILED"
+    iam = aws.session().client("iam")
+    [person] = iam.list_entities_for_policy(PolicyArn=arn)["PolicyRoles"]
+    iam.detach_role_policy(RoleName=person["RoleName"], PolicyArn=arn)
+    stack._client.delete_stack(StackName="Tried")
+    with pytest.raises(ClientError, match="does not exist"):
+        assert stack.status
+    with pytest.raises(ClientError, match="NoSuchEntity"):
+        iam.get_policy(PolicyArn=arn)
 
 
 def _role_policies(aws: EmbeddedAws, stack: Stack) -> object:
