@@ -49,6 +49,12 @@ _SEAMS = {
         "parse_and_create_resource",
         "ResourceMap._delete_resource",
     ),
+    "moto.cloudformation.responses": (
+        "CloudFormationResponse.delete_change_set",
+        "CloudFormationResponse.describe_change_set",
+        "CloudFormationResponse.execute_change_set",
+        "CloudFormationResponse.cloudformation_backend",
+    ),
     "moto.core.base_backend": ("BackendDict.reset",),
     "moto.core.model_instances": ("reset_model_data",),
     "moto.core.utils": ("utcnow",),

@@ -6,6 +6,7 @@ The CLI creates stacks through change sets, whose outputs and exports moto would
 import copy
 import json
 from collections import defaultdict
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +21,8 @@ from rehearsal.embedded.template_check import check_resource
 if TYPE_CHECKING:
     from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
     from moto.cloudformation.parsing import ResourceMap
+    from moto.cloudformation.responses import CloudFormationResponse
+    from moto.core.responses import ActionResult
 
 _TYPES = as_object(SUPPORTED["resources"], "resources")
 _LONGEST_NAME = 64  # IAM quotas, role name; Lambda CreateFunction, FunctionName
@@ -58,6 +61,44 @@ def _create_stack_of_change_set(change_set: "ChangeSet") -> None:
     stack.output_map = stack._create_output_map()  # noqa: SLF001
     exports.update({export.name: export for export in stack.exports})
     stack.create_resources()
+
+
+def _change_set_id(response: "CloudFormationResponse") -> str:
+    """Return the id of the change set that a request names; moto looks a name up among those of all stacks."""
+    name, stack = response._get_param("ChangeSetName"), response._get_param("StackName")  # noqa: SLF001  a seam
+    found = [
+        change_set.change_set_id
+        for change_set in response.cloudformation_backend.change_sets.values()
+        if name == change_set.change_set_id
+        or (name == change_set.change_set_name and stack in {change_set.stack_name, change_set.stack_id})
+    ]
+    if not found:
+        from moto.cloudformation.exceptions import CloudFormationError  # noqa: PLC0415  after the placeholders
+
+        raise CloudFormationError("ChangeSetNotFoundException", f"ChangeSet [{name}] does not exist")
+    return str(found[-1])
+
+
+def _describe_change_set(response: "CloudFormationResponse") -> "ActionResult":
+    from moto.core.responses import ActionResult  # noqa: PLC0415  after the placeholders
+
+    return ActionResult(response.cloudformation_backend.describe_change_set(_change_set_id(response)))
+
+
+def _delete_change_set(response: "CloudFormationResponse") -> "ActionResult":
+    from moto.cloudformation.exceptions import CloudFormationError  # noqa: PLC0415  after the placeholders
+    from moto.core.responses import EmptyResult  # noqa: PLC0415
+
+    with suppress(CloudFormationError):  # AWS deletes what is not there, too
+        response.cloudformation_backend.delete_change_set(_change_set_id(response))
+    return EmptyResult()
+
+
+def _answer_to_execution(response: "CloudFormationResponse") -> "ActionResult":
+    from moto.core.responses import EmptyResult  # noqa: PLC0415  after the placeholders
+
+    response.cloudformation_backend.execute_change_set(_change_set_id(response))
+    return EmptyResult()
 
 
 def _execute_change_set(backend: "CloudFormationBackend", change_set_name: str, stack_name: str | None = None) -> None:
@@ -120,6 +161,7 @@ class _Seam:
         load()
         from moto.cloudformation import models as stacks  # noqa: PLC0415  after the placeholders
         from moto.cloudformation import parsing  # noqa: PLC0415
+        from moto.cloudformation.responses import CloudFormationResponse  # noqa: PLC0415
 
         self._backends = stacks.cloudformation_backends
         self.recorder: Recorder | None = None
@@ -137,6 +179,9 @@ class _Seam:
             (stacks.ChangeSet, "apply", _create_stack_of_change_set),
             (stacks.CloudFormationBackend, "execute_change_set", _execute_change_set),
             (stacks.CloudFormationBackend, "delete_stack", _delete_stack),
+            (CloudFormationResponse, "delete_change_set", _delete_change_set),
+            (CloudFormationResponse, "describe_change_set", _describe_change_set),
+            (CloudFormationResponse, "execute_change_set", _answer_to_execution),
             (stacks.Stack, "update", _update_stack),
             (parsing.ResourceMap, "_delete_resource", _delete_resource),
         ):

@@ -147,6 +147,21 @@ def test_a_template_that_says_the_same_changes_nothing(stack: Stack) -> None:
     assert stack.status == "UPDATE_COMPLETE"
 
 
+def test_change_sets_of_one_name_belong_to_their_stacks_and_are_gone_once_deleted(aws: EmbeddedAws) -> None:
+    client, names = aws.session().client("cloudformation"), {"ChangeSetName": "deploy"}
+    for stack in ("One", "Two"):
+        template = _template({stack: topic(TopicName=stack)}, {})
+        client.create_change_set(StackName=stack, **names, TemplateBody=template, ChangeSetType="CREATE")
+    client.execute_change_set(StackName="One", **names)
+    assert client.describe_change_set(StackName="Two", **names)["ExecutionStatus"] == "AVAILABLE"
+    assert [topic_arn.rpartition(":")[2] for topic_arn in topics(aws)] == ["One"]
+    client.delete_change_set(StackName="Two", **names)
+    client.delete_change_set(StackName="Two", **names)
+    with pytest.raises(client.exceptions.ChangeSetNotFoundException):
+        client.describe_change_set(StackName="Two", **names)
+    assert client.describe_change_set(StackName="One", **names)["ExecutionStatus"] == "EXECUTE_COMPLETE"
+
+
 def test_an_update_that_fails_is_taken_back_and_says_why(aws: EmbeddedAws, stack: Stack) -> None:
     parameter: JsonObject = {
         "Type": "AWS::SSM::Parameter",
