@@ -162,6 +162,30 @@ def test_change_sets_of_one_name_belong_to_their_stacks_and_are_gone_once_delete
     assert client.describe_change_set(StackName="One", **names)["ExecutionStatus"] == "EXECUTE_COMPLETE"
 
 
+def test_the_value_before_of_a_parameter_is_what_was_given_not_what_that_stood_for(aws: EmbeddedAws) -> None:
+    client, ssm = aws.session().client("cloudformation"), aws.session().client("ssm")
+    ssm.put_parameter(Name="/version", Value="30", Type="String")
+    parameter: JsonObject = {"Type": "AWS::SSM::Parameter::Value<String>", "Default": "/version"}
+    template: JsonObject = {"Parameters": {"Version": parameter}, "Resources": {"Topic": topic()}}
+    client.create_stack(StackName="Tried", TemplateBody=json.dumps(template))
+    template["Resources"] = {"Topic": topic(DisplayName=ref("Version"))}
+    names = {"StackName": "Tried", "ChangeSetName": "deploy"}
+    client.create_change_set(
+        **names,
+        TemplateBody=json.dumps(template),
+        Parameters=[{"ParameterKey": "Version", "UsePreviousValue": True}],
+        ChangeSetType="UPDATE",
+    )
+    client.execute_change_set(**names)
+    assert client.describe_stacks(StackName="Tried")["Stacks"][0]["StackStatus"] == "UPDATE_COMPLETE"
+    assert _topic_name(aws) == "30"
+
+
+def _topic_name(aws: EmbeddedAws) -> str:
+    [found] = topics(aws)
+    return str(aws.session().client("sns").get_topic_attributes(TopicArn=found)["Attributes"]["DisplayName"])
+
+
 def test_an_update_that_fails_is_taken_back_and_says_why(aws: EmbeddedAws, stack: Stack) -> None:
     parameter: JsonObject = {
         "Type": "AWS::SSM::Parameter",

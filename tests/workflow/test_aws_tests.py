@@ -33,6 +33,7 @@ def test_without_the_variable_no_test_on_aws_is_even_collected() -> None:
 @pytest.mark.exhaustive
 def test_the_tests_on_aws_pass_where_everything_is_as_documented(deploy: Deploy) -> None:
     with deploy() as pipeline:
+        pipeline.forget()
         done = run_tests(
             CUSTOMIZATION_ON_AWS="123456789012",
             AWS_ENDPOINT_URL=pipeline.aws.endpoint_url,
@@ -42,6 +43,8 @@ def test_the_tests_on_aws_pass_where_everything_is_as_documented(deploy: Deploy)
         assert done.returncode == 0, done.stdout
         assert "5 passed" in done.stdout
         assert pipeline.aws.problems == []
+        known = sum(usd for _, usd in pipeline.billed().values())
+        assert f"its items come to {known:.2f} USD" in (ROOT / "docs" / "first-deployment.md").read_text()
 
 
 @pytest.mark.exhaustive
