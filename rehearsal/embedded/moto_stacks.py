@@ -107,9 +107,17 @@ def _execute_change_set(backend: "CloudFormationBackend", change_set_name: str, 
         _seam().execute_in_moto(backend, change_set_name, stack_name)
         return
     change_set.execution_status = "EXECUTE_COMPLETE"
-    template, parameters = change_set.template_dict, change_set.parameters
+    template, parameters = change_set.template_dict, _given_parameters(change_set)
     target = Target(text=change_set.template, template=template, parameters=parameters, tags=change_set.tags)
     _seam().update(change_set.stack, target)
+
+
+def _given_parameters(change_set: "ChangeSet") -> dict[str, str]:
+    """Return the parameters as somebody gave them: for a previous value moto takes what it resolved that to."""
+    before, resolved = change_set.stack.parameters, change_set.stack.stack_parameters
+    kept = {name for name, value in change_set.parameters.items() if name in resolved and resolved[name] == value}
+    given = {name: value for name, value in change_set.parameters.items() if name not in kept}
+    return given | {name: before[name] for name in kept if name in before}
 
 
 def _update_stack(
