@@ -10,6 +10,9 @@ DATA ?= samples/support-ja
 DATE ?=
 # What commands look at instead of what cdk.json chooses: make destroy STAGE=prod REGION=us-west-2
 AT = $(STAGE:%=--stage %) $(REGION:%=--region %)
+CHOSEN = $(STAGE:%=-c stage=%) $(REGION:%=-c region=%)
+# Where the CDK writes what it is going to deploy
+OUT ?= cdk.out
 export PROMPT
 
 help: ## list the targets
@@ -74,8 +77,12 @@ runs: install ## list the runs of a data set: make runs DATASET=support-ja, of r
 ask: install ## ask base model and model in use: make ask DATASET=support-ja PROMPT='...'
 	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) ask $(DATASET) "$$PROMPT"
 
-deploy: install ## deploy into the AWS account of your credentials
-	npm ci --silent && npx cdk deploy --all
+deploy: install ## show what changes, ask, then deploy: make deploy YES=yes STAGE=prod REGION=us-west-2
+	npm ci --silent
+	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) --before-deploy
+	npx cdk diff --all --method template --output $(OUT) $(CHOSEN)
+	@test '$(YES)' = yes || { printf 'Deploy this? Type yes: '; read -r answer; test "$$answer" = yes; } || { echo 'Nothing was deployed.'; exit 1; }
+	npx cdk deploy --all --app $(OUT) --require-approval never
 
 doctor: install ## check the account and Region before the first deployment, reading only: make doctor MODEL=...
 	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) $(MODEL:%=--model %)
@@ -83,7 +90,7 @@ doctor: install ## check the account and Region before the first deployment, rea
 destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
 	npm ci --silent
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
-	npx cdk destroy --all $(STAGE:%=-c stage=%) $(REGION:%=-c region=%)
+	npx cdk destroy --all $(CHOSEN)
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left
 
 purge: install ## remove what destroy keeps, for good, once the name of the stage is typed

@@ -81,7 +81,8 @@ class EventBus:
                 self._deliver(rule, event)
 
     def _fire(self, rule: Rule) -> None:
-        if rule.enabled and rule.arn in self._deployed.rules:
+        # A rule that has been changed since has a schedule of its own
+        if rule.enabled and self._deployed.rules.get(rule.arn) is rule:
             self._deliver(rule, self.event("aws.events", "Scheduled Event", [rule.arn], {}))
 
     def _deliver(self, rule: Rule, event: JsonObject) -> None:

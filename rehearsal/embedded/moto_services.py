@@ -33,17 +33,27 @@ _SEAMS = {
         "ChangeSet._parse_template",
         "ChangeSet.apply",
         "CloudFormationBackend.create_stack",
+        "CloudFormationBackend.delete_stack",
+        "CloudFormationBackend.describe_change_set",
+        "CloudFormationBackend.execute_change_set",
         "CloudFormationBackend.get_stack",
         "Stack._create_output_map",
         "Stack._create_resource_map",
         "Stack.parse_template",
+        "Stack.update",
     ),
     "moto.cloudformation.parsing": (
         "clean_json",
         "generate_resource_name",
         "get_model_map",
         "parse_and_create_resource",
-        "parse_and_update_resource",
+        "ResourceMap._delete_resource",
+    ),
+    "moto.cloudformation.responses": (
+        "CloudFormationResponse.delete_change_set",
+        "CloudFormationResponse.describe_change_set",
+        "CloudFormationResponse.execute_change_set",
+        "CloudFormationResponse.cloudformation_backend",
     ),
     "moto.core.base_backend": ("BackendDict.reset",),
     "moto.core.model_instances": ("reset_model_data",),
@@ -280,6 +290,13 @@ class MotoServices:
         backend.put_key_policy(key_id, policy)
         if tags:
             backend.tag_resource(key_id, tags)
+
+    def tag_topic(self, topic_arn: str, tags: dict[str, str]) -> None:
+        """Put tags on a topic, which moto's CloudFormation drops."""
+        from moto.sns.models import sns_backends  # noqa: PLC0415
+
+        if tags:
+            sns_backends[self.account][self._region].tag_resource(topic_arn, tags)
 
     def read_object(self, bucket: str, key: str) -> bytes:
         """Return the content of an object; raises LookupError when there is none."""
