@@ -64,6 +64,9 @@ validate: install ## check a data file without AWS: make validate FILE=train.jso
 schema: install ## write docs/report.schema.json from the report's types
 	PYTHONPATH=lambda $(BIN)/python -m customization.report_schema > docs/report.schema.json
 
+matrix: install ## write docs/fault-matrix.md from what the tests break
+	PYTHONPATH=lambda $(BIN)/python -m tests.workflow.matrix > docs/fault-matrix.md
+
 runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
 	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) runs $(DATASET) $(FROM:%=--from %)
 
@@ -88,4 +91,4 @@ purge: install ## remove what destroy keeps, for good, once the name of the stag
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test run runs ask schema validate deploy doctor destroy purge clean
+.PHONY: help install lock format lint types unit infra workflow test run runs ask schema matrix validate deploy doctor destroy purge clean
