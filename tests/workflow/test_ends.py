@@ -135,15 +135,29 @@ def test_an_execution_that_ends_while_it_waits_is_released_and_told_by_the_sweep
     pipeline.pass_time(hours=1)
 
     assert execution.outcome.status == halt.status
-    [row] = [row for row in pipeline.rows() if row.get("executionArn") == execution.arn and row.get("cause")]
-    assert (row["state"], row["cause"]) == (halt.status, wording(f"ended.{halt.status}", "en"))
-    assert_told_truthfully(pipeline, execution)
-    pipeline.ask({"dataset": pipeline.dataset, "action": "release"})  # what was in use before
-    assert_nothing_is_left(pipeline)
-    if halt.status != "TIMED_OUT" or scenario.dropped:  # models of earlier runs are not kept for 28 days
+    assert_halt_is_told(pipeline, execution, wait, halt)
+    if scenario.dropped:  # else the model that was in use before stays so, and is served
+        assert_nothing_is_left(pipeline)
+    if scenario.dropped or halt.status != "TIMED_OUT":  # models of earlier runs are not kept for 28 days
         again = pipeline.ask(pipeline.request(**fields_of(pipeline, scenario)))
         assert again.outcome.status == "SUCCEEDED", again.outcome.cause
-        assert pipeline.what_bills() == []
+    pipeline.ask({"dataset": pipeline.dataset, "action": "release"})
+    assert pipeline.what_bills() == []
+
+
+# Executions that no row of the table of runs stands for: the schedule cannot know of them, and nothing of them bills
+WITHOUT_RUN = {"WaitForUploads", "WaitForModelInUse"}
+
+
+def assert_halt_is_told(pipeline: Pipeline, execution: "Execution", wait: str, halt: Halt) -> None:
+    """The sweeper has recorded and told the end, but one that only a lost event has told of."""
+    rows = [row for row in pipeline.rows() if row.get("executionArn") == execution.arn and row.get("cause")]
+    if wait in WITHOUT_RUN and not halt.is_told:
+        assert rows == []
+        return
+    [row] = rows
+    assert (row["state"], row["cause"]) == (halt.status, wording(f"ended.{halt.status}", "en"))
+    assert_told_truthfully(pipeline, execution)
 
 
 def halt_at(pipeline: Pipeline, wait: str, scenario: Scenario, halt: Halt) -> "Execution":
@@ -156,7 +170,10 @@ def halt_at(pipeline: Pipeline, wait: str, scenario: Scenario, halt: Halt) -> "E
     with pipeline.without_sweeps():
         with pipeline.clock.hold():
             if scenario.dropped:
-                pipeline.drop(pipeline.dataset, pipeline.folder(100, scenario.test, **fields))
+                files = pipeline.folder(100, scenario.test, **fields)
+                if wait == "WaitForUploads":  # run.json would start a second execution, which joins the first
+                    files = {"train.jsonl": files["train.jsonl"]}
+                pipeline.drop(pipeline.dataset, files)
             else:
                 pipeline.start(pipeline.request(**fields))
             assert entered.wait(LONGEST_WAIT), f"no execution came to {wait}"
