@@ -19,6 +19,7 @@ PLANNED: JsonObject = {
     "dataset": "support-ja",
     "action": "run",
     "data": "newest",
+    "language": "ja",
     "stages": 1,
     "servingMode": "on-demand",
     "subject": "planned",
@@ -297,6 +298,7 @@ def test_what_promotes_is_sent_the_request_and_a_failure_touches_no_run(machine:
     gone = StateError("InvalidRunRequest", "data: the custom model does not exist any more")
     _, script = execute(machine, _script(plan_run=planned, change_model_in_use=gone))
     assert asked.items() <= script.payload("change_model_in_use").items()
+    assert {script.payload(module)["language"] for module in ("change_model_in_use", "record_failure")} == {"ja"}
     for module in ("record_failure", "release_resources"):
         payload = script.payload(module)
         assert (payload["runId"], payload["attempt"]) == ("", 0)
@@ -307,6 +309,30 @@ def test_a_task_that_times_out_has_no_cause_and_is_recorded_all_the_same(machine
     _, script = execute(machine, _script(check_preconditions=StateError("States.Timeout", None)))
     recorded = script.payload("record_failure")
     assert (recorded["error"], recorded["cause"]) == ("States.Timeout", "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (
+            json.dumps({"errorType": "X", "errorMessage": 'line 3: "no"\n\\ 行', "stackTrace": ["  File"]}),
+            'line 3: "no"\n\\ 行',
+        ),
+        (json.dumps({"errorMessage": "行"}, ensure_ascii=False, separators=(",", ":")), "行"),
+        (json.dumps({"errorMessage": "x" * 20_000}), "x" * 20_000),
+        ('{"errorMessage": "cut o', '{"errorMessage": "cut o'),
+        ('{"errorMessage": null}', '{"errorMessage": null}'),
+        ("the role lacks a permission", "the role lacks a permission"),
+    ],
+)
+def test_a_cause_is_the_sentence_in_what_a_function_raises_though_the_failure_cannot_be_recorded(
+    machine: JsonObject, cause: str, sentence: str
+) -> None:
+    broken = _script(check_preconditions=StateError("X", cause), record_failure=StateError("AccessDenied", cause))
+    execution, script = execute(machine, broken)
+    assert execution.outcome.cause == script.payload("record_failure")["cause"] == sentence
+    (notice,) = script.notices
+    assert str(notice["Message"]).count(sentence) == 2
 
 
 def test_what_bills_is_released_and_told_though_the_failure_cannot_be_recorded(machine: JsonObject) -> None:
