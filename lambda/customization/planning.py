@@ -52,7 +52,9 @@ def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
         today=call.now.date(),
     )
     plan = _plan(gateway, resolved, files, call)
-    claim = claim_run(gateway, _row(plan), call.execution_arn, force=plan.force)
+    drop = read_drop(event)
+    asked_at = drop.at if drop else None
+    claim = claim_run(gateway, _row(plan), call.execution_arn, force=plan.force, asked_at=asked_at)
     if claim.duplicate_of is not None:
         return _duplicate(gateway, plan, claim.duplicate_of)
     plan = msgspec.structs.replace(plan, attempt=claim.attempt)
