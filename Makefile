@@ -55,14 +55,18 @@ workflow: install ## test whole runs through the rehearsal
 test: lint types ## lint, types and every test that needs no AWS account
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not exhaustive" tests
 
+test-all: test ## make test, and the exhaustive tests: every Task broken in every way, each permission taken away
+	$(BIN)/pytest -q -n 2 -m exhaustive tests
+
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
 	@$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
 
 validate: install ## check a data file without AWS: make validate FILE=train.jsonl MODEL=amazon.nova-micro-v1:0:128k
 	@PYTHONPATH=lambda $(BIN)/python -m customization.validate $(FILE) --model $(MODEL)
 
-schema: install ## write docs/report.schema.json from the report's types
-	PYTHONPATH=lambda $(BIN)/python -m customization.report_schema > docs/report.schema.json
+docs: install ## write the parts of docs/ that come from the templates and the code
+	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
+	@$(BIN)/python -m stacks.settings_page > docs/settings.md
 
 runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
 	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) runs $(DATASET) $(FROM:%=--from %)
@@ -88,4 +92,4 @@ purge: install ## remove what destroy keeps, for good, once the name of the stag
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test run runs ask schema validate deploy doctor destroy purge clean
+.PHONY: help install lock format lint types unit infra workflow test test-all run runs ask docs validate deploy doctor destroy purge clean

@@ -37,25 +37,24 @@ UNSET: Mapping[str, Unset] = {
     "reservedConcurrency": Unset(
         rule="NIST.800.53.R5-LambdaConcurrency",
         reason="What functions reserve is taken from all others of the account, and a new account may run 10 calls at "
-        "once: the first deployment would fail. Switched on by the setting reservedConcurrency.",
+        "once: the first deployment would fail.",
         limits="the state machine, which runs four shards of an evaluation at once, and the account's own limit.",
     ),
     "vpc": Unset(
         rule="NIST.800.53.R5-LambdaInsideVPC",
         reason="A network of one's own with endpoints of the services bills by the hour, and the pipeline calls AWS "
-        "alone. Switched on by the setting vpc.",
+        "alone.",
         limits="TLS on every call, and roles that reach the resources of this deployment only.",
     ),
     "backupVault": Unset(
         rule="NIST.800.53.R5-DynamoDBInBackupPlan",
-        reason="Copies in a backup vault bill beside those of point-in-time recovery. Switched on by the setting "
-        "backupVault.",
+        reason="Copies in a backup vault bill beside those of point-in-time recovery.",
         limits="point-in-time recovery of the last 35 days and deletion protection.",
     ),
     "replication": Unset(
         rule="NIST.800.53.R5-S3BucketReplicationEnabled",
         reason="A copy of every object in another Region bills its transfer and storage, and data may have to stay in "
-        "its Region. Switched on by the setting replication.",
+        "its Region.",
         limits="versions of every object, kept when they are overwritten or deleted.",
     ),
 }
@@ -64,7 +63,8 @@ UNSET: Mapping[str, Unset] = {
 def acknowledge_unset(construct: IConstruct, setting: str) -> None:
     """Acknowledge the rule that `setting`, which is off, would satisfy for `construct`."""
     unset = UNSET[setting]
-    acknowledge(construct, unset.rule, reason=unset.reason, limits=unset.limits)
+    reason = f"{unset.reason} Kept with the setting {setting}."
+    acknowledge(construct, unset.rule, reason=reason, limits=unset.limits)
 
 
 def acknowledge(construct: IConstruct, *rules: str, reason: str, limits: str) -> None:

@@ -8,6 +8,9 @@ from aws_cdk import Stack
 from stacks.config import Vpc
 from stacks.permissions import Conditions, Grant
 
+# What functions call from the network, by the names of interface endpoints; S3 and DynamoDB have gateway endpoints
+# beside. Lambda delivers logs, traces and dead letters from outside of it
+ENDPOINTS = ("bedrock", "bedrock-runtime", "dynamodb", "s3", "servicequotas", "sns", "ssm", "states")
 _CHOSEN = "IAM knows no resource of these actions, or the service names the interface when it makes it."
 
 

@@ -107,7 +107,8 @@ def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shard
     try:
         return _answer_shard(gateway, plan, call, asked, shard)
     except (PipelineError, TransientError) as error:
-        note(gateway, call, {"shardError": f"{type(error).__name__}: {error}"})
+        said = error.text(plan.language) if isinstance(error, PipelineError) else str(error)
+        note(gateway, call, {"shardError": f"{type(error).__name__}: {said}"})
         raise
 
 

@@ -90,9 +90,12 @@ def read_answer(model: BaseModel, call: Call, response: JsonObject) -> Answer:
     try:
         answer = read(response)
     except (KeyError, IndexError, TypeError) as error:
-        raise RequestRejected(
-            f"{call.parameters['modelId']}: the response is not that of {model.ask_by} ({error!r}); "
-            f"its fields are {', '.join(response) or 'none'}."
+        raise RequestRejected.of(
+            "error.strangeAnswer",
+            model=str(call.parameters["modelId"]),
+            family=model.ask_by,
+            problem=repr(error),
+            fields=", ".join(response) or "-",
         ) from error
     return _cut(msgspec.structs.replace(answer, text=_unicode(answer.text)), call.cut_at)
 

@@ -95,7 +95,7 @@ def subject(code: str, **values: str) -> str:
 
 def language_of(gateway: "Gateway", run_id: str) -> str:
     """Return the language that a run asked for, or the deployment's."""
-    row = gateway.runs.get(run_id) or {}
+    row = (gateway.runs.get(run_id) if run_id else None) or {}
     return str(row.get("language") or gateway.settings.defaults.language)
 
 
@@ -401,16 +401,20 @@ def state_machine_input(dataset: str, action: str, data: str = "") -> str:
     return json.dumps({"dataset": dataset, "action": action, **({"data": data} if data else {})})
 
 
-def withdrawn(*, run_id: str, lease: "Lease", previous_arn: str, parameter: str, language: str) -> Notice:
-    """Tell that what is in use goes, and what is in use instead; `previous_arn` is empty where nothing is."""
+def withdrawn(*, run_id: str, dataset: str, kind: str, name: str, is_gone: bool, previous_arn: str, parameter: str,
+              language: str) -> Notice:  # fmt: skip
+    """Tell that what is in use goes, or was found gone, and what is in use instead: an empty `previous_arn` is nothing.
+
+    `kind` is that of a lease, `name` the one in Bedrock.
+    """
     words = _Words(language)
     instead = (
         words("notice.previousInUse", arn=previous_arn)
         if previous_arn
         else words("notice.noneInUse", parameter=parameter)
     )
-    kind = words(f"resourceKind.{lease.kind}")
-    goes = words("notice.goes", kind=kind, name=lease.bedrock_name, dataset=lease.dataset)
+    code = "notice.isGone" if is_gone else "notice.goes"
+    goes = words(code, kind=words(f"resourceKind.{kind}"), name=name, dataset=dataset)
     return Notice(subject("noLongerInUse", title=run_id), _message(goes, instead))
 
 

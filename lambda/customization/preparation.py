@@ -28,7 +28,7 @@ STAGE_FILES = {
     FINE_TUNING: ("train", "validation"),
     CONTINUED_PRE_TRAINING: ("pretrain", "pretrain-validation"),
 }
-# A throughput bills from when it is in service until it is deleted; a test split is answered well within the hour.
+# A throughput is made in some 20 minutes, and a test split is answered well within the rest of the hour.
 EVALUATION_HOURS = 1.0
 
 

@@ -149,8 +149,10 @@ class _Part(BaseModel):
 class Subset(_Part):
     """Which part of the training records to train on: a number of them, or a share."""
 
-    records: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER, description="so many training records")
-    share: float | None = Field(default=None, gt=0, lt=1, description="this share of the training records")
+    records: int | None = Field(
+        default=None, ge=1, le=LARGEST_NUMBER, description="so many training records", examples=[200]
+    )
+    share: float | None = Field(default=None, gt=0, lt=1, description="this share of them", examples=[0.1])
 
 
 class Serving(_Part):
@@ -159,7 +161,9 @@ class Serving(_Part):
     mode: ServingMode = Field(default="auto", description="auto takes on-demand where model, Region and date allow it")
     model_units: int = Field(default=1, ge=1, le=LARGEST_NUMBER, description="model units of a provisioned throughput")
     keep: Annotated[bool | float, BeforeValidator(_read_keep)] = Field(
-        default=False, description="false, or hours after the evaluation, or true where no hour is billed"
+        default=False,
+        description=f"false, or hours after the evaluation (≤ {LONGEST_KEEP_HOURS}), or true where no hour is billed",
+        examples=[8],
     )
 
 
@@ -172,7 +176,7 @@ class Inference(_Part):
         default=None, gt=0, le=1, description="nucleus sampling; the model's own default if left out"
     )
     stop_sequences: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        default=(), max_length=MOST_STOP_SEQUENCES, description="texts that end an answer"
+        default=(), max_length=MOST_STOP_SEQUENCES, description="texts that end an answer", examples=[["\n\n"]]
     )
     system: str = Field(default="", description="system prompt of records that bring none")
 
@@ -183,10 +187,13 @@ class Evaluation(_Part):
     max_records: int = Field(default=500, ge=1, le=LARGEST_NUMBER, description="at most so many test records are asked")
     minimum_gain: float = Field(default=0.0, ge=0, lt=1, description="better means better by more than this")
     primary_metric: Metric | None = Field(
-        default=None, description="the score that decides; chosen from the data if left out"
+        default=None, description="the score that decides; chosen from the data if left out", examples=["labelAccuracy"]
     )
     compare_with: str | None = Field(
-        default=None, pattern=f"^{RUN_ID}$", description="a runId whose model is compared too"
+        default=None,
+        pattern=f"^{RUN_ID}$",
+        description="a runId whose model is compared too",
+        examples=["support-ja-0123456789"],
     )
 
 
@@ -199,9 +206,14 @@ class RunRequest(_Part):
     )
     name: str = Field(default="", max_length=200, description="your own words for this run")
     data: str = Field(
-        default="newest", pattern=f"^(newest|{RUN_ID})$", description="newest, or a runId: its files again"
+        default="newest",
+        pattern=f"^(newest|{RUN_ID})$",
+        description="newest, or a runId: its files again",
+        examples=["support-ja-0123456789"],
     )
-    expect: tuple[DataFile, ...] = Field(default=(), description="files that must be in the folder")
+    expect: tuple[DataFile, ...] = Field(
+        default=(), description="files that must be in the folder", examples=[["train.jsonl", "test.jsonl"]]
+    )
     base_model_identifier: str = Field(max_length=LONGEST_IDENTIFIER, description="a base model of the catalogue")
     customization_type: CustomizationType | None = Field(
         default=None, description="from the files: train.jsonl is fine-tuned on, pretrain.jsonl pre-trained on"
@@ -217,19 +229,29 @@ class RunRequest(_Part):
                 },
             }
         ),
-    ] = Field(default={}, description="by name, or keyed by customizationType where a run has two stages")
+    ] = Field(
+        default={},
+        description="by name, or keyed by customizationType where a run has two stages",
+        examples=[{"epochCount": 4, "learningRate": "0.00002"}],
+    )
     subset: Subset | None = Field(
-        default=None, description="part of the training records; such a run is never promoted"
+        default=None,
+        description="part of the training records; such a run is never promoted",
+        examples=[{"records": 200}],
     )
     field_mapping: Annotated[dict[str, str], AfterValidator(_check_mapping)] = Field(
-        default={}, description="keys of your records to those of the format"
+        default={},
+        description="keys of your records to those of the format",
+        examples=[{"question": "prompt", "answer": "completion"}],
     )
     strip_role_cues: bool = Field(
         default=False, description="take cues such as `User: …` and `Bot:` off, in training, test and questions alike"
     )
     budget_usd: float = Field(gt=0, le=LARGEST_BUDGET_USD, description="this run's budget in US dollars")
     accept_unknown_prices: tuple[UnknownPriceItem, ...] = Field(
-        default=(), description="items that may be spent on though no source gives their price"
+        default=(),
+        description="items that may be spent on though no source gives their price",
+        examples=[["customAnswers"]],
     )
     serving: Serving = Serving()
     promote: Literal["never", "if-better"] = Field(default="never", description="make it the data set's model in use")
@@ -241,7 +263,9 @@ class RunRequest(_Part):
     language: Literal["en", "ja"] = Field(description="of the report and the notifications")
     force: bool = Field(default=False, description="train again though this very training has run")
     tags: Annotated[dict[str, str], AfterValidator(_check_tags)] = Field(
-        default={}, description="put on every Bedrock resource"
+        default={},
+        description=f"put on every Bedrock resource, at most {MOST_TAGS}",
+        examples=[{"cost-center": "4711"}],
     )
 
     def hyper_parameters_of(self, customization_type: str) -> dict[str, str]:
@@ -261,6 +285,12 @@ def run_request_schema() -> JsonObject:
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "required": ["dataset"]}
 
 
+def asked_language(document: Json, defaults: Defaults) -> str:
+    """Return the language in which a request is answered, however wrong the rest of it is."""
+    language = document.get("language") if isinstance(document, dict) else None
+    return language if isinstance(language, str) and language in LANGUAGES else defaults.language
+
+
 def parse_request(document: Json, defaults: Defaults) -> RunRequest:
     """Return the run request in `document`, with the defaults of cdk.json where it is silent.
 
@@ -269,8 +299,7 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
     """
     if not isinstance(document, dict):
         raise InvalidRunRequest(say(Sentence("request.noObject", {"found": shown(document)}), defaults.language))
-    language = document.get("language")
-    language = language if isinstance(language, str) and language in LANGUAGES else defaults.language
+    language = asked_language(document, defaults)
     filled: JsonObject = {
         "baseModelIdentifier": defaults.base_model_identifier,
         "budgetUsd": defaults.budget_usd,

@@ -141,11 +141,10 @@ def owned_plan(gateway: "Gateway", call: Call) -> Plan:
     """
     row = gateway.runs.get(call.run_id)
     if row is None:
-        raise ResourceNotFound(f"run {call.run_id} is not in the table of runs; start it again")
+        raise ResourceNotFound.of("error.runGone", runId=call.run_id)
     if row["executionArn"] != call.execution_arn or row["attempt"] != call.attempt:
-        raise RunSuperseded(
-            f"run {call.run_id}: execution {row['executionArn']} has taken it over as attempt {row['attempt']}; "
-            "this execution stops without touching anything"
+        raise RunSuperseded.of(
+            "error.superseded", runId=call.run_id, execution=str(row["executionArn"]), attempt=str(row["attempt"])
         )
     return read_plan(gateway, call.run_id)
 

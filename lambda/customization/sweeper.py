@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _REFUSED = "refused"
 # The statuses of Step Functions, and GONE, that an execution has when its failure handling was skipped
 _ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
+# Runs that are over, and whose failure path did not come to this
+_NOT_SETTLED = Attr("usage").exists() & Attr("spentUsd").not_exists() & Attr("state").ne(RUNNING)
 # With a sweep every 15 minutes people hear an hour before the end or earlier
 _TELL_BEFORE = timedelta(minutes=75)
 
@@ -79,6 +81,12 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
         released += _released(gateway, lease, now, because)
     for orphan in _orphans(gateway, now):
         released += _released(gateway, orphan, now, "no lease stands for it")
+    for lease in leases.vanished(gateway, now):
+        leases.close(gateway, lease, now, "somebody deleted it", was_there=True)
+        budget.settle_release(gateway, lease, now)
+    released += promotion.withdraw_gone(gateway, now)
+    for row in gateway.runs.scan(_NOT_SETTLED):
+        released += _settled(gateway, row, now)
     live = _live(gateway)
     past_end = [lease.resource_name for lease in live if now >= lease.hard_end]
     return Swept(
@@ -126,16 +134,25 @@ def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> 
     try:
         promotion.withdraw(gateway, lease, now)
         outcome = leases.release(gateway, lease, now, because)
+        budget.settle_release(gateway, lease, now)
     except PipelineError as error:
         outcome = Release(lease.resource_name, lease.kind, f"{_REFUSED}: {error}")
     if outcome.outcome != "absent":
         yield f"{outcome.kind} {outcome.resource_name}: {outcome.outcome}, since {because}"
 
 
+def _settled(gateway: "Gateway", row: JsonObject, now: datetime) -> Iterator[str]:
+    """Give back what a run that is over has not spent; until that is possible the month keeps its reservation."""
+    try:
+        budget.give_back(gateway, str(row["runId"]), int(str(row["attempt"])), now)
+    except PipelineError as error:
+        yield f"budget of run {row['runId']}: {_REFUSED}: {error}"
+
+
 def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
-    """Write how a run ended whose execution did not, give its reservation back and tell the topic."""
+    """Write how a run ended whose execution did not, and tell the topic."""
     for row in gateway.runs.scan(Attr("state").eq(RUNNING)):
-        arn, run_id, attempt = str(row["executionArn"]), str(row["runId"]), int(str(row["attempt"]))
+        arn, run_id = str(row["executionArn"]), str(row["runId"])
         status = gateway.execution_status(arn)[0]
         if status not in _ENDED:
             continue
@@ -144,7 +161,6 @@ def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
         still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
         if not gateway.runs.update(run_id, ended, condition=still_dead):
             continue
-        budget.give_back(gateway, run_id, attempt)
         _tell_end(gateway, run_id, arn, status, language)
         yield run_id
 

@@ -13,7 +13,7 @@ from customization.json_types import Json, JsonObject, as_list, as_object, as_te
 from customization.links import move_command
 from customization.problems import excerpt
 from customization.runs import RUNNING, Call
-from customization.texts import one_line
+from customization.texts import Sentence, one_line
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -78,11 +78,11 @@ def dataset_of(drop: Drop) -> str:
     """Return the data set of a drop; raises InvalidRunRequest where the key is not incoming/<dataset>/<file>."""
     dataset = _dataset_of(drop)
     if not dataset:
-        found = drop.folder.removeprefix(INCOMING).removesuffix("/")
-        raise InvalidRunRequest(
-            f"{one_line(f's3://{drop.bucket}/{drop.key}')}: the folder under incoming/ names the data set and is 1 to "
-            f"30 lower-case letters, digits and single hyphens, found {excerpt(found)}; move it: "
-            f"{move_command(drop.bucket, drop.key, _better_key(drop))}"
+        raise InvalidRunRequest.of(
+            "error.folder",
+            uri=one_line(f"s3://{drop.bucket}/{drop.key}"),
+            found=excerpt(drop.folder.removeprefix(INCOMING).removesuffix("/")),
+            command=move_command(drop.bucket, drop.key, _better_key(drop)),
         )
     return dataset
 
@@ -126,8 +126,7 @@ def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: dateti
     if call.now - started_at > LONGEST_WAIT:
         gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))
         raise UploadsIncomplete(
-            f"{INCOMING}{dataset}/: {reason} after {LONGEST_WAIT}; finish or abort the upload, then drop "
-            f"{REQUEST_FILE} or start the run from the console"
+            Sentence("uploads.incomplete", {"folder": f"{INCOMING}{dataset}/", "limit": str(LONGEST_WAIT)}), [[reason]]
         )
     return {"status": "waiting", "waitSeconds": seconds}
 
@@ -147,7 +146,7 @@ def _is_claimed(gateway: "Gateway", claim: str, call: Call) -> bool:
     return gateway.runs.put(row, Attr("executionArn").eq(str(known["executionArn"])))
 
 
-def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: datetime) -> tuple[int, str]:
+def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: datetime) -> tuple[int, Sentence]:
     """Return for how many seconds to wait and why; 0 when the folder is complete.
 
     S3 dates an object that came in parts by the beginning of its upload, which may be long ago (User Guide, "System
@@ -159,16 +158,14 @@ def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: date
     uploads = gateway.data.open_uploads(prefix)
     if uploads:
         names = sorted({one_line(key) for key in uploads})[:_MOST_NAMES]
-        return max(settle, SHORTEST_POLL_SECONDS), f"the upload of {', '.join(names)} is in progress"
+        return max(settle, SHORTEST_POLL_SECONDS), Sentence("uploads.inProgress", {"files": ", ".join(names)})
     missing = _expected(gateway, dataset) - {item.key.removeprefix(prefix) for item in found}
     if missing:
-        return max(
-            settle, SHORTEST_POLL_SECONDS
-        ), f"{', '.join(sorted(missing))} of 'expect' in {REQUEST_FILE} is missing"
+        reason = Sentence("uploads.missing", {"files": ", ".join(sorted(missing))})
+        return max(settle, SHORTEST_POLL_SECONDS), reason
     quiet = min((now - arrival).total_seconds() for arrival in (started_at, *(item.last_modified for item in found)))
-    if quiet >= settle:
-        return 0, ""
-    return max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS), "new objects keep coming"
+    wait = 0 if quiet >= settle else max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS)
+    return wait, Sentence("uploads.coming")
 
 
 def _expected(gateway: "Gateway", dataset: str) -> set[str]:
@@ -191,19 +188,19 @@ def read_request_file(gateway: "Gateway", dataset: str) -> JsonObject:
     if body is None:
         return {}
     if len(body) > MOST_REQUEST_BYTES:
-        raise InvalidRunRequest(f"{key}: expected at most {MOST_REQUEST_BYTES:,} bytes, found more; shorten it")
+        raise InvalidRunRequest.of("runJson.tooLarge", key=key, most=f"{MOST_REQUEST_BYTES:,}")
     try:
         document = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_refuse_repeated)
     except UnicodeDecodeError as error:
-        raise InvalidRunRequest(f"{key}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+        raise InvalidRunRequest.of("runJson.encoding", key=key, byte=str(error.start)) from error
     except (ValueError, RecursionError) as error:
-        raise InvalidRunRequest(f"{key}: not JSON, {error}; mend that place and drop the file again") from error
+        raise InvalidRunRequest.of("runJson.notJson", key=key, problem=str(error)) from error
     if not isinstance(document, dict):
-        raise InvalidRunRequest(f'{key}: expected an object such as {{"dataset": "{dataset}"}}, found something else')
+        raise InvalidRunRequest.of("runJson.noObject", key=key, dataset=dataset)
     named = document.get("dataset", dataset)
     if named != dataset:
-        found = excerpt(named) if isinstance(named, str) else "no text"
-        raise InvalidRunRequest(f"{key}: dataset: found {found}, expected {dataset!r}, the folder's name, or nothing")
+        found = excerpt(named) if isinstance(named, str) else type(named).__name__
+        raise InvalidRunRequest.of("runJson.otherDataset", key=key, found=found, expected=repr(dataset))
     return document
 
 

@@ -86,7 +86,7 @@ class EventBus:
 
     def _deliver(self, rule: Rule, event: JsonObject) -> None:
         for target in rule.targets:
-            self._clock.spawn(lambda target=target: self._deliver_one(rule, target, event), rule.name)  # type: ignore[misc]
+            self._clock.spawn(lambda target=target: self._deliver_one(rule, target, event), rule.name)  # type: ignore[misc]  # mypy infers no type for it
 
     def _deliver_one(self, rule: Rule, target: Target, event: JsonObject) -> None:
         detail: JsonObject = {"target": target.arn, "event": event}

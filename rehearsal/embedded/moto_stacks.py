@@ -56,11 +56,11 @@ def _create_stacks_of_change_sets() -> None:
         stack.template, stack.template_dict = change_set.template, change_set.template_dict
         stack.parameters, stack.cross_stack_resources = change_set.parameters, exports
         stack.resource_map = stack._create_resource_map()  # noqa: SLF001  a seam
-        stack.output_map = stack._create_output_map()  # noqa: SLF001
+        stack.output_map = stack._create_output_map()  # noqa: SLF001  a seam
         exports.update({export.name: export for export in stack.exports})
         stack.create_resources()
 
-    setattr(ChangeSet, "apply", apply)  # noqa: B010
+    setattr(ChangeSet, "apply", apply)  # noqa: B010  a seam
 
 
 def _delete_managed_policies() -> None:
@@ -74,7 +74,7 @@ def _delete_managed_policies() -> None:
                 policy.detach_from(role)
         backend.delete_policy(policy.arn)
 
-    setattr(models.ManagedPolicy, "delete", delete)  # noqa: B010
+    setattr(models.ManagedPolicy, "delete", delete)  # noqa: B010  a seam
 
 
 class _Seam:
@@ -83,7 +83,7 @@ class _Seam:
     def __init__(self) -> None:
         load()
         from moto.cloudformation import parsing  # noqa: PLC0415  after the placeholders
-        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415
+        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
 
         self._backends = cloudformation_backends
         self.recorder: Recorder | None = None

@@ -10,7 +10,7 @@ from rehearsal.run import Rehearsal, Setting
 from tests.workflow.data import labelled
 
 ROOT = Path(__file__).parents[2]
-DEPLOY = re.compile(r"<!-- deploy: .* -->\n```\n(.*?)```", re.DOTALL)
+DEPLOY = re.compile(r"<!-- deploy: .* -->\n```sh\n(.*?)```", re.DOTALL)
 
 
 def deploy_lines() -> str:
@@ -22,7 +22,7 @@ def deploy_lines() -> str:
 def recipe(target: str) -> list[str]:
     """Return the lines that make would run for a target of the Makefile, without those of the targets before it."""
     done = subprocess.run(  # noqa: S603  the targets are those of the tests below
-        ["make", "--no-print-directory", "--dry-run", "--assume-old=install", target, "RELEASE=yes"],  # noqa: S607
+        ["make", "--no-print-directory", "--dry-run", "--assume-old=install", target, "RELEASE=yes"],  # noqa: S607  make is on the path
         cwd=ROOT,
         capture_output=True,
         text=True,
