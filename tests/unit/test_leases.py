@@ -1,6 +1,7 @@
 """Whatever bills has a lease, and no lease is closed before its resource is proven gone."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -12,6 +13,9 @@ from customization.leases import Lease
 from customization.runs import Call
 from customization.sweeper import sweep
 from tests.unit.fakes import EXECUTION, NOW, BedrockInMemory, GatewayInMemory, job
+
+if TYPE_CHECKING:
+    from customization.json_types import JsonObject
 
 NAME = "dev-0a1b2c3d-support-0123456789"
 
@@ -113,6 +117,40 @@ def test_the_job_of_a_dead_run_is_stopped_and_its_lease_closed_once_it_has(
     bedrock.jobs["dev-0a1b2c3d-aaaaaaaaaa-1"] = job("dev-0a1b2c3d-aaaaaaaaaa-1", status="Stopped")
     sweep(gateway, NOW + timedelta(minutes=35))
     assert open_names(gateway) == []
+
+
+@pytest.mark.parametrize("kind", [leases.JOB, leases.MODEL])
+def test_a_job_or_a_model_that_another_run_works_with_is_left_to_that_run_until_its_hard_end(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, kind: str
+) -> None:
+    name, other = "dev-0a1b2c3d-aaaaaaaaaa-1", EXECUTION.replace("first", "second")
+    bedrock.jobs[name] = job(name, status="InProgress" if kind == leases.JOB else "Completed")
+    bedrock.models = {name}
+    held = lease(kind, name=name if kind == leases.JOB else f"{name}{leases.MODEL_SUFFIX}")
+    leases.open_lease(gateway, held)
+    gateway.executions.update({EXECUTION: "ABORTED", other: "RUNNING"})
+    row: JsonObject = {"dataset": "other", "executionArn": other, "attempt": 1, "state": "RUNNING", "jobName0": name}
+    gateway.runs.put({"runId": "other-0123456789", **row})
+
+    assert leases.release(gateway, held, NOW, "its execution is ABORTED").outcome == "handedOver"
+    [handed] = leases.open_leases(gateway)
+    assert (handed.run_id, handed.dataset, handed.execution_arn) == ("other-0123456789", "other", other)
+    sweep(gateway, NOW + timedelta(hours=1))
+    assert bedrock.jobs[name].status != "Stopping"
+    assert bedrock.models == {name}
+
+    gateway.runs.update("other-0123456789", {"state": "FAILED"})
+    outcome = leases.release(gateway, handed, NOW, "the run failed").outcome
+    assert outcome == ("stopping" if kind == leases.JOB else "released")
+
+
+def test_a_lease_that_is_over_is_left_to_nobody(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    name = "dev-0a1b2c3d-aaaaaaaaaa-1"
+    bedrock.jobs[name] = job(name)
+    row: JsonObject = {"dataset": "other", "executionArn": "other", "attempt": 1, "state": "RUNNING", "jobName0": name}
+    gateway.runs.put({"runId": "other-0123456789", **row})
+    held = lease(leases.JOB, name=name)
+    assert leases.release(gateway, held, held.hard_end, "the budget").outcome == "stopping"
 
 
 def test_another_deployments_resource_of_the_same_name_is_left_alone(
