@@ -228,6 +228,23 @@ def test_what_bills_without_a_lease_and_cannot_be_released_is_overdue(
     assert sweep(gateway, NOW + timedelta(hours=1)).overdue == (NAME,)
 
 
+def test_a_model_of_this_deployment_without_a_lease_is_overdue_and_left_to_a_person(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    bedrock.models |= {"dev-0a1b2c3d-aaaaaaaaaa-1", "somebody-elses"}
+    assert sweep(gateway, NOW + timedelta(days=30)).overdue == ("dev-0a1b2c3d-aaaaaaaaaa-1",)
+    assert len(bedrock.models) == 2
+
+
+def test_what_has_our_name_and_another_deployments_tag_is_neither_released_nor_overdue(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock, deployment="ffffffff")
+    swept = sweep(gateway, NOW + timedelta(days=1))
+    assert (swept.released, swept.overdue) == ((), ())
+    assert NAME in bedrock.serving
+
+
 def test_a_job_that_is_stopping_bills_no_more(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
     bedrock.jobs["dev-0a1b2c3d-aaaaaaaaaa-1"] = job("dev-0a1b2c3d-aaaaaaaaaa-1")
     leases.open_lease(gateway, lease(leases.JOB, name="dev-0a1b2c3d-aaaaaaaaaa-1", hours=2))
