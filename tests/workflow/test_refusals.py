@@ -151,7 +151,7 @@ def test_a_file_that_does_not_come_ends_the_wait_after_two_hours(pipeline: Pipel
     began = pipeline.clock.now()
     files = {"train.jsonl": data.lines(data.pairs(100)), "run.json": data.request(expect=["test.jsonl"])}
     execution = pipeline.run(files)
-    says = "test.jsonl of 'expect' in run.json is missing after 2:00:00"
+    says = "is not complete after 2:00:00:\n- test.jsonl of 'expect' in run.json is missing"
     assert_refused(pipeline, execution, at="PollUploads", error="UploadsIncomplete", says=says)
     assert (pipeline.clock.now() - began).total_seconds() < 2.1 * 3600
 
