@@ -293,7 +293,7 @@ class MotoServices:
 
     def tag_topic(self, topic_arn: str, tags: dict[str, str]) -> None:
         """Put tags on a topic, which moto's CloudFormation drops."""
-        from moto.sns.models import sns_backends  # noqa: PLC0415
+        from moto.sns.models import sns_backends  # noqa: PLC0415  after the placeholders
 
         if tags:
             sns_backends[self.account][self._region].tag_resource(topic_arn, tags)
