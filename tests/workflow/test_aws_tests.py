@@ -44,7 +44,8 @@ def test_the_tests_on_aws_pass_where_everything_is_as_documented(deploy: Deploy)
         assert "5 passed" in done.stdout
         assert pipeline.aws.problems == []
         known = sum(usd for _, usd in pipeline.billed().values())
-        assert f"its items come to {known:.2f} USD" in (ROOT / "docs" / "first-deployment.md").read_text()
+        assert "its items come to less than 0.05 USD" in (ROOT / "docs" / "first-deployment.md").read_text()
+        assert 0.01 < known < 0.05
 
 
 @pytest.mark.exhaustive

@@ -125,10 +125,15 @@ def test_make_deploy_checks_the_bootstrap_shows_the_changes_and_asks_before_it_d
     assert shown == "npx cdk diff --all --method template --output out -c stage=prod -c region=us-west-2"
     assert deployed == "npx cdk deploy --all --app out --require-approval never"
     for typed, code in (("yes\n", 0), ("no\n", 1), ("", 1)):
-        done = subprocess.run(["sh", "-c", asked], input=typed, capture_output=True, text=True, check=False)  # noqa: S603, S607
+        done = answer(asked, typed)
         assert (done.returncode, "Nothing was deployed." in done.stdout) == (code, code == 1)
-    confirmed = recipe("deploy", "YES=yes")[3]
-    assert subprocess.run(["sh", "-c", confirmed], input="", text=True, check=False).returncode == 0  # noqa: S603, S607
+    assert answer(recipe("deploy", "YES=yes")[3], "").returncode == 0
+
+
+def answer(line: str, typed: str) -> "subprocess.CompletedProcess[str]":
+    """Run a line of the Makefile in its shell and type something."""
+    command = ["sh", "-c", line]
+    return subprocess.run(command, input=typed, capture_output=True, text=True, check=False)  # noqa: S603  our Makefile
 
 
 def run_a_dropped_file(rehearsal: Rehearsal, dataset: str, files: Mapping[str, bytes]) -> None:
