@@ -204,18 +204,18 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
     return sorted(leases, key=lambda lease: order.index(lease.kind))
 
 
-def vanished(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
-    """Yield every open lease of what served a model until somebody else deleted it."""
-    for lease in open_leases(gateway):
+def vanished(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[Lease]:
+    """Yield each of the open leases `held` of what served a model until somebody else deleted it."""
+    for lease in held:
         is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
         if is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None:
             yield lease
 
 
-def overdue(gateway: "Gateway", now: datetime) -> Iterator[tuple[Lease, str]]:
-    """Yield every open lease that nobody needs or that the budget no longer pays, with the reason."""
+def overdue(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[tuple[Lease, str]]:
+    """Yield each of the open leases `held` that nobody needs or that the budget no longer pays, with the reason."""
     statuses: dict[str, str] = {}
-    for lease in in_release_order(open_leases(gateway)):
+    for lease in in_release_order(held):
         if lease.execution_arn not in statuses:
             statuses[lease.execution_arn] = gateway.execution_status(lease.execution_arn)[0]
         if now >= lease.hard_end:

@@ -75,26 +75,32 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
     runs = list(_record_dead_runs(gateway, now))
     if ended:
         runs += _record_unplanned(gateway, now, *ended)
-    _tell_of_coming_ends(gateway, now)
+    held = leases.open_leases(gateway)
+    _tell_of_coming_ends(gateway, held, now)
     released: list[str] = []
-    for lease, because in leases.overdue(gateway, now):
+    for lease, because in leases.overdue(gateway, held, now):
         released += _released(gateway, lease, now, because)
-    for orphan in _orphans(gateway, now):
+    held = leases.open_leases(gateway)
+    for orphan in _orphans(gateway, held, now):
         released += _released(gateway, orphan, now, "no lease stands for it")
-    for lease in leases.vanished(gateway, now):
+    for lease in leases.vanished(gateway, held, now):
         leases.close(gateway, lease, now, "somebody deleted it", was_there=True)
         budget.settle_release(gateway, lease, now)
     released += promotion.withdraw_gone(gateway, now)
     for row in gateway.runs.scan(_NOT_SETTLED):
         released += _settled(gateway, row, now)
-    live = _live(gateway)
+    live = _live(gateway, held)
     past_end = [lease.resource_name for lease in live if now >= lease.hard_end]
     return Swept(
         runs=tuple(runs),
         released=tuple(released),
         refused=tuple(line for line in released if _REFUSED in line),
         live=tuple(live),
-        overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now)), *_unknown_models(gateway)),
+        overdue=(
+            *past_end,
+            *(it.resource_name for it in _orphans(gateway, held, now)),
+            *_unknown_models(gateway, held),
+        ),
         lifecycles=tuple(_lifecycles(gateway, now)),
     )
 
@@ -105,7 +111,7 @@ def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
     yield from (model.state_on(now.date()) for model in known if model.base_model_identifier in in_use)
 
 
-def _live(gateway: "Gateway") -> list[LiveLease]:
+def _live(gateway: "Gateway", held: list[Lease]) -> list[LiveLease]:
     there = {(found.kind, found.name) for found in _billing(gateway)}
     there |= {(leases.MODEL, name) for name in gateway.bedrock.model_names()}
     return [
@@ -117,7 +123,7 @@ def _live(gateway: "Gateway") -> list[LiveLease]:
             hard_end=lease.hard_end,
             hourly_usd=lease.hourly_usd,
         )
-        for lease in leases.open_leases(gateway)
+        for lease in held
         if (lease.kind, lease.bedrock_name) in there
     ]
 
@@ -206,9 +212,9 @@ def _tell_failure(gateway: "Gateway", row: JsonObject, arn: str) -> None:
     gateway.publish(told.subject, told.message)
 
 
-def _tell_of_coming_ends(gateway: "Gateway", now: datetime) -> None:
+def _tell_of_coming_ends(gateway: "Gateway", held: list[Lease], now: datetime) -> None:
     """Tell the topic, once, of each serving lease that ends soon and that a model in use rests on."""
-    for lease in leases.open_leases(gateway):
+    for lease in held:
         until = lease.keep_until
         if until is None or lease.kind not in promotion.SERVING or not now < until <= now + _TELL_BEFORE:
             continue
@@ -240,20 +246,20 @@ def _billing(gateway: "Gateway") -> list[_Billing]:
     return served + [_Billing(leases.JOB, job.name, job.arn, job.created) for job in gateway.bedrock.jobs_in_progress()]
 
 
-def _unknown_models(gateway: "Gateway") -> Iterator[str]:
+def _unknown_models(gateway: "Gateway", held: list[Lease]) -> Iterator[str]:
     """Yield the names of this deployment's models without an open lease: a person decides whether they may go."""
-    known = {lease.bedrock_name for lease in leases.open_leases(gateway) if lease.kind == leases.MODEL}
+    known = {lease.bedrock_name for lease in held if lease.kind == leases.MODEL}
     for name in gateway.bedrock.model_names():
         if name.startswith(gateway.settings.name_prefix) and name not in known:
             yield name
 
 
-def _orphans(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
+def _orphans(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[Lease]:
     """Yield, as leases of nobody, what is this deployment's by name but has no open lease and is no longer new.
 
     What serves a model is ours by its tag, too; jobs can be stopped by that tag alone.
     """
-    known = {lease.resource_name for lease in leases.open_leases(gateway)}
+    known = {lease.resource_name for lease in held}
     settings = gateway.settings
     for found in _billing(gateway):
         is_new = now - found.created <= leases.CREATOR_TIMEOUT

@@ -269,7 +269,7 @@ def test_a_model_goes_only_after_what_serves_it(gateway: GatewayInMemory, bedroc
     bedrock.models.add("dev-0a1b2c3d-aaaaaaaaaa-1")
     leases.open_lease(gateway, lease(leases.MODEL, name="dev-0a1b2c3d-aaaaaaaaaa-1/model"))
     leases.open_lease(gateway, lease())
-    kinds = [found.kind for found, _ in leases.overdue(gateway, NOW + timedelta(days=1))]
+    kinds = [found.kind for found, _ in leases.overdue(gateway, leases.open_leases(gateway), NOW + timedelta(days=1))]
     assert kinds == [PROVISIONED, leases.MODEL]
 
 
