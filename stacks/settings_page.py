@@ -1,6 +1,6 @@
 """Writes docs/settings.md: every setting, and every rule of the packs that is acknowledged instead of kept.
 
-`make settings` synthesizes the app with all packs and writes the page from the settings' own texts and the report.
+`make docs` synthesizes the app with all packs and writes the page from the settings' own texts and the report.
 """
 
 import json
@@ -22,7 +22,7 @@ _APP = Path(__file__).parent.parent / "app.py"
 _INTRODUCTION = """\
 # Settings
 
-`make settings` writes this page; a test holds it against the code. The settings lie in `cdk.json` under
+`make docs` writes this page; a test holds it against the code. The settings lie in `cdk.json` under
 `context.settings`. `-c name=value` overrides one of them for one command, with lists and maps as JSON:
 `npx cdk deploy --all -c stage=prod -c 'notificationEmails=["team@example.com"]'`.
 A value that is not allowed ends the synthesis with the setting's name.

@@ -10,6 +10,7 @@ import msgspec
 from customization.errors import ResourceNotFound
 from customization.json_types import Json, JsonObject
 from customization.model_in_use import read_in_use
+from customization.texts import one_line
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -19,7 +20,8 @@ ROW_FILE = "row.json"
 _BY_DATASET = "byDataset"
 _CHECKSUM_DIGITS = 12
 # What a spreadsheet takes for a formula when a cell begins with it (OWASP, "CSV Injection")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_LONGEST_CELL = 8_000  # Excel takes 32,767 characters
 
 
 class ScoreInterval(msgspec.Struct, frozen=True, rename="camel"):
@@ -215,7 +217,8 @@ def _columns(run: RunSummary, uri: Callable[[str], str]) -> dict[str, str | floa
 
 def _cell(value: str | float | None) -> str | float:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        text = one_line(value, _LONGEST_CELL)
+        return f"'{text}" if text.startswith(_FORMULA) else text
     return "" if value is None else value
 
 
@@ -241,7 +244,7 @@ def _lines(run: RunSummary, uri: Callable[[str], str]) -> Iterable[str]:
         "report": uri(run.report_key) if run.report_key else "",
     }
     yield title
-    yield from (f"  {label:14}{text}" for label, text in details.items() if text)
+    yield from (f"  {label:14}{one_line(text)}" for label, text in details.items() if text)
 
 
 def _scores(run: RunSummary) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from customization.errors import Conflict, RequestRejected
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.tables import Attr
+from customization.money import billed_hours
 from customization.runs import RUNNING, Call
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ MODEL_RETENTION = timedelta(days=14)
 class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One billable resource.
 
-    `keep_until` is when it stops being needed though no execution runs, `hard_end` the last moment that the budget pays
-    for; `hourly_usd` is None where no source gives a price.
+    `created_at` is when Bedrock made it, None until that is known. `keep_until` is when it stops being needed though no
+    execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
+    price.
     """
 
     resource_name: str
@@ -42,6 +44,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     execution_arn: str
     opened_at: datetime
     hard_end: datetime
+    created_at: datetime | None = None
     keep_until: datetime | None = None
     hourly_usd: float | None = None
     state: str = "OPEN"
@@ -53,9 +56,14 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         """Return the name that Bedrock knows: a job and its model share theirs."""
         return self.resource_name.removesuffix(MODEL_SUFFIX)
 
+    def hours(self, now: datetime) -> int:
+        """Return the hours that are billed for what serves a model, those to come until `keep_until` included."""
+        end = self.closed_at or max(now, self.keep_until or now)
+        return billed_hours(self.created_at, end) if self.created_at else 0
+
 
 class Release(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of one lease: released, stopping (gone soon) or absent."""
+    """What became of one lease: released, stopping (gone soon), absent or handedOver to another run."""
 
     resource_name: str
     kind: str
@@ -82,11 +90,12 @@ def keep(gateway: "Gateway", resource_name: str, until: datetime, hard_end: date
     gateway.leases.update(resource_name, {"keepUntil": until.isoformat(), "hardEnd": hard_end.isoformat()})
 
 
-def close(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> None:
-    """Close a lease whose resource is gone."""
+def close(gateway: "Gateway", lease: Lease, now: datetime, because: str, *, was_there: bool) -> None:
+    """Close a lease whose resource is gone; one that was there bills, though its creator may have died over it."""
+    created = msgspec.to_builtins(lease.created_at or (lease.opened_at if was_there else None))
     gateway.leases.update(
         lease.resource_name,
-        {"state": "CLOSED", "closedAt": now.isoformat(), "closedBecause": because},
+        {"state": "CLOSED", "closedAt": now.isoformat(), "closedBecause": because, "createdAt": created},
         condition=Attr("openedAt").eq(msgspec.to_builtins(lease.opened_at)),
     )
 
@@ -94,12 +103,38 @@ def close(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> None
 def release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Release:
     """Take the resource of a lease away and close the lease once it is proven gone.
 
-    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep.
+    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep. A job or a
+    model that another run under way has adopted is left to that run.
     """
+    if now < lease.hard_end and _hand_over(gateway, lease):
+        return Release(lease.resource_name, lease.kind, "handedOver")
     outcome = _RELEASERS[lease.kind](gateway, lease)
     if outcome == "released" or (outcome == "absent" and now >= lease.opened_at + CREATOR_TIMEOUT):
-        close(gateway, lease, now, because)
+        close(gateway, lease, now, because, was_there=outcome == "released")
     return Release(lease.resource_name, lease.kind, outcome)
+
+
+def _hand_over(gateway: "Gateway", lease: Lease) -> bool:
+    """Make another run under way that works with the same job or model the holder of the lease, if there is one."""
+    if lease.kind not in {JOB, MODEL} or not _is_worked_with(gateway, lease):
+        return False
+    adopted = Attr("jobName0").eq(lease.bedrock_name) | Attr("jobName1").eq(lease.bedrock_name)
+    running = gateway.runs.scan(Attr("state").eq(RUNNING) & adopted)
+    heir = next((row for row in running if row["executionArn"] != lease.execution_arn), None)
+    if heir is None:
+        return False
+    holder = {field: heir[field] for field in ("runId", "dataset", "executionArn")}
+    # Where this does not hold, the other run has opened a lease of its own meanwhile
+    gateway.leases.update(lease.resource_name, holder, condition=Attr("executionArn").eq(lease.execution_arn))
+    return True
+
+
+def _is_worked_with(gateway: "Gateway", lease: Lease) -> bool:
+    """Return whether a job runs, or a model is there: nobody waits for anything else."""
+    if lease.kind == MODEL:
+        return gateway.bedrock.model_is_there(lease.bedrock_name)
+    job = gateway.bedrock.job(lease.bedrock_name)
+    return job is not None and job.status == "InProgress"
 
 
 def _release_job(gateway: "Gateway", lease: Lease) -> str:
@@ -167,6 +202,14 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
     """Return `leases` with whatever serves a model before the model: Bedrock refuses the other way round."""
     order = (ON_DEMAND, PROVISIONED, JOB, MODEL)
     return sorted(leases, key=lambda lease: order.index(lease.kind))
+
+
+def vanished(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
+    """Yield every open lease of what served a model until somebody else deleted it."""
+    for lease in open_leases(gateway):
+        is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
+        if is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None:
+            yield lease
 
 
 def overdue(gateway: "Gateway", now: datetime) -> Iterator[tuple[Lease, str]]:

@@ -28,7 +28,7 @@ STAGE_FILES = {
     FINE_TUNING: ("train", "validation"),
     CONTINUED_PRE_TRAINING: ("pretrain", "pretrain-validation"),
 }
-# A throughput bills from when it is in service until it is deleted; a test split is answered well within the hour.
+# A throughput is made in some 20 minutes, and a test split is answered well within the rest of the hour.
 EVALUATION_HOURS = 1.0
 
 
@@ -66,7 +66,7 @@ def _put_findings(gateway: "Gateway", plan: Plan, problems: Sequence[Problem]) -
 
 def read_profile(gateway: "Gateway", plan: Plan) -> Profile:
     """Return what PrepareDataset found in the run's data."""
-    return msgspec.json.decode(gateway.artifacts.read(_profile_key(plan)), type=Profile)
+    return gateway.artifacts.decoded(_profile_key(plan), Profile)
 
 
 def prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:

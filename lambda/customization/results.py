@@ -77,7 +77,6 @@ def read_stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
     row = gateway.runs.get(plan.run_id) or {}
     base = plan.base_model_identifier
     for number, stage in enumerate(plan.stages):
-        metrics = gateway.artifacts.read_if_there(f"{plan.prefix}training-metrics-{number + 1}.json")
         model_arn = str(row.get(f"modelArn{number}") or "")
         yield StageReport(
             customization_type=stage.customization_type,
@@ -88,12 +87,17 @@ def read_stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
             job_arn=str(row.get(f"jobArn{number}") or ""),
             model_arn=model_arn,
             was_adopted=bool(row.get(f"jobAdopted{number}")),
-            metrics=msgspec.json.decode(metrics, type=TrainingMetrics) if metrics else None,
+            metrics=_metrics(gateway, plan, number + 1),
         )
         base = model_arn
 
 
 def _findings(gateway: "Gateway", plan: Plan) -> tuple[Finding, ...]:
     """Return what the metrics of the last stage, which made the custom model, say of its training."""
-    metrics = gateway.artifacts.read_if_there(f"{plan.prefix}training-metrics-{len(plan.stages)}.json")
-    return msgspec.json.decode(metrics, type=TrainingMetrics).findings if metrics else ()
+    metrics = _metrics(gateway, plan, len(plan.stages))
+    return metrics.findings if metrics else ()
+
+
+def _metrics(gateway: "Gateway", plan: Plan, stage: int) -> TrainingMetrics | None:
+    """Return what was measured in a stage, counted from 1, or None while nothing is."""
+    return gateway.artifacts.decoded_if_there(f"{plan.prefix}training-metrics-{stage}.json", TrainingMetrics)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _REFUSED = "refused"
 # The statuses of Step Functions, and GONE, that an execution has when its failure handling was skipped
 _ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
+# Runs that are over, and whose failure path did not come to this
+_NOT_SETTLED = Attr("usage").exists() & Attr("spentUsd").not_exists() & Attr("state").ne(RUNNING)
 # With a sweep every 15 minutes people hear an hour before the end or earlier
 _TELL_BEFORE = timedelta(minutes=75)
 
@@ -79,6 +81,12 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
         released += _released(gateway, lease, now, because)
     for orphan in _orphans(gateway, now):
         released += _released(gateway, orphan, now, "no lease stands for it")
+    for lease in leases.vanished(gateway, now):
+        leases.close(gateway, lease, now, "somebody deleted it", was_there=True)
+        budget.settle_release(gateway, lease, now)
+    released += promotion.withdraw_gone(gateway, now)
+    for row in gateway.runs.scan(_NOT_SETTLED):
+        released += _settled(gateway, row, now)
     live = _live(gateway)
     past_end = [lease.resource_name for lease in live if now >= lease.hard_end]
     return Swept(
@@ -86,10 +94,8 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
         released=tuple(released),
         refused=tuple(line for line in released if _REFUSED in line),
         live=tuple(live),
-        overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now))),
-        lifecycles=tuple(
-            load_catalogue().find(name).state_on(now.date()) for name in model_in_use.base_models(gateway)
-        ),
+        overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now)), *_unknown_models(gateway)),
+        lifecycles=tuple(_lifecycles(gateway, now)),
     )
 
 
@@ -100,7 +106,7 @@ def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
 
 
 def _live(gateway: "Gateway") -> list[LiveLease]:
-    there = {(kind, name) for kind, name, _ in _billing(gateway)}
+    there = {(found.kind, found.name) for found in _billing(gateway)}
     there |= {(leases.MODEL, name) for name in gateway.bedrock.model_names()}
     return [
         LiveLease(
@@ -126,16 +132,25 @@ def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> 
     try:
         promotion.withdraw(gateway, lease, now)
         outcome = leases.release(gateway, lease, now, because)
+        budget.settle_release(gateway, lease, now)
     except PipelineError as error:
         outcome = Release(lease.resource_name, lease.kind, f"{_REFUSED}: {error}")
     if outcome.outcome != "absent":
         yield f"{outcome.kind} {outcome.resource_name}: {outcome.outcome}, since {because}"
 
 
+def _settled(gateway: "Gateway", row: JsonObject, now: datetime) -> Iterator[str]:
+    """Give back what a run that is over has not spent; until that is possible the month keeps its reservation."""
+    try:
+        budget.give_back(gateway, str(row["runId"]), int(str(row["attempt"])), now)
+    except PipelineError as error:
+        yield f"budget of run {row['runId']}: {_REFUSED}: {error}"
+
+
 def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
-    """Write how a run ended whose execution did not, give its reservation back and tell the topic."""
+    """Write how a run ended whose execution did not, and tell the topic."""
     for row in gateway.runs.scan(Attr("state").eq(RUNNING)):
-        arn, run_id, attempt = str(row["executionArn"]), str(row["runId"]), int(str(row["attempt"]))
+        arn, run_id = str(row["executionArn"]), str(row["runId"])
         status = gateway.execution_status(arn)[0]
         if status not in _ENDED:
             continue
@@ -144,7 +159,6 @@ def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
         still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
         if not gateway.runs.update(run_id, ended, condition=still_dead):
             continue
-        budget.give_back(gateway, run_id, attempt)
         _tell_end(gateway, run_id, arn, status, language)
         yield run_id
 
@@ -213,24 +227,45 @@ def _tell_of_coming_ends(gateway: "Gateway", now: datetime) -> None:
             gateway.publish(told.subject, told.message)
 
 
-def _billing(gateway: "Gateway") -> list[tuple[str, str, datetime]]:
-    """Return kind, name and time of creation of everything in the account that is served or trained."""
-    served = [(served.mode, served.name, served.created) for served in gateway.bedrock.all_served()]
-    return served + [(leases.JOB, job.name, job.created) for job in gateway.bedrock.jobs_in_progress()]
+class _Billing(NamedTuple):
+    kind: str
+    name: str
+    arn: str
+    created: datetime
+
+
+def _billing(gateway: "Gateway") -> list[_Billing]:
+    """Return everything in the account that is served or trained."""
+    served = [_Billing(served.mode, served.name, served.arn, served.created) for served in gateway.bedrock.all_served()]
+    return served + [_Billing(leases.JOB, job.name, job.arn, job.created) for job in gateway.bedrock.jobs_in_progress()]
+
+
+def _unknown_models(gateway: "Gateway") -> Iterator[str]:
+    """Yield the names of this deployment's models without an open lease: a person decides whether they may go."""
+    known = {lease.bedrock_name for lease in leases.open_leases(gateway) if lease.kind == leases.MODEL}
+    for name in gateway.bedrock.model_names():
+        if name.startswith(gateway.settings.name_prefix) and name not in known:
+            yield name
 
 
 def _orphans(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
-    """Yield, as leases of nobody, what bears this deployment's name but has no open lease and is no longer new."""
+    """Yield, as leases of nobody, what is this deployment's by name but has no open lease and is no longer new.
+
+    What serves a model is ours by its tag, too; jobs can be stopped by that tag alone.
+    """
     known = {lease.resource_name for lease in leases.open_leases(gateway)}
-    prefix = gateway.settings.name_prefix
-    for kind, name, created in _billing(gateway):
-        if name.startswith(prefix) and name not in known and now - created > leases.CREATOR_TIMEOUT:
+    settings = gateway.settings
+    for found in _billing(gateway):
+        is_new = now - found.created <= leases.CREATOR_TIMEOUT
+        if is_new or found.name in known or not found.name.startswith(settings.name_prefix):
+            continue
+        if found.kind == leases.JOB or gateway.bedrock.tags(found.arn).get("deployment") == settings.deployment_id:
             yield Lease(
-                resource_name=name,
-                kind=kind,
+                resource_name=found.name,
+                kind=found.kind,
                 run_id="",
                 dataset="",
                 execution_arn="",
-                opened_at=created,
-                hard_end=created + timedelta(0),
+                opened_at=found.created,
+                hard_end=found.created,
             )

@@ -1,5 +1,6 @@
 """Operations on provisioned throughputs and custom model deployments."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -70,6 +71,7 @@ class _Servings:
     def _redirect(self, serving: Serving, model_arn: str, now: datetime) -> None:
         serving.model_arn = serving.current_arn(now)
         serving.desired_arn = model_arn
+        serving.update_fails = self._faults.strike("update-fails") is not None
         serving.update_ends = now + self._account.minutes(f"{serving.arn}/updating/{now.isoformat()}", *UPDATE_MINUTES)
         serving.updated = now
 
@@ -165,9 +167,8 @@ class Throughputs(_Servings):
         return Response()
 
     def charge(self, throughput: Serving, now: datetime) -> Charge:
-        """Return what the throughput has cost from InService until `now`."""
-        since = throughput.ready_at or now
-        hours = throughput.units * ((now - since) / HOUR) if throughput.is_ready(now) else 0.0
+        """Return what the throughput has cost since it was purchased: no source says that an hour is divided."""
+        hours, since = throughput.units * math.ceil((now - throughput.created) / HOUR), throughput.created
         return Charge(throughput.arn, throughput.base.base_model_identifier, "provisionedThroughput", hours, since, now)
 
     def _model(self, identifier: str) -> tuple[str, BaseModel]:
@@ -235,9 +236,10 @@ class Deployments(_Servings):
     def get(self, request: Request, now: datetime) -> Response:
         """GetCustomModelDeployment."""
         deployment = self._account.find_deployment(str(request.parameters["customModelDeploymentIdentifier"]))
+        ended = "UpdateFailed" if deployment.update_fails else "UpdateCompleted"
         update: JsonObject = {
             "modelArn": deployment.desired_arn,
-            "updateStatus": "Updating" if deployment.is_updating(now) else "UpdateCompleted",
+            "updateStatus": "Updating" if deployment.is_updating(now) else ended,
         }
         return Response(
             {

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from customization.json_types import JsonObject, as_object, as_text
-from tests.infra.synthesis import at, resources
+from tests.infra.synthesis import ROOT, at, resources
 from tests.infra.test_permissions import OWN_TAG, REPORTS, Statement, statements_of, text_of
 
 DATA, ARTIFACTS, KEY = "<DataBucket>", "<ArtifactBucket>", "<Key>"
@@ -123,3 +123,14 @@ def test_the_outputs_say_where_to_go_next(templates: dict[str, JsonObject]) -> N
     assert told["DashboardUrl"] == f"{console}/cloudwatch/home?region=us-east-1#dashboards/dashboard/{name}"
     policies = {name.removesuffix("PolicyArn") for name in told if name.endswith("PolicyArn")}
     assert (policies, "TopicArn" in told) == (set(ALLOWED), True)
+
+
+def test_the_checklist_names_outputs_inputs_and_targets_that_exist(templates: dict[str, JsonObject]) -> None:
+    text = (ROOT / "docs" / "first-deployment.md").read_text()
+    outputs = {name for template in templates.values() for name in as_object(template.get("Outputs", {}), "Outputs")}
+    named = set(re.findall(r"`(\w+(?:Arn|Url|Location|Name))`|<(\w+Name)>", text))
+    assert {first or second for first, second in named} - outputs == set()
+    assert {f"{kind}PolicyArn" for kind in ALLOWED} <= {first for first, _ in named}
+    assert [path for path in re.findall(r"(?:samples|lambda)/[\w./-]+", text) if not (ROOT / path).exists()] == []
+    makefile = (ROOT / "Makefile").read_text()
+    assert [name for name in re.findall(r"`make ([a-z]+)", text) if f"\n{name}:" not in makefile] == []

@@ -85,7 +85,7 @@ def _without(template: JsonObject, place: Place) -> JsonObject:
     holder: Json = copy
     for step in place[:-1]:
         holder = holder[step]  # type: ignore[index]  # the place was found in this very document
-    del holder[place[-1]]  # type: ignore[union-attr, arg-type]
+    del holder[place[-1]]  # type: ignore[union-attr, arg-type]  # as above
     return copy
 
 

@@ -24,7 +24,7 @@ def test_the_page_is_what_the_code_has(
         for folder in (assembly, governed_assembly)
         for finding in read_acknowledged((folder / "validation-report.json").read_bytes())
     ]
-    assert (ROOT / "docs" / "settings.md").read_text() == page(acknowledged), "write it anew: make settings"
+    assert (ROOT / "docs" / "settings.md").read_text() == page(acknowledged), "write it anew: make docs"
 
 
 def test_every_setting_says_what_it_decides_and_what_is_allowed() -> None:

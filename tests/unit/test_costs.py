@@ -18,6 +18,15 @@ def test_the_document_has_the_tables_that_the_command_prints(part: str, table: C
     assert written == table(), "run `python -m customization.costs` and put its tables into docs/cost.md"
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md"])
+def test_the_readme_names_the_idle_cost_and_its_largest_items(page: str) -> None:
+    [said] = [part for part in (DOCUMENT.parents[1] / page).read_text().split("\n- ") if "docs/cost.md" in part]
+    today = costs.as_of().date()
+    usd = {line.what: line.usd for line in idle.idle_lines(costs.REGION, today) if line.usd and line.usd >= 1}
+    assert f"{idle.idle_cost(costs.REGION, today)[0]:.2f} USD" in said
+    assert all(f" {amount:.2f}" in said for amount in usd.values())
+
+
 def test_an_idle_deployment_costs_at_most_ten_dollars_a_month_with_every_price_known() -> None:
     usd, unknown = idle.idle_cost(costs.REGION, costs.as_of().date())
     assert (0 < usd <= 10, unknown) == (True, 0)

@@ -99,6 +99,19 @@ def test_without_credentials_nothing_else_is_asked(account: Account) -> None:
     assert "aws configure" in finding.message
 
 
+def test_before_a_deployment_only_credentials_and_bootstrap_are_looked_at(account: Account) -> None:
+    model = load_catalogue().find(NOVA)
+    found = Examination(account, model, "dev", date(2026, 11, 22)).findings(before_deploy=True)
+    assert [(finding.check, finding.outcome) for finding in found] == [("credentials", "ok"), ("bootstrap", "ok")]
+
+
+def test_a_base_model_without_access_is_told_how_to_get_it(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BedrockOfAccount, "has_access", lambda *_: False)
+    finding = findings(account)["baseline"]
+    assert finding.outcome == "warning"
+    assert finding.message.endswith("see that no policy of the organization denies the model.")
+
+
 @pytest.mark.parametrize("version", [None, 5])
 def test_a_region_that_is_not_bootstrapped_is_told_the_command(account: Account, version: int | None) -> None:
     account.version = version

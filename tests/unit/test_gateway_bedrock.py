@@ -79,7 +79,7 @@ def test_a_job_gets_the_key_of_its_model_and_the_network_of_the_deployment_if_th
 @pytest.mark.parametrize("mode", ["on-demand", "provisioned"])
 def test_a_model_is_trained_served_asked_and_removed(rehearsal: Rehearsal, bedrock: Bedrock, mode: str) -> None:
     model_arn = trained(rehearsal, bedrock)
-    name = serving_name(PREFIX, RUN)
+    name = serving_name(PREFIX, RUN, 1)
     arn = bedrock.serve(mode=mode, name=name, model_arn=model_arn, tags=TAGS, units=1, token="t")  # noqa: S106  no secret
     rehearsal.wait(minutes=60)
     served = bedrock.served(mode, name)

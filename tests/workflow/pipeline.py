@@ -99,6 +99,7 @@ class Pipeline(Rehearsal):
         for table, key in (("RUNS_TABLE", "runId"), ("LEASES_TABLE", "resourceName")):
             for item in database.scan(TableName=self._variable(table))["Items"]:
                 database.delete_item(TableName=self._variable(table), Key={key: item[key]})
+        self._created_before = set(self.bedrock.created)
         self._jobs_before = len(self._all_jobs())
         self._executions_before = len(self.aws.executions())
         self._notifications_before = len(self.aws.notifications)
@@ -205,11 +206,27 @@ class Pipeline(Rehearsal):
     @contextmanager
     def without_sweeps(self) -> Iterator[None]:
         """Leave the scheduled sweeps out: of days there are more than a test can wait for."""
-        self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]
+        self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]  # events are lost on purpose
         try:
             yield
         finally:
             del self.aws._events._fire
+
+    @contextmanager
+    def without_status_events(self) -> Iterator[None]:
+        """Lose the events about executions: EventBridge delivers them with best effort only."""
+        publish = self.aws._events.publish
+        self.aws._events.publish = (  # type: ignore[method-assign]
+            lambda event: None if event["source"] == "aws.states" else publish(event)
+        )
+        try:
+            yield
+        finally:
+            del self.aws._events.publish
+
+    def created(self, kind: str) -> int:
+        """Return how many resources of a kind, as ARNs name it, this test has created."""
+        return sum(f":{kind}/" in arn for arn in self.bedrock.created - self._created_before)
 
     def jobs(self) -> "list[GetModelCustomizationJobResponseTypeDef]":
         """Return every customization job that this test has created, oldest first."""
@@ -223,13 +240,17 @@ class Pipeline(Rehearsal):
 
     def open_leases(self) -> list[JsonObject]:
         """Return the leases that are not closed."""
+        return [row for row in self.leases() if row["state"] == "OPEN"]
+
+    def leases(self) -> list[JsonObject]:
+        """Return every lease of this test, closed ones too."""
         read = TypeDeserializer()
         items = self.aws.session().client("dynamodb").scan(TableName=self._variable("LEASES_TABLE"))["Items"]
         rows: list[JsonObject] = [
             {name: json.loads(json.dumps(read.deserialize(value), default=float)) for name, value in item.items()}
             for item in items
         ]
-        return [row for row in rows if row["state"] == "OPEN"]
+        return rows
 
     def notifications(self) -> "list[Notification]":
         """Return every message that was published in this test, in order."""
@@ -273,6 +294,14 @@ class Pipeline(Rehearsal):
         live = [arn for arn in self.bedrock.live_resources() if ":custom-model/" not in arn]
         leased = [f"lease {row['kind']} {row['resourceName']}" for row in self.open_leases() if row["kind"] != "model"]
         return live + leased
+
+    def what_serves(self) -> dict[str, str]:
+        """Return the ARNs of the models that are served, by the ARN of what serves them."""
+        bedrock = self.aws.session().client("bedrock")
+        deployments = bedrock.list_custom_model_deployments()["modelDeploymentSummaries"]
+        throughputs = bedrock.list_provisioned_model_throughputs()["provisionedModelSummaries"]
+        served = {item["customModelDeploymentArn"]: item["modelArn"] for item in deployments}
+        return served | {item["provisionedModelArn"]: item["modelArn"] for item in throughputs}
 
     def billed(self) -> dict[str, tuple[float, float]]:
         """Return what Bedrock has billed in this test: quantity and, as far as its price is known, USD of each item."""

@@ -138,3 +138,40 @@ def test_a_file_that_comes_minutes_after_its_run_has_begun_makes_a_run_only_when
     assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     assert len(pipeline.runs()) == 2
     assert pipeline.what_bills() == []
+
+
+def drop_twice(pipeline: Pipeline) -> None:
+    """Drop the same bytes as two data sets."""
+    for number in range(2):
+        pipeline.drop(f"{pipeline.dataset}-{number}", pipeline.folder())
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_job_that_two_runs_wait_for_goes_on_when_one_of_them_is_stopped(pipeline: Pipeline, place: int) -> None:
+    with pipeline.clock.hold():
+        drop_twice(pipeline)
+        pipeline.clock.sleep(timedelta(minutes=30).total_seconds())
+        waiting = [item for item in pipeline.executions() if item.outcome.status == "RUNNING"]
+        assert len(waiting) == 2
+        pipeline.stop(waiting[place])
+    pipeline.finish()
+    assert sorted(str(row["state"]) for row in pipeline.runs()) == ["ABORTED", "SUCCEEDED"]
+    assert [job["status"] for job in pipeline.jobs()] == ["Completed"]
+    assert pipeline.what_bills() == []
+
+
+@pytest.mark.parametrize("done_first", [0, 1])
+def test_a_model_that_one_run_does_not_keep_goes_with_the_last_run_that_works_with_it(
+    pipeline: Pipeline, done_first: int
+) -> None:
+    """One run serves nothing, and is done before the other has created its throughput."""
+    with pipeline.clock.hold():
+        for number in range(2):
+            mode = "none" if number == done_first else "provisioned"
+            folder = pipeline.folder(keepModel="never", serving={"mode": mode}, budgetUsd=100)
+            pipeline.drop(f"{pipeline.dataset}-{number}", folder)
+    pipeline.finish()
+    assert [(row["state"], row.get("error")) for row in pipeline.runs()] == [("SUCCEEDED", None)] * 2
+    assert len(pipeline.jobs()) == 1
+    assert pipeline.models() == []
+    assert pipeline.open_leases() == []

@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, BaseModel, load_catalogue
+from customization.texts import say
 from tests.workflow import data
 from tests.workflow.checks import assert_refused
 from tests.workflow.conftest import TODAY, Deploy
@@ -128,5 +129,6 @@ def test_a_model_that_takes_no_jobs_any_more_stops_the_run_before_anything_is_st
     execution = pipeline.run(pipeline.folder(baseModelIdentifier=model.base_model_identifier))
     nearest = CATALOGUE.nearest_offered(model, TODAY)
     assert nearest is not None
-    for says in (model.describe_lifecycle(TODAY), f"set baseModelIdentifier to {nearest.base_model_identifier}"):
+    known = " ".join(say(sentence, "en") for sentence in model.describe_lifecycle(TODAY))
+    for says in (known, f"set baseModelIdentifier to {nearest.base_model_identifier}"):
         assert_refused(pipeline, execution, at="CheckPreconditions", error="PreconditionFailed", says=says)

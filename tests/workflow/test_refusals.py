@@ -128,6 +128,7 @@ def test_a_request_without_data_is_refused_naming_the_files_to_upload(pipeline: 
     [
         ("incoming/My_Data/train.jsonl", "incoming/my-data/train.jsonl"),
         ("incoming/shop/old/train.jsonl", "incoming/shop-old/train.jsonl"),
+        ("incoming/a+b c%20データ/train.jsonl", "incoming/a-b-c-20/train.jsonl"),
     ],
 )
 def test_a_folder_that_names_no_data_set_is_refused_with_the_command_that_mends_it(

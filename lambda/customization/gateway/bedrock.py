@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from customization import errors
 from customization.gateway.calls import named_errors
-from customization.json_types import JsonObject
+from customization.json_types import JsonObject, as_object
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
@@ -385,6 +385,14 @@ class BedrockRuntime:
                 accept="application/json",
                 contentType="application/json",
             )
-            body = cast("JsonObject", json.loads(answer["body"].read()))
+            said_in_json = answer["body"].read()
         headers: JsonObject = {**answer["ResponseMetadata"]["HTTPHeaders"]}
-        return {**body, "ResponseMetadata": {"HTTPHeaders": headers}}
+        return {**_body(said_in_json), "ResponseMetadata": {"HTTPHeaders": headers}}
+
+
+def _body(said: bytes) -> JsonObject:
+    """Return the body of a model's answer; raises RequestRejected where it is no JSON object."""
+    try:
+        return as_object(json.loads(said), "the body of the answer")
+    except (ValueError, RecursionError, TypeError) as error:
+        raise errors.RequestRejected(f"InvokeModel: the answer is no JSON object ({error})") from error

@@ -15,12 +15,18 @@ __all__ = ["Attr", "Items", "number"]
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table as TableResource
 
+_SMALLEST_EXPONENT = -130
+
 Stored: TypeAlias = "bool | str | Decimal | list[Stored] | dict[str, Stored] | None"
 
 
 def number(value: float) -> Decimal:
-    """Return `value` as conditions need it; a float goes through its shortest text."""
-    return Decimal(str(value))
+    """Return `value` as conditions need it; a float goes through its shortest text.
+
+    Numbers nearer to nothing than 1E-130 are none to DynamoDB (Developer Guide, "Naming rules and data types").
+    """
+    exact = Decimal(str(value))
+    return exact if exact.adjusted() >= _SMALLEST_EXPONENT else Decimal(0)
 
 
 def _to_stored(value: Json) -> "Stored":

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from customization.errors import Throttled
+from customization import notices
+from customization.errors import PipelineError, Throttled, TransientError
 from customization.gateway import Gateway, connect
 from customization.json_types import Json, JsonObject
 from customization.metrics import THROTTLES, WITHOUT_UNIT
+from customization.texts import LANGUAGES
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -21,7 +23,10 @@ _FOR_PEOPLE = {"subject", "message", "cause", "fix"}
 
 
 def task(function: Callable[[JsonObject, Gateway], JsonObject]) -> "Callable[[JsonObject, LambdaContext], JsonObject]":
-    """Make a Lambda handler of `function`: it logs what was decided, and raises what Retry and Catch match by name."""
+    """Make a Lambda handler of `function`: it logs what was decided, and raises what Retry and Catch match by name.
+
+    What it raises is logged in English and told in the language of the run.
+    """
 
     @wraps(function)
     def handler(event: JsonObject, context: "LambdaContext") -> JsonObject:
@@ -32,6 +37,8 @@ def task(function: Callable[[JsonObject, Gateway], JsonObject]) -> "Callable[[Js
             logger.warning("raised", extra={"error": type(error).__name__, "reason": str(error)})
             if isinstance(error, Throttled):
                 emit(connect(), {THROTTLES: 1}, _names(event))
+            if isinstance(error, PipelineError):
+                error.put_into(_language(event, connect()))
             raise
         if result.get("runId"):  # of PlanRun, which makes the run
             logger.append_keys(runId=result["runId"], attempt=result.get("attempt"))
@@ -62,3 +69,13 @@ def emit(gateway: Gateway, values: Mapping[str, float], about: Mapping[str, Json
     for key, said in about.items():
         line.add_metadata(key, said)
     line.flush_metrics()
+
+
+def _language(event: JsonObject, gateway: Gateway) -> str:
+    asked = event.get("language")
+    if asked in LANGUAGES:
+        return str(asked)
+    try:
+        return notices.language_of(gateway, str(event.get("runId") or ""))
+    except (PipelineError, TransientError):  # what is told must not depend on another call
+        return gateway.settings.defaults.language

@@ -10,8 +10,9 @@ from customization.runs import read_call
 
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
-    error, cause, state = (as_text(event.get(name) or "", name) for name in ("error", "cause", "failedState"))
+    names = ("error", "cause", "failedState", "language")
+    error, cause, state, language = (as_text(event.get(name) or "", name) for name in names)
     call = read_call(event)
-    answer = record_failure(gateway, call, error, cause, state)
+    answer = record_failure(gateway, call, error, cause, state, language=language)
     emit(gateway, {RUNS_FAILED: 1}, {"runId": call.run_id, "error": error, "failedState": state})
     return answer
