@@ -272,9 +272,9 @@ class Pipeline(Rehearsal):
     def parameter(self) -> JsonObject | None:
         """Return the parameter that names the model in use of this test's data set, or None."""
         ssm = self.aws.session().client("ssm")
-        found = ssm.get_parameters_by_path(Path="/dev", Recursive=True)["Parameters"]
-        values = [item["Value"] for item in found if item["Name"].endswith(f"/datasets/{self.dataset}/model")]
-        return as_object(json.loads(values[0]), "parameter") if values else None
+        place = f"/{self._variable('STAGE')}/{self._variable('DEPLOYMENT_ID')}/datasets/{self.dataset}/model"
+        found = ssm.get_parameters(Names=[place])["Parameters"]
+        return as_object(json.loads(found[0]["Value"]), "parameter") if found else None
 
     def object_of(self, execution: "Execution", name: str) -> bytes:
         """Return a file beside the report of the execution's run."""

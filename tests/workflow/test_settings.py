@@ -16,6 +16,7 @@ def test_a_run_succeeds_with_everything_switched_on_and_its_job_gets_the_network
     deploy: Deploy, tmp_path: Path
 ) -> None:
     with deploy(assembly=synthesize(tmp_path / "cdk.out", EXAMPLES)) as pipeline:
+        pipeline.forget()
         run = pipeline.run(pipeline.folder())
         assert run.outcome.status == "SUCCEEDED", run.outcome.cause
         assert pipeline.aws.problems == []
