@@ -58,7 +58,7 @@ workflow: install ## test whole runs through the rehearsal
 test: lint types ## lint, types and every test that needs no AWS account
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not exhaustive" tests
 
-test-all: test ## make test, and the exhaustive tests: every Task broken in every way, each permission taken away
+test-all: install ## the exhaustive tests, beyond make test: every Task broken in every way, each permission taken away
 	$(BIN)/pytest -q -n 2 -m exhaustive tests
 
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
