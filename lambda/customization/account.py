@@ -90,7 +90,7 @@ def _foreign_names(gateway: "Gateway", plan: Plan) -> dict[str, str]:
         job = gateway.bedrock.job(name)
         if job is not None:
             arns[name] = job.arn
-    name = serving_name(prefix, plan.run_id, plan.attempt)
+    name = serving_name(prefix, plan.run_id, 1)
     served = gateway.bedrock.served(plan.serving_mode, name) if plan.serving_mode != "none" else None
     if served is not None:
         arns[name] = served.arn

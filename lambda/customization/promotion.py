@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import budget, leases, notices
-from customization.identity import serving_name
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
 from customization.model_in_use import (
@@ -61,16 +60,12 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
         until=call.now + kept if kept else None,
         changed_by=call.execution_arn,
     )
-    current = read_in_use(gateway, plan.dataset)
-    chosen = swap(gateway, plan.dataset, model.after(current), call)
+    chosen = swap(gateway, plan.dataset, model.after(read_in_use(gateway, plan.dataset)), call)
     if chosen is None:
         return {"status": "Updating", "waitSeconds": SWAP_POLL_SECONDS}
     if chosen.until:
         leases.keep(gateway, chosen.serving_name, chosen.until, chosen.until)
     value = put_in_use(gateway, plan.dataset, chosen, call.now)
-    if current and current.model_arn == chosen.model_arn and current.serving_name not in {"", chosen.serving_name}:
-        # An earlier attempt's, which nothing names any more: the next sweep takes it
-        leases.keep(gateway, current.serving_name, call.now, call.now)
     note(gateway, call, {"promoted": True})
     if chosen.serving_name != own_name:
         _told(gateway, call, leases.release_run(gateway, call, SERVING, "another deployment serves its model"))
@@ -78,11 +73,13 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
 
 
 def _serving_name(gateway: "Gateway", plan: Plan) -> str:
-    return serving_name(gateway.settings.name_prefix, plan.run_id, plan.attempt)
+    return str((gateway.runs.get(plan.run_id) or {}).get("servingName") or "")
 
 
 def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
-    leases.keep(gateway, _serving_name(gateway, plan), until, until)
+    name = _serving_name(gateway, plan)
+    if name:
+        leases.keep(gateway, name, until, until)
 
 
 def _keep_model(gateway: "Gateway", plan: Plan, until: datetime) -> None:

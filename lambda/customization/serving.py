@@ -13,7 +13,7 @@ from customization.identity import request_token, resource_tags, serving_name
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.money import hourly_serving_usd
-from customization.runs import Call, Plan
+from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -34,8 +34,8 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
         QuotaUnavailable: the account has no room for another one, or other runs wait longer for the next.
         ServingFailed: another model is served under this run's name.
     """
-    name = serving_name(gateway.settings.name_prefix, plan.run_id, plan.attempt)
     wanted = line.DEPLOYMENT if plan.serving_mode == ON_DEMAND else line.MODEL_UNITS
+    name = _choose(gateway, plan, call, model_arn)
     served = _existing(gateway, plan, name, model_arn)
     with line.turn(gateway, call, wanted, is_there=served is not None):
         lease = _lease(gateway, plan, call, name, served)
@@ -45,6 +45,22 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
             served = _create(gateway, plan, call, name, model_arn)
             leases.open_lease(gateway, msgspec.structs.replace(lease, created_at=served.created))
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
+
+
+def _choose(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -> str:
+    """Return the name that this attempt serves the model under: the first that is free or serves it already."""
+    recorded = (gateway.runs.get(plan.run_id) or {}).get("servingName")
+    if recorded:
+        return str(recorded)
+    number = 1
+    while True:
+        name = serving_name(gateway.settings.name_prefix, plan.run_id, number)
+        served = gateway.bedrock.served(plan.serving_mode, name)
+        if served is None or served.model_arn == model_arn:
+            break
+        number += 1
+    note(gateway, call, {"servingName": name})
+    return name
 
 
 def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, served: ServedModel | None) -> Lease:

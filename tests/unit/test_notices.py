@@ -267,6 +267,7 @@ def served(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call:
     claimed.runs.update(call.run_id, {"jobName0": "job", "language": "ja", "state": "SUCCEEDED"})
     bedrock.models.add("arn:model/job")
     made = lease("on-demand", keep_until=None)
+    claimed.runs.update(call.run_id, {"servingName": made.resource_name})
     leases.open_lease(claimed, made)
     tags = {"deployment": "0a1b2c3d"}
     arn = bedrock.serve(

@@ -28,7 +28,7 @@ PROMOTE = Call(now=NOW, execution_arn="arn:execution:promote", run_id="", attemp
 @pytest.fixture
 def trained(claimed: GatewayInMemory, bedrock: BedrockInMemory, call: Call) -> GatewayInMemory:
     """The gateway after a run has trained a model and serves it."""
-    claimed.runs.update(call.run_id, {"jobName0": JOB, "verdict": "better"})
+    claimed.runs.update(call.run_id, {"jobName0": JOB, "verdict": "better", "servingName": SERVED})
     bedrock.models |= {JOB, f"arn:model/{JOB}"}
     tags = {"deployment": "0a1b2c3d"}
     bedrock.serve(mode="on-demand", name=SERVED, model_arn=f"arn:model/{JOB}", tags=tags, units=1, token=SERVED)

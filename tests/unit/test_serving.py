@@ -99,16 +99,36 @@ def test_one_that_somebody_deleted_ends_the_run(
         serving.poll_serving(claimed, either, call, arn)
 
 
+def claim_again(gateway: GatewayInMemory, call: Call) -> Call:
+    """Let a second attempt own the run and return its call."""
+    gateway.runs.put({"runId": call.run_id, "executionArn": "arn:again", "attempt": 2, "state": "RUNNING"})
+    return replace(call, attempt=2, execution_arn="arn:again")
+
+
 def test_another_attempt_serves_its_model_beside_what_an_earlier_one_has_kept(
     claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
 ) -> None:
     serving.create_serving(claimed, either, call, MODEL)
+    second = claim_again(claimed, call)
     again = msgspec.structs.replace(either, attempt=2, force=True)
-    serving.create_serving(claimed, again, replace(call, attempt=2, execution_arn="arn:again"), "arn:another-model")
+    first = serving.create_serving(claimed, again, second, "arn:another-model")
+    assert serving.create_serving(claimed, again, second, "arn:another-model") == first
     assert sorted(item.model_arn for item in bedrock.serving.values()) == ["arn:another-model", MODEL]
     kept = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
     assert kept is not None
     assert kept["executionArn"] == call.execution_arn
+
+
+def test_another_attempt_adopts_what_an_earlier_one_has_had_made_for_the_same_model(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    serving.create_serving(claimed, either, call, MODEL)
+    second = claim_again(claimed, call)
+    serving.create_serving(claimed, msgspec.structs.replace(either, attempt=2), second, MODEL)
+    assert len(bedrock.created) == 1
+    taken_over = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
+    assert taken_over is not None
+    assert taken_over["executionArn"] == second.execution_arn
 
 
 def test_a_lease_tells_when_bedrock_created_what_bills(claimed: GatewayInMemory, either: Plan, call: Call) -> None:

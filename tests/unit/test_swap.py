@@ -49,8 +49,9 @@ def served(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call:
     earlier = finished_run(claimed, plan, OLD_RUN, OLD, "bbbbbbbbbb")
     kept = msgspec.structs.replace(earlier, keep=100.0)
     put = replace(call, run_id=OLD_RUN, execution_arn="arn:execution:earlier")
+    claimed.runs.update(OLD_RUN, {"servingName": DEPLOYMENT})
     promotion.promote(claimed, kept, put, serving_arn=ARN, model_arn=f"arn:model/{OLD}")
-    claimed.runs.update(call.run_id, {"jobName0": NEW, "verdict": "better"})
+    claimed.runs.update(call.run_id, {"jobName0": NEW, "servingName": OWN, "verdict": "better"})
     assert read_in_use(claimed, "support")
     return claimed
 
