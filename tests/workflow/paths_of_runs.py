@@ -230,25 +230,28 @@ def stopped_while_a_throughput_serves(pipeline: Pipeline) -> None:
     _stopped(pipeline, "WaitForProvisionedThroughput", "provisioned")
 
 
-def _started_again(pipeline: Pipeline, state: str, mode: str) -> None:
-    """What a stopped attempt is having made is known as this deployment's, and the next one adopts it."""
+def _forgotten(pipeline: Pipeline, state: str, mode: str) -> None:
+    """What a stopped run is having made is known as ours by its tag, its row or not; who starts again adopts it."""
 
-    def stop_and_start(execution: "Execution") -> None:
+    def forget_and_start(execution: "Execution") -> None:
+        row = pipeline.row_of(execution)
         pipeline.stop(execution)
+        database, table = pipeline.aws.session().client("dynamodb"), pipeline._variable("RUNS_TABLE")
+        database.delete_item(TableName=table, Key={"runId": {"S": str(row["runId"])}})
         pipeline.start(pipeline.request(serving={"mode": mode}))
 
-    pipeline.interrupt(state, pipeline.folder(serving={"mode": mode}), stop_and_start)
+    pipeline.interrupt(state, pipeline.folder(serving={"mode": mode}), forget_and_start)
     row = succeed(pipeline, pipeline.executions()[-1])
-    assert row["attempt"] == 2
+    assert row["attempt"] == 1
     assert pipeline.what_bills() == []
 
 
-def started_again_while_a_deployment_is_made(pipeline: Pipeline) -> None:
-    _started_again(pipeline, "WaitForModelDeployment", "on-demand")
+def forgotten_while_a_deployment_is_made(pipeline: Pipeline) -> None:
+    _forgotten(pipeline, "WaitForModelDeployment", "on-demand")
 
 
-def started_again_while_a_throughput_is_made(pipeline: Pipeline) -> None:
-    _started_again(pipeline, "WaitForProvisionedThroughput", "provisioned")
+def forgotten_while_a_throughput_is_made(pipeline: Pipeline) -> None:
+    _forgotten(pipeline, "WaitForProvisionedThroughput", "provisioned")
 
 
 def _orphaned(pipeline: Pipeline, state: str, mode: str, after: timedelta = timedelta()) -> None:
