@@ -6,7 +6,7 @@ import msgspec
 
 from customization import line, notices
 from customization.errors import BudgetExceeded
-from customization.gateway.tables import Attr, number
+from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.links import Links
 from customization.money import TRAINING, Estimate, check_budget
@@ -54,7 +54,7 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     check_budget(estimate, plan.budget_usd, plan.accept_unknown_prices)
     monthly = gateway.settings.defaults.monthly_budget_usd
     reserved_under = _reservation(plan.run_id, call.attempt)
-    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(number(monthly - estimate.known_usd))
+    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(monthly - estimate.known_usd)
     note(
         gateway,
         call,
@@ -126,7 +126,7 @@ def give_back(gateway: "Gateway", run_id: str, attempt: int, spent_usd: float | 
         month,
         {reserved_under: _SETTLED, settled_under: spent},
         add={"committedUsd": spent - counted},
-        condition=Attr(counted_under).eq(number(counted)),
+        condition=Attr(counted_under).eq(counted),
     )
 
 
