@@ -151,6 +151,10 @@ class EmbeddedAws:
             self._moto.bootstrap()
             return Deployer(self.place, self._code, create).deploy(assembly)
 
+    def environment(self, function: Function) -> dict[str, str]:
+        """Return all variables of a process of a deployed function, its role's credentials among them."""
+        return self._runtime.environment(function)
+
     def publish(self, event: JsonObject) -> None:
         """Deliver an event, such as one that was delivered before: EventBridge may deliver any event twice."""
         with self.clock.hold():

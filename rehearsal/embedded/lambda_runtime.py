@@ -149,10 +149,10 @@ class LambdaRuntime:
             self._started[function.arn] = number
         suffix = "" if number == 1 else f"-{number}"
         log = self._around.log_dir / f"{function.label}{suffix}.log"
-        environment = self._environment(function) | self._around.credentials(function)
-        return Worker(WorkerSettings(environment, function.root, function.handler, log))
+        return Worker(WorkerSettings(self.environment(function), function.root, function.handler, log))
 
-    def _environment(self, function: Function) -> dict[str, str]:
+    def environment(self, function: Function) -> dict[str, str]:
+        """Return all variables of a process of the function, its role's credentials among them."""
         return {
             **dict(function.environment),
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
@@ -165,6 +165,7 @@ class LambdaRuntime:
             "LANG": "C.UTF-8",
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "TZ": ":UTC",
+            **self._around.credentials(function),
         }
 
 
