@@ -23,7 +23,7 @@ def bootstrap_intervals(rows: Sequence[Sequence[float]], seed: int) -> list[Inte
 
     Rows are records: all columns are resampled together, 10,000 times, in a few MB of memory.
     """
-    # Whoever only reads a comparison, such as the report, does without this import of a quarter of a second.
+    # Whoever only reads a comparison, such as the report, does without this import of a tenth of a second.
     import numpy as np  # noqa: PLC0415
 
     columns = np.array(rows, dtype=np.float64)
