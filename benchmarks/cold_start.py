@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.cold_process import Answer, Order, Request, Value
+from benchmarks.cold_process import Answer, Order
 from customization.json_types import Json, JsonObject
 from customization.money import ITEM_NAMES
 from rehearsal.embedded.faults import TaskCall
@@ -163,7 +163,9 @@ def rehearse_every_function(rehearsal: Rehearsal) -> None:
         rehearsal.aws.wait_until_idle(_PATIENCE)
 
 
-def measure(rounds: int, tell: Callable[[ColdStart], None], only: Sequence[str] = (), *, bytecode: bool = False) -> dict[str, ColdStart]:
+def measure(
+    rounds: int, tell: Callable[[ColdStart], None], only: Sequence[str] = (), *, bytecode: bool = False
+) -> dict[str, ColdStart]:
     """Return the cold start of every function, by the name of its handler; `tell` gets each once it is known."""
     with tempfile.TemporaryDirectory(prefix="cold-start-") as scratch:
         layer = Path(scratch) / "layer"
@@ -187,12 +189,18 @@ def measure(rounds: int, tell: Callable[[ColdStart], None], only: Sequence[str] 
 
 def main() -> int:
     """Print a line a function; return 1 where one is above what is promised."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cold_start",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("functions", nargs="*", help="names of handlers (default: all)")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--bytecode", action="store_true", help="leave the modules their bytecode")
     arguments = parser.parse_args()
-    sys.stdout.write(f"{'ms of the processor':32}{'import':>8}{'cold':>8}{'warm':>8}{'made':>8}{'bare':>8}{'ratio':>7}\n")
+    sys.stdout.write(
+        f"{'ms of the processor':32}{'import':>8}{'cold':>8}{'warm':>8}{'made':>8}{'bare':>8}{'ratio':>7}\n"
+    )
 
     def tell(one: ColdStart) -> None:
         figures = "".join(f"{value * 1000:8.0f}" for value in (one.imported, one.cold, one.warm, one.made, one.bare))

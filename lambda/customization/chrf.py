@@ -42,9 +42,7 @@ def sentence_chrf(answer: str, reference: str) -> float:
 def _matches(answered: str, expected: str) -> Sequence[int]:
     """Return how many n-grams of one character, of two, ... both have."""
     if len(set(answered + expected)) > _MOST_CHARACTERS:
-        return [
-            (_counted(answered, order) & _counted(expected, order)).total() for order in range(1, _LONGEST + 1)
-        ]
+        return [(_counted(answered, order) & _counted(expected, order)).total() for order in range(1, _LONGEST + 1)]
     _, numbers = np.unique(_characters(answered + expected), return_inverse=True)
     ours = _ngrams(numbers[: len(answered)] + 1)
     theirs = _ngrams(numbers[len(answered) :] + 1)

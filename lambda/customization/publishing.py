@@ -33,8 +33,9 @@ from customization.report import (
     render_report,
     report_json,
 )
-from customization.results import comparison_key, read_stages
+from customization.results import comparison_key
 from customization.runs import FAILED, SUCCEEDED, Call, Plan, note, read_plan
+from customization.training_metrics import TrainingMetrics
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -123,7 +124,7 @@ def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], s
     """Return what is known however far the run came; `state` of the machine is the one that reports."""
     profile = gateway.artifacts.read_if_there(f"{plan.prefix}data/profile.json")
     estimated = gateway.artifacts.read_if_there(f"{plan.prefix}estimate.json")
-    stages = tuple(read_stages(gateway, plan))
+    stages = tuple(_stages(gateway, plan))
     return ReportData(
         run_id=plan.run_id,
         dataset=plan.dataset,
@@ -145,6 +146,27 @@ def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], s
         files=tuple(FileReport(pin.key, pin.version_id, pin.size, pin.sha256) for pin in plan.files.values()),
         notes=tuple(_notes(gateway, plan)),
     )
+
+
+def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
+    """Yield the run's customization jobs with what is known of them."""
+    row = gateway.runs.get(plan.run_id) or {}
+    base = plan.base_model_identifier
+    for number, stage in enumerate(plan.stages):
+        metrics = gateway.artifacts.read_if_there(f"{plan.prefix}training-metrics-{number + 1}.json")
+        model_arn = str(row.get(f"modelArn{number}") or "")
+        yield StageReport(
+            customization_type=stage.customization_type,
+            training_id=stage.training_id,
+            base_model=base,
+            hyper_parameters=stage.hyper_parameters,
+            job_name=str(row.get(f"jobName{number}") or ""),
+            job_arn=str(row.get(f"jobArn{number}") or ""),
+            model_arn=model_arn,
+            was_adopted=bool(row.get(f"jobAdopted{number}")),
+            metrics=msgspec.json.decode(metrics, type=TrainingMetrics) if metrics else None,
+        )
+        base = model_arn
 
 
 def _served_arn(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:

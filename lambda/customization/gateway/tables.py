@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
 from typing import TYPE_CHECKING, TypedDict
+
+import msgspec
 
 from customization import errors
 from customization.gateway.calls import named_errors
@@ -22,8 +23,7 @@ class _Expression(TypedDict, total=False):
     ExpressionAttributeValues: "dict[str, AttributeValueTypeDef]"
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """A condition expression with a # for every name and a : for every value, in order."""
 
     text: str
@@ -55,8 +55,7 @@ class Condition:
         }
 
 
-@dataclass(frozen=True)
-class Attr:
+class Attr(msgspec.Struct, frozen=True):
     """An attribute that a condition is about."""
 
     name: str
