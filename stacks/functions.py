@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -15,8 +14,6 @@ from constructs import Construct
 
 from stacks.nag import acknowledge, acknowledge_wildcards
 from stacks.permissions import Grant, Grants
-
-_SOURCE = Path(__file__).parent.parent / "lambda"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +143,4 @@ def _operating_grants(spec: FunctionSpec, common: Common, log_group: logs.ILogGr
         writes_logs,
         traces,
         Grant(actions=("sqs:SendMessage",), resources=(common.dead_letter_queue.queue_arn,)),
-    )
-
-
-def source_code() -> lambda_.Code:
-    """Return the one asset of all functions: the package and nothing beside it."""
-    return lambda_.Code.from_asset(
-        str(_SOURCE), exclude=["/*", "!/customization", "__pycache__", "*.pyc"], ignore_mode=IgnoreMode.GIT
     )

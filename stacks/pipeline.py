@@ -10,8 +10,9 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from stacks.code import source_code
 from stacks.config import DeploymentConfig
-from stacks.functions import FUNCTIONS, Common, TaskFunction, source_code
+from stacks.functions import FUNCTIONS, Common, TaskFunction
 from stacks.layers import dependency_layer
 from stacks.nag import acknowledge, acknowledge_wildcards
 from stacks.permissions import Grants, function_grants
@@ -157,4 +158,6 @@ class PipelineStack(Stack):
             "DEFAULTS": config.request_defaults,
             "POWERTOOLS_SERVICE_NAME": "customization",
             "POWERTOOLS_LOG_LEVEL": "INFO",
+            # Importing numpy would start as many threads as there are processors, for sums of a few numbers
+            "OPENBLAS_NUM_THREADS": "1",
         }

@@ -5,9 +5,12 @@ The library itself takes a tenth of a second to import and counts the n-grams se
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # A character is ten bits of a key and the longest n-gram six characters: 60 bits, which tell all n-grams apart.
 _CHARACTER_BITS = 10
@@ -41,11 +44,11 @@ def sentence_chrf(answer: str, reference: str) -> float:
 
 def _matches(answered: str, expected: str) -> Sequence[int]:
     """Return how many n-grams of one character, of two, ... both have."""
-    if len(set(answered + expected)) > _MOST_CHARACTERS:
+    distinct = sorted(set(answered + expected))
+    if len(distinct) > _MOST_CHARACTERS:
         return [(_counted(answered, order) & _counted(expected, order)).total() for order in range(1, _LONGEST + 1)]
-    _, numbers = np.unique(_characters(answered + expected), return_inverse=True)
-    ours = _ngrams(numbers[: len(answered)] + 1)
-    theirs = _ngrams(numbers[len(answered) :] + 1)
+    alphabet = _characters("".join(distinct))
+    ours, theirs = (_ngrams(np.searchsorted(alphabet, _characters(text)) + 1) for text in (answered, expected))
     # An n-gram matches as often as both have it: the first of ours match, as many as theirs are.
     earlier = np.arange(len(ours)) - np.searchsorted(ours, ours)
     offered = np.searchsorted(theirs, ours, "right") - np.searchsorted(theirs, ours)
@@ -56,11 +59,11 @@ def _counted(text: str, order: int) -> Counter[str]:
     return Counter(text[start : start + order] for start in range(len(text) - order + 1))
 
 
-def _characters(text: str) -> NDArray[np.uint32]:
+def _characters(text: str) -> "NDArray[np.uint32]":
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
-def _ngrams(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ngrams(numbers: "NDArray[np.int64]") -> "NDArray[np.int64]":
     """Return every n-gram of the numbers, up to the longest, as one number each, sorted."""
     grams = [numbers]
     for order in range(1, _LONGEST):
@@ -68,7 +71,7 @@ def _ngrams(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(np.concatenate(grams))
 
 
-def _lengths(keys: NDArray[np.int64]) -> list[int]:
+def _lengths(keys: "NDArray[np.int64]") -> list[int]:
     """Return how many keys have 1, 2, ... characters: no number is 0, so a longer n-gram is a larger key."""
     bounds = np.searchsorted(keys, [1 << (_CHARACTER_BITS * order) for order in range(_LONGEST)])
     return [int(count) for count in np.diff([*bounds, len(keys)])]
