@@ -15,6 +15,7 @@ since layers and functions are deployed without; `--bytecode` measures with it.
 """
 
 import argparse
+import compileall
 import importlib.metadata
 import json
 import pickle
@@ -109,6 +110,8 @@ class Meter:
             requests=[],
             record=False,
         )
+        if self.bytecode:
+            compileall.compile_dir(function.root, quiet=1)
         requests = self._run(function, {**order, "record": True})["requests"]
         if not requests:
             return None
