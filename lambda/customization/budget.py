@@ -10,7 +10,7 @@ from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.links import Links
 from customization.money import TRAINING, Estimate, check_budget
-from customization.preparation import read_profile
+from customization.prepared import read_profile
 from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from customization.leases import Lease
 from customization.links import Links
 from customization.model_in_use import read_served
 from customization.money import Estimate, Settlement, Usage, estimate, load_prices, settle
-from customization.preparation import read_profile, usage_of
+from customization.prepared import read_profile, usage_of
 from customization.profile import Profile
 from customization.report import (
     MODEL_PLACE,

@@ -9,7 +9,7 @@ from customization.compared import predictions_key, read_compared, scores_for_ro
 from customization.comparison import ComparisonSettings, compare, not_compared, score_records
 from customization.evaluation import IN_USE
 from customization.json_types import JsonObject
-from customization.preparation import read_profile
+from customization.prepared import read_profile
 from customization.runs import Call, Plan, note
 from customization.texts import Sentence, say
 from customization.training_metrics import Finding, TrainingMetrics
