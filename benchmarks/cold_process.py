@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypedDict, Union
 
-Value: TypeAlias = Union[str, bytes, int, float, bool, None, "list[Value]", "Mapping[str, Value]"]
+Value: TypeAlias = Union[str, bytes, int, float, bool, "list[Value]", "Mapping[str, Value]", None]
 # Service, method of its client, arguments
 Request: TypeAlias = tuple[str, str, Mapping[str, Value]]
 
