@@ -1,13 +1,8 @@
 """The interval of a mean by bootstrap."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 
@@ -42,15 +37,12 @@ def bootstrap_intervals(rows: Sequence[Sequence[float]], seed: int) -> list[Inte
         times = np.bincount(drawn.ravel(), minlength=samples * count).reshape(samples, count)
         means[start : start + samples] = times @ columns / count
     means.sort(axis=0)
-    # np.percentile gives the same, and imports a part of numpy that nothing else here needs
-    low, high = (_at(means, share * (RESAMPLES - 1)) for share in (0.025, 0.975))
+    low, high = (
+        # np.percentile gives the same, and imports a part of numpy that nothing else here needs
+        means[int(place)] + (means[int(place) + 1] - means[int(place)]) * (place % 1)
+        for place in (share * (RESAMPLES - 1) for share in (0.025, 0.975))
+    )
     return [
         Interval(float(mean), float(lower), float(upper))
         for mean, lower, upper in zip(columns.mean(axis=0), low, high, strict=True)
     ]
-
-
-def _at(ascending: "NDArray[np.float64]", place: float) -> "NDArray[np.float64]":
-    """Return the rows at a place between two, interpolated linearly."""
-    before = int(place)
-    return ascending[before] + (ascending[before + 1] - ascending[before]) * (place - before)

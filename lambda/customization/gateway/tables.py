@@ -1,7 +1,7 @@
 """Items in DynamoDB."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from itertools import count
 from typing import TYPE_CHECKING, TypedDict
@@ -119,7 +119,7 @@ def from_stored(stored: "AttributeValueTypeDef") -> Json:
     raise TypeError(f"{', '.join(stored)} is not kept in the tables")
 
 
-def _values(item: "dict[str, AttributeValueTypeDef]") -> JsonObject:
+def _values(item: "Mapping[str, AttributeValueTypeDef]") -> JsonObject:
     return {name: from_stored(value) for name, value in item.items()}
 
 
