@@ -10,6 +10,9 @@ DATA ?= samples/support-ja
 DATE ?=
 # What commands look at instead of what cdk.json chooses: make destroy STAGE=prod REGION=us-west-2
 AT = $(STAGE:%=--stage %) $(REGION:%=--region %)
+CHOSEN = $(STAGE:%=-c stage=%) $(REGION:%=-c region=%)
+# Where the CDK writes what it is going to deploy
+OUT ?= cdk.out
 export PROMPT
 
 help: ## list the targets
@@ -55,14 +58,18 @@ workflow: install ## test whole runs through the rehearsal
 test: lint types ## lint, types and every test that needs no AWS account
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not exhaustive" tests
 
+test-all: test ## make test, and the exhaustive tests: every Task broken in every way, each permission taken away
+	$(BIN)/pytest -q -n 2 -m exhaustive tests
+
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
 	@$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
 
 validate: install ## check a data file without AWS: make validate FILE=train.jsonl MODEL=amazon.nova-micro-v1:0:128k
 	@PYTHONPATH=lambda $(BIN)/python -m customization.validate $(FILE) --model $(MODEL)
 
-schema: install ## write docs/report.schema.json from the report's types
-	PYTHONPATH=lambda $(BIN)/python -m customization.report_schema > docs/report.schema.json
+docs: install ## write the parts of docs/ that come from the templates and the code
+	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
+	@$(BIN)/python -m stacks.settings_page > docs/settings.md
 
 runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
 	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) runs $(DATASET) $(FROM:%=--from %)
@@ -70,8 +77,12 @@ runs: install ## list the runs of a data set: make runs DATASET=support-ja, of r
 ask: install ## ask base model and model in use: make ask DATASET=support-ja PROMPT='...'
 	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) ask $(DATASET) "$$PROMPT"
 
-deploy: install ## deploy into the AWS account of your credentials
-	npm ci --silent && npx cdk deploy --all
+deploy: install ## show what changes, ask, then deploy: make deploy YES=yes STAGE=prod REGION=us-west-2
+	npm ci --silent
+	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) --before-deploy
+	npx cdk diff --all --method template --output $(OUT) $(CHOSEN)
+	@test '$(YES)' = yes || { printf 'Deploy this? Type yes: '; read -r answer; test "$$answer" = yes; } || { echo 'Nothing was deployed.'; exit 1; }
+	npx cdk deploy --all --app $(OUT) --require-approval never
 
 doctor: install ## check the account and Region before the first deployment, reading only: make doctor MODEL=...
 	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) $(MODEL:%=--model %)
@@ -79,7 +90,7 @@ doctor: install ## check the account and Region before the first deployment, rea
 destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
 	npm ci --silent
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
-	npx cdk destroy --all $(STAGE:%=-c stage=%) $(REGION:%=-c region=%)
+	npx cdk destroy --all $(CHOSEN)
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left
 
 purge: install ## remove what destroy keeps, for good, once the name of the stage is typed
@@ -88,4 +99,4 @@ purge: install ## remove what destroy keeps, for good, once the name of the stag
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test run runs ask schema validate deploy doctor destroy purge clean
+.PHONY: help install lock format lint types unit infra workflow test test-all run runs ask docs validate deploy doctor destroy purge clean

@@ -221,7 +221,7 @@ def _rehearse(order: Order, progress: Progress) -> int:
 
 def _finish(order: Order, rehearsal: Rehearsal, progress: Progress) -> int:
     """Copy what the run wrote, tell how it ended and return the exit code."""
-    executions = rehearsal.aws.executions()
+    executions = rehearsal.described_executions()
     planned = rehearsal.runs()
     row = planned[-1] if planned else {}
     run_id = str(row.get("runId") or order.dataset)
@@ -237,7 +237,7 @@ def _finish(order: Order, rehearsal: Rehearsal, progress: Progress) -> int:
         progress.say(f"problem in the rehearsal: {problem}")
     if row.get("state") not in {"SUCCEEDED", "ESTIMATED"}:
         failed = next((row for row in reversed(rehearsal.rows()) if row.get("cause")), {})
-        progress.failed(failed, executions[-1].outcome.cause if executions else None)
+        progress.failed(failed, executions[-1].get("cause") if executions else None)
         return FAILED
     progress.succeeded(row, rehearsal, folder)
     return NOT_BETTER if order.require_better and row.get("verdict") != "better" else SUCCEEDED

@@ -211,15 +211,15 @@ class Signal:
     def wait(self, seconds: float | None = None) -> bool:
         """Return whether it happened within `seconds` of virtual time; the calling thread must hold the clock."""
         clock = self._clock
-        with clock._lock:  # noqa: SLF001
+        with clock._lock:  # noqa: SLF001  the clock of this module
             if self._happened:
                 return True
-            if not clock._thread.holds:  # noqa: SLF001
+            if not clock._thread.holds:  # noqa: SLF001  the clock of this module
                 raise ClockError(f"{self._name}: only a thread that holds the clock may wait")
             return self._block(clock, seconds)
 
     def _block(self, clock: VirtualClock, seconds: float | None) -> bool:
-        woken = threading.Condition(clock._lock)  # noqa: SLF001
+        woken = threading.Condition(clock._lock)  # noqa: SLF001  the clock of this module
         awake = False
         timeout: _WakeUp | None = None
 
@@ -229,18 +229,18 @@ class Signal:
                 return
             awake = True
             if timeout is not None:
-                clock._forget(timeout)  # noqa: SLF001
-            clock._holders += 1  # noqa: SLF001
+                clock._forget(timeout)  # noqa: SLF001  the clock of this module
+            clock._holders += 1  # noqa: SLF001  the clock of this module
             woken.notify()
 
         self._wakers.append(wake)
         if seconds is None:
-            clock._endless[id(woken)] = self._name  # noqa: SLF001
+            clock._endless[id(woken)] = self._name  # noqa: SLF001  the clock of this module
         else:
-            due = clock._seconds + max(seconds, 0.0)  # noqa: SLF001
-            timeout = clock._push(due, wake, foreground=True)  # noqa: SLF001
-        clock._release()  # noqa: SLF001
+            due = clock._seconds + max(seconds, 0.0)  # noqa: SLF001  the clock of this module
+            timeout = clock._push(due, wake, foreground=True)  # noqa: SLF001  the clock of this module
+        clock._release()  # noqa: SLF001  the clock of this module
         while not awake:
             woken.wait()
-        clock._endless.pop(id(woken), None)  # noqa: SLF001
+        clock._endless.pop(id(woken), None)  # noqa: SLF001  the clock of this module
         return self._happened

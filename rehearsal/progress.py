@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 
 from customization.json_types import Json, JsonObject
+from customization.texts import printable
 from rehearsal.embedded.states.history import Happening
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Progress:
             self._print(text)
 
     def _print(self, text: str, style: str = "") -> None:
-        self._console.print(text, style=style, markup=False)
+        self._console.print(printable(text), style=style, markup=False)
 
     def watch(self, happening: Happening) -> None:
         """Show one thing that happened in the embedded AWS."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import boto3
 from boto3.dynamodb.types import TypeDeserializer
 
 from customization.catalogue import load_catalogue
@@ -22,10 +23,13 @@ from rehearsal.embedded.faults import Faults
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
 
     from rehearsal.embedded.states.machines import Execution
 
 ACCOUNT = "123456789012"
+# What a run leaves for people to read
+_REPORTS = ("report.html", "report.json", "index.html", "runs.csv")
 # What an account has whose request for model units was granted.
 MODEL_UNITS = 10
 
@@ -101,16 +105,20 @@ class Rehearsal:
     def _s3_of_role(self, role_arn: str) -> "S3Client":
         return self.aws.session_of_role(role_arn, "bedrock").client("s3")
 
+    def person(self, kind: str) -> boto3.Session:
+        """Return a session of somebody with one managed policy of the outputs alone, such as DataContributor."""
+        return self.aws.session_of_person(self.outputs[f"{kind}PolicyArn"])
+
     def drop(self, dataset: str, files: Mapping[str, bytes]) -> None:
-        """Put files under incoming/<dataset>/ at one moment, run.json last, as people do."""
-        s3 = self.aws.session().client("s3")
+        """Put files under incoming/<dataset>/ at one moment, run.json last, as a DataContributor does."""
+        s3 = self.person("DataContributor").client("s3")
         with self.clock.hold():
             for name in sorted(files, key=lambda name: name == "run.json"):
                 s3.put_object(Bucket=self.outputs["DataBucketName"], Key=f"incoming/{dataset}/{name}", Body=files[name])
 
     def start(self, request: Json) -> str:
-        """Start an execution with an input of the console and return its ARN."""
-        states = self.aws.session().client("stepfunctions")
+        """Start an execution with an input of the console, as a RunOperator does, and return its ARN."""
+        states = self.person("RunOperator").client("stepfunctions")
         return states.start_execution(stateMachineArn=self.outputs["StateMachineArn"], input=json.dumps(request))[
             "executionArn"
         ]
@@ -120,9 +128,16 @@ class Rehearsal:
         self.aws.wait_until_idle()
         return self.aws.executions()
 
+    def described_executions(self) -> "list[DescribeExecutionOutputTypeDef]":
+        """Return what a RunOperator sees of every execution, in the order of their start."""
+        states = self.person("RunOperator").client("stepfunctions")
+        pages = states.get_paginator("list_executions").paginate(stateMachineArn=self.outputs["StateMachineArn"])
+        found = [execution["executionArn"] for page in pages for execution in page["executions"]]
+        return [states.describe_execution(executionArn=arn) for arn in reversed(found)]
+
     def rows(self) -> list[JsonObject]:
-        """Return the table of runs."""
-        client = self.aws.session().client("dynamodb")
+        """Return the table of runs, as a RunOperator sees it."""
+        client = self.person("RunOperator").client("dynamodb")
         read = TypeDeserializer()
         items = client.scan(TableName=self.outputs["RunsTableName"])["Items"]
         return [
@@ -135,16 +150,14 @@ class Rehearsal:
         return sorted((row for row in self.rows() if "dataset" in row), key=lambda row: str(row["startedAt"]))
 
     def artifact(self, key: str) -> bytes:
-        """Return an object of the artifact bucket."""
-        s3 = self.aws.session().client("s3")
+        """Return an object of the artifact bucket; what is for people is read as a ReportReader does."""
+        is_report = key.rpartition("/")[2] in _REPORTS
+        s3 = (self.person("ReportReader") if is_report else self.aws.session()).client("s3")
         return s3.get_object(Bucket=self.outputs["ArtifactBucketName"], Key=key)["Body"].read()
 
     def artifact_keys(self, prefix: str = "") -> list[str]:
-        """Return the keys of the artifact bucket under `prefix`."""
-        pages = (
-            self.aws.session()
-            .client("s3")
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=self.outputs["ArtifactBucketName"], Prefix=prefix)
-        )
+        """Return the keys of the artifact bucket under `prefix`, as a ReportReader lists the folders of reports."""
+        has_reports = prefix.startswith(("runs/", "datasets/"))
+        s3 = (self.person("ReportReader") if has_reports else self.aws.session()).client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.outputs["ArtifactBucketName"], Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]

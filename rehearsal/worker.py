@@ -137,7 +137,7 @@ def _dying_after(calls: int) -> Iterator[None]:
 
     setattr(URLLib3Session, "send", send_and_count)  # noqa: B010  mypy minds assigning to a method
     yield
-    setattr(URLLib3Session, "send", send)  # noqa: B010
+    setattr(URLLib3Session, "send", send)  # noqa: B010  a seam
 
 
 def _load(handler: str) -> Callable[[Json, Context], Json]:
@@ -197,11 +197,11 @@ def _serve_forked(channel: int) -> None:
 def _read_service_models() -> None:
     """Read the models of the services that functions call once, before any fork: most of a cold start is this."""
     import boto3  # noqa: PLC0415  only the process that forks needs it
-    from botocore import loaders  # noqa: PLC0415
-    from botocore import session as core  # noqa: PLC0415
+    from botocore import loaders  # noqa: PLC0415  as above
+    from botocore import session as core  # noqa: PLC0415  as above
 
     setattr(core, "create_loader", cache(loaders.create_loader))  # noqa: B010  sessions share what has been read
-    session = boto3.Session(aws_access_key_id="none", aws_secret_access_key="none", region_name="us-east-1")  # noqa: S106
+    session = boto3.Session(aws_access_key_id="none", aws_secret_access_key="none", region_name="us-east-1")  # noqa: S106  no key at all
     for name in _CLIENTS:
         session.client(name)  # type: ignore[call-overload]  # the overloads want literals
 

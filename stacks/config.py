@@ -118,8 +118,37 @@ _TagKey = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern
 _TagValue = Annotated[str, StringConstraints(max_length=256, pattern=_TAG_CHARACTERS)]
 
 
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Vpc(_Group):
+    """Where functions and customization jobs are attached; the bounds are those of VpcConfig in Bedrock and Lambda."""
+
+    subnet_ids: tuple[Annotated[str, StringConstraints(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = Field(
+        min_length=1, max_length=16
+    )
+    security_group_ids: tuple[Annotated[str, StringConstraints(pattern=r"^sg-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = (
+        Field(min_length=1, max_length=5)
+    )
+
+
+class Replication(_Group):
+    """A bucket, versioned and of another Region, and the key that encrypts what is copied into it."""
+
+    bucket_arn: str = Field(pattern=r"^arn:aws[a-z-]*:s3:::[a-z0-9.-]{3,63}$")
+    key_arn: str = Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+$")
+
+
+_Optional = BeforeValidator(_parse_text)
+
+
 class DeploymentConfig(BaseModel):
-    """The settings; a field's description says what is allowed and is part of the message when a value is not."""
+    """The settings, as docs/settings.md lists them.
+
+    A field's title says what it decides. Its description says what is allowed and is part of the message when a value
+    is not.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -131,40 +160,78 @@ class DeploymentConfig(BaseModel):
     )
 
     stage: Annotated[str, AfterValidator(_refuse_reserved_stage)] = Field(
+        title="Tells deployments of one account apart: it is in every name",
         default="dev",
         pattern=r"^[a-z][a-z0-9]{0,8}$",
         description="a lower-case letter and up to 8 lower-case letters or digits, such as dev or prod",
     )
     region: Annotated[str, AfterValidator(_require_customizable_model)] = Field(
-        default="us-east-1", description="a Region in which a model can be customized"
+        title="Where everything is deployed and models are customized",
+        default="us-east-1",
+        description="a Region in which a model can be customized",
     )
     account: str | None = Field(
+        title="The account of the deployment",
         default=None,
         pattern=r"^\d{12}$",
         description="the 12 digits of an AWS account as text, or null for the account of the credentials",
     )
     base_model_identifier: Annotated[str, AfterValidator(_require_base_model_of_region)] = Field(
-        default="amazon.nova-micro-v1:0:128k", description="a baseModelIdentifier of the catalogue"
+        title="The base model of requests that name none",
+        default="amazon.nova-micro-v1:0:128k",
+        description="a baseModelIdentifier of the catalogue",
     )
-    budget_usd: float = Field(default=20, gt=0, le=1e6, description="US dollars for one run, above 0")
+    budget_usd: float = Field(
+        title="What one run may spend when its request names no budgetUsd",
+        default=20,
+        gt=0,
+        le=1e6,
+        description="US dollars for one run, above 0",
+    )
     monthly_budget_usd: Annotated[float, AfterValidator(_require_room_for_a_run)] = Field(
-        default=200, le=1e7, description="US dollars a month"
+        title="What all runs of a calendar month may spend together",
+        default=200,
+        le=1e7,
+        description="US dollars a month",
     )
-    settle_seconds: int = Field(default=60, ge=5, le=3600, description="5 to 3600 seconds")
-    job_start_hours: float = Field(default=24, gt=0, le=240, description="above 0, up to 240 hours")
+    settle_seconds: int = Field(
+        title="How long a folder has to be without a new file before its run starts",
+        default=60,
+        ge=5,
+        le=3600,
+        description="5 to 3600 seconds",
+    )
+    job_start_hours: float = Field(
+        title="A customization job that has not begun to train after this time is stopped",
+        default=24,
+        gt=0,
+        le=240,
+        description="above 0, up to 240 hours",
+    )
     job_end_hours: Annotated[float, AfterValidator(_require_end_after_start)] = Field(
-        default=96, le=480, description="up to 480 hours"
+        title="A customization job that has not ended after this time is stopped",
+        default=96,
+        le=480,
+        description="up to 480 hours",
     )
-    language: Literal["en", "ja"] = Field(default="en", description="en or ja")
+    language: Literal["en", "ja"] = Field(
+        title="The language of reports and notifications when the request names none",
+        default="en",
+        description="en or ja",
+    )
     notification_emails: Annotated[tuple[_Email, ...], BeforeValidator(_parse_text)] = Field(
-        default=(), description='a list of e-mail addresses, such as ["team@example.com"]'
+        title="Who is told of the start, end and failure of runs; SNS asks each address to confirm",
+        default=(),
+        description='a list of e-mail addresses, such as ["team@example.com"]',
     )
     permissions_boundary: str | None = Field(
+        title="The permissions boundary of every role",
         default=None,
         pattern=r"^(arn:aws[a-z-]*:iam::(\d{12}|aws):policy/[\w+=,.@/-]+|[\w+=,.@-]{1,128})$",
         description="the ARN or the name of a managed policy, or null",
     )
     role_path: str = Field(
+        title="The path of every role",
         default="/",
         max_length=512,
         pattern=r"^/([\w+=,.@-]+/)*$",
@@ -172,13 +239,41 @@ class DeploymentConfig(BaseModel):
     )
     tags: Annotated[dict[_TagKey, _TagValue], BeforeValidator(_parse_text), AfterValidator(_refuse_reserved_tags)] = (
         Field(
+            title="The tags of every resource that takes tags",
             default={},
             max_length=40,
             description="up to 40 keys of 1-128 and values of 0-256 letters, digits, spaces or any of _ . : / = + - @",
         )
     )
     log_retention_days: Annotated[int, AfterValidator(_require_retention)] = Field(
-        default=90, description=f"one of {', '.join(map(str, _RETENTION_DAYS))}"
+        title="How long CloudWatch keeps the logs",
+        default=90,
+        description=f"one of {', '.join(map(str, _RETENTION_DAYS))}",
+    )
+    reserved_concurrency: Annotated[int | None, _Optional] = Field(
+        title="Calls that Lambda reserves for each function",
+        default=None,
+        ge=4,  # the shards that one run asks a model for at once; a test compares it
+        le=1000,
+        description="null, or 4 to 1000 calls at once that each function keeps for itself and never exceeds",
+    )
+    vpc: Annotated[Vpc | None, _Optional] = Field(
+        title="The network of functions and customization jobs",
+        default=None,
+        description='null, or 1 to 16 subnets and 1 to 5 security groups: {"subnetIds": ["subnet-..."], '
+        '"securityGroupIds": ["sg-..."]}',
+    )
+    backup_vault: Annotated[str | None, _Optional] = Field(
+        title="Daily copies of the tables, kept for 35 days",
+        default=None,
+        pattern=r"^[a-zA-Z0-9_-]{2,50}$",
+        description="null, or the name of a backup vault of this account and Region",
+    )
+    replication: Annotated[Replication | None, _Optional] = Field(
+        title="Copies of every new object in another Region",
+        default=None,
+        description='null, or {"bucketArn": "arn:aws:s3:::...", "keyArn": "arn:aws:kms:..."}: a versioned bucket of '
+        "another Region, and the key that encrypts the copies",
     )
 
     @property
@@ -214,7 +309,7 @@ def read_config(context: Mapping[str, object]) -> DeploymentConfig:
 
 def _describe(problem: ErrorDetails) -> str:
     name, *rest = map(str, problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] == "extra_forbidden" and not rest:
         near = _nearest(name)
         return f"{name}: there is no such setting; " + (
             f"{near} is meant?" if near else f"allowed: {', '.join(_NAMES)}"

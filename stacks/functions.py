@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -12,8 +12,10 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from stacks.nag import acknowledge, acknowledge_wildcards
-from stacks.permissions import Grant, Grants
+from stacks.config import DeploymentConfig
+from stacks.nag import acknowledge, acknowledge_unset
+from stacks.network import function_network
+from stacks.permissions import Grant, Grants, managed_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class Common:
     evaluation_layer: lambda_.ILayerVersion
     dead_letter_queue: sqs.IQueue
     key: kms.IKey
-    log_retention_days: int
+    config: DeploymentConfig
     grants: Grants
 
 
@@ -77,7 +79,7 @@ class TaskFunction(Construct):
         self, scope: Construct, module: str, *, spec: FunctionSpec, grants: tuple[Grant, ...], common: Common
     ) -> None:
         super().__init__(scope, "".join(word.capitalize() for word in module.split("_")))
-        log_group = encrypted_log_group(self, "Logs", key=common.key, retention_days=common.log_retention_days)
+        log_group = encrypted_log_group(self, "Logs", key=common.key, retention_days=common.config.log_retention_days)
         self.role = self._build_role((*grants, *_operating_grants(spec, common, log_group)), common)
         self.function = lambda_.Function(
             self,
@@ -95,35 +97,35 @@ class TaskFunction(Construct):
             # CDK would add statements of its own for traces and the queue to a second policy
             role=self.role.without_policy_updates(),
             dead_letter_queue=common.dead_letter_queue if spec.starts_from_events else None,
+            reserved_concurrent_executions=common.config.reserved_concurrency,
             # A run under way goes on with the version it began with, after a redeploy too
             current_version_options=lambda_.VersionOptions(removal_policy=RemovalPolicy.RETAIN),
         )
+        self._attach_to_network(common.config)
+        if common.config.reserved_concurrency is None:
+            acknowledge_unset(self.function, "reservedConcurrency")
         if not spec.starts_from_events:
             acknowledge(
                 self.function,
                 "Serverless-LambdaDLQ",
+                "NIST.800.53.R5-LambdaDLQ",
                 reason="The state machine calls it and waits, so a failed call goes to Retry and Catch.",
                 limits="every Task of the state machine has both.",
             )
 
+    def _attach_to_network(self, config: DeploymentConfig) -> None:
+        if config.vpc is None:
+            acknowledge_unset(self.function, "vpc")
+            return
+        resource = cast("lambda_.CfnFunction", self.function.node.default_child)
+        # The construct's own vpc wants to know all of a network, its zones included
+        resource.vpc_config = lambda_.CfnFunction.VpcConfigProperty(
+            subnet_ids=list(config.vpc.subnet_ids), security_group_ids=list(config.vpc.security_group_ids)
+        )
+
     def _build_role(self, grants: tuple[Grant, ...], common: Common) -> iam.Role:
-        grants = (*grants, *common.grants.key_for(grants))
-        statements = [grant.statement() for grant in grants]
-        role = iam.Role(
-            self,
-            "Role",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            inline_policies={"Permissions": iam.PolicyDocument(statements=statements)},
-        )
-        for grant, statement in zip(grants, statements, strict=True):
-            if grant.reason:
-                acknowledge_wildcards(role, [statement], reason=grant.reason, limits=grant.limits)
-        acknowledge(
-            role,
-            "Serverless-LambdaStarPermissions",
-            reason="Traces, and some of Bedrock's lists, have no resource type in IAM.",
-            limits="each wildcard of this role is acknowledged by itself, with its reason.",
-        )
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        managed_policy(role, "Permissions", (*grants, *common.grants.key_for(grants)), roles=[role])
         return role
 
 
@@ -137,10 +139,9 @@ def encrypted_log_group(scope: Construct, id_: str, *, key: kms.IKey, retention_
 def _operating_grants(spec: FunctionSpec, common: Common, log_group: logs.ILogGroup) -> tuple[Grant, ...]:
     writes_logs = Grant(actions=("logs:CreateLogStream", "logs:PutLogEvents"), resources=(log_group.log_group_arn,))
     traces = common.grants.unscoped("xray:PutTraceSegments", "xray:PutTelemetryRecords")
-    if not spec.starts_from_events:
-        return (writes_logs, traces)
-    return (
-        writes_logs,
-        traces,
-        Grant(actions=("sqs:SendMessage",), resources=(common.dead_letter_queue.queue_arn,)),
-    )
+    grants = [writes_logs, traces]
+    if common.config.vpc is not None:
+        grants += function_network(Stack.of(log_group), common.config.vpc)
+    if spec.starts_from_events:
+        grants.append(Grant(actions=("sqs:SendMessage",), resources=(common.dead_letter_queue.queue_arn,)))
+    return tuple(grants)

@@ -71,8 +71,7 @@ def _find_uv(name: str) -> list[str]:
 
 def _install(command: list[str], lock: Path) -> None:
     options = (*_PLATFORM, "--require-hashes", "--link-mode", "copy", "--quiet", "--requirement", str(lock))
-    # The command consists of this module's constants and paths
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)  # noqa: S603  constants and paths of this module
     if done.returncode != 0:
         raise LayerBuildError(
             f"The wheels that {lock.name} locks could not be installed (uv ended with {done.returncode}). A first "

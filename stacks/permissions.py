@@ -4,14 +4,19 @@ The resource types of Bedrock's actions come from the Service Authorization Refe
 resources, so their ARNs end with a wildcard, and whatever takes something away is bound to the tag of this deployment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
+from constructs import Construct
 
-from stacks.config import DeploymentConfig
-from stacks.storage import StorageExports
+from stacks.nag import acknowledge_wildcards
+
+if TYPE_CHECKING:
+    from stacks.config import DeploymentConfig
+    from stacks.storage import StorageExports
 
 Conditions = Mapping[str, Mapping[str, str | list[str]]]
 
@@ -23,7 +28,7 @@ _LISTS = (
     "bedrock:ListProvisionedModelThroughputs",
 )
 # What a run leaves for people to read
-_REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
+REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
 # "Model units, with no commitment, across custom models" (AWS General Reference, Bedrock quotas)
 _MODEL_UNITS_QUOTA = "L-BE77399C"
 # What a service does with the key of what is encrypted in the name of its caller, by the service's own guide: who puts
@@ -57,10 +62,25 @@ class Grant:
         )
 
 
+def managed_policy(
+    scope: Construct, id_: str, grants: Sequence[Grant], *, roles: Sequence[iam.IRole] = (), description: str = ""
+) -> iam.ManagedPolicy:
+    """Return a policy of `grants`, attached to `roles`, with their reasons for what the rule packs find.
+
+    Inside a role, as its `scope`, whatever waits for the role waits for the policy too. IAM takes 6,144 characters.
+    """
+    statements = [grant.statement() for grant in grants]
+    policy = iam.ManagedPolicy(scope, id_, roles=list(roles), statements=statements, description=description or None)
+    for grant, statement in zip(grants, statements, strict=True):
+        if grant.reason:
+            acknowledge_wildcards(policy, [statement], reason=grant.reason, limits=grant.limits)
+    return policy
+
+
 class Grants:
     """The vocabulary of the table below."""
 
-    def __init__(self, stack: Stack, *, config: DeploymentConfig, exports: StorageExports, topic_arn: str) -> None:
+    def __init__(self, stack: Stack, *, config: "DeploymentConfig", exports: "StorageExports", topic_arn: str) -> None:
         self._stack = stack
         self._stage = config.stage
         self._exports = exports
@@ -306,7 +326,7 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             # The report of a run that is only estimated
             g.list_artifacts("runs/*"),
             g.read("runs/*/data/profile.json", "runs/*/estimate.json", "runs/*/training-metrics-*.json"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.query_runs(),
         ),
         "is_within_budget": (
@@ -403,7 +423,7 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.plan(),
             g.read(*test_records, "runs/*/estimate.json", "runs/*/training-metrics-*.json", "runs/*/evaluation/*"),
             g.list_artifacts("runs/*"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.bedrock("GetModelCustomizationJob", on=("model-customization-job",)),
             *g.look_at_served(*_SERVED),
             g.runs("UpdateItem"),
@@ -454,14 +474,14 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read("runs/*/manifest.json", "runs/*/data/profile.json", "runs/*/estimate.json"),
             g.read("runs/*/training-metrics-*.json"),
             g.list_artifacts("runs/*"),
-            g.write(*_REPORTS),
+            g.write(*REPORTS),
             g.query_runs(),
         ),
         "record_failure": (g.runs("GetItem", "PutItem", "UpdateItem"),),
         "sweep": (
             *everything,
             *withdraw,
-            g.unscoped(*_LISTS),
+            g.unscoped(*_LISTS, "bedrock:ListCustomModels"),
             g.runs("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem"),
         ),
     }

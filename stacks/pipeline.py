@@ -10,11 +10,12 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from stacks import people
 from stacks.code import source_code
 from stacks.config import DeploymentConfig
 from stacks.functions import FUNCTIONS, Common, TaskFunction
 from stacks.layers import dependency_layer
-from stacks.nag import acknowledge, acknowledge_wildcards
+from stacks.nag import acknowledge
 from stacks.permissions import Grants, function_grants
 from stacks.state_machine import CustomizationStateMachine
 from stacks.storage import StorageExports, StorageStack
@@ -23,6 +24,8 @@ from stacks.triggers import Triggers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SERVICE = "customization"
+METRICS_NAMESPACE = "BedrockModelCustomization"
 # These ask whether the execution that owns a run, a folder or a lease still runs
 _ASK_FOR_EXECUTIONS = ("poll_uploads", "plan_run", "release_resources", "sweep")
 
@@ -58,7 +61,9 @@ class PipelineStack(Stack):
         )
         machine.allow_describing_executions([task_functions[module].role for module in _ASK_FOR_EXECUTIONS])
         self.state_machine = machine.state_machine
-        Triggers(
+        # As customization/settings.py names it; a test compares the dimension of the metrics
+        self.deployment = f"{config.stage}-{exports.deployment_id}"
+        self.rules = Triggers(
             self,
             "Triggers",
             data_bucket_name=exports.data_bucket_name,
@@ -66,8 +71,8 @@ class PipelineStack(Stack):
             sweep=self.functions["sweep"],
             explain_unused_upload=self.functions["explain_unused_upload"],
             dead_letter_queue=self.dead_letter_queue,
-        )
-        self._build_outputs(grants)
+        ).rules
+        self._build_outputs(config, storage, grants)
 
     def _build_topic(self) -> sns.Topic:
         topic = sns.Topic(self, "Topic", master_key=self._key, enforce_ssl=True)
@@ -93,36 +98,23 @@ class PipelineStack(Stack):
             retention_period=Duration.days(14),
             removal_policy=RemovalPolicy.DESTROY,
         )
-        for rule in ("AwsSolutions-SQS3", "Serverless-SQSRedrivePolicy"):
-            acknowledge(
-                queue,
-                rule,
-                reason="It is the dead-letter queue itself: the rule looks for queues only, not for event rules.",
-                limits="nothing but undelivered events is written to it, and an alarm watches its length.",
-            )
+        acknowledge(
+            queue,
+            "Serverless-SQSRedrivePolicy",
+            reason="It is the dead-letter queue itself: the rule looks for queues only, not for event rules.",
+            limits="nothing but undelivered events is written to it, and an alarm watches its length.",
+        )
         return queue
 
-    def _build_outputs(self, grants: Grants) -> None:
-        CfnOutput(self, "StateMachineArn", value=self.state_machine.state_machine_arn, description="Start runs here")
-        CfnOutput(self, "TopicArn", value=self.topic.topic_arn, description="Subscribe to the notifications here")
+    def _build_outputs(self, config: DeploymentConfig, storage: StorageStack, grants: Grants) -> None:
+        exports, machine = storage.exports, self.state_machine
+        people.build_outputs(self, config=config, exports=exports, machine=machine, topic_arn=self.topic.topic_arn)
         sweep = self.functions["sweep"].function_name
         CfnOutput(self, "SweepFunctionName", value=sweep, description="Releases what nobody needs")
-        CfnOutput(
-            self,
-            "InvokeServedModelPolicyArn",
-            value=self._build_policy_of_applications(grants).managed_policy_arn,
-            description="Attach this to the role of an application that asks the models in use",
+        stacks = (storage.stack_name, self.stack_name)
+        people.build_policies(
+            self, people.people_grants(grants, stack=self, stacks=stacks, exports=exports, machine=machine)
         )
-
-    def _build_policy_of_applications(self, grants: Grants) -> iam.ManagedPolicy:
-        """Allow what an application needs: to read which model is in use, and to ask what this deployment serves."""
-        allowed = grants.ask_served_models()
-        statements = [grant.statement() for grant in allowed]
-        policy = iam.ManagedPolicy(self, "InvokeServedModel", statements=statements)
-        for grant, statement in zip(allowed, statements, strict=True):
-            if grant.reason:
-                acknowledge_wildcards(policy, [statement], reason=grant.reason, limits=grant.limits)
-        return policy
 
     def _build_functions(
         self, config: DeploymentConfig, exports: StorageExports, grants: Grants
@@ -134,7 +126,7 @@ class PipelineStack(Stack):
             evaluation_layer=dependency_layer(self, "EvaluationLayer", "evaluation"),
             dead_letter_queue=self.dead_letter_queue,
             key=self._key,
-            log_retention_days=config.log_retention_days,
+            config=config,
             grants=grants,
         )
         allowed = function_grants(grants)
@@ -156,7 +148,9 @@ class PipelineStack(Stack):
             "STAGE": config.stage,
             "DEPLOYMENT_ID": exports.deployment_id,
             "DEFAULTS": config.request_defaults,
-            "POWERTOOLS_SERVICE_NAME": "customization",
+            **({"VPC_CONFIG": config.vpc.model_dump_json(by_alias=True)} if config.vpc else {}),
+            "POWERTOOLS_SERVICE_NAME": SERVICE,
+            "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
             "POWERTOOLS_LOG_LEVEL": "INFO",
             # Importing numpy would start as many threads as there are processors, for sums of a few numbers
             "OPENBLAS_NUM_THREADS": "1",

@@ -313,20 +313,17 @@ class CustomizationStateMachine(Construct):
         encrypt = iam.PolicyStatement(
             actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[key.key_arn], conditions=via_topic
         )
-        role = iam.Role(
-            self,
-            "Role",
-            assumed_by=iam.ServicePrincipal("states.amazonaws.com", conditions=trust),
-            inline_policies={"Permissions": iam.PolicyDocument(statements=[invoke, publish, encrypt, watch])},
-        )
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("states.amazonaws.com", conditions=trust))
+        # Inside the role: the machine waits for it, since without delivery of logs it cannot be created
+        policy = iam.ManagedPolicy(role, "Permissions", roles=[role], statements=[invoke, publish, encrypt, watch])
         acknowledge_wildcards(
-            role,
+            policy,
             [invoke],
             reason="A run under way calls the versions of the functions that it began with, after a redeploy too.",
             limits="the functions of this state machine.",
         )
         acknowledge_wildcards(
-            role,
+            policy,
             [watch],
             reason="Delivery of logs and traces has no resource type in IAM.",
             limits="these actions neither read nor change what the pipeline works on.",
@@ -346,7 +343,7 @@ class CustomizationStateMachine(Construct):
         # CDK's own goes nowhere, since the role takes no additions, but the rule packs would look at it
         self.state_machine.node.try_remove_child("DistributedMapPolicy")
         # A policy of its own: inside the role it would close a circle of machine and role
-        policy = iam.Policy(self, "MapRuns", roles=[self._role], statements=statements)
+        policy = iam.ManagedPolicy(self, "MapRunPermissions", roles=[self._role], statements=statements)
         acknowledge_wildcards(
             policy,
             statements,
@@ -358,7 +355,7 @@ class CustomizationStateMachine(Construct):
         """Let functions ask whether the execution that owns a run or a lease still runs."""
         statement = iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[self._execution_arns(":*")])
         # The machine names the functions, so their own roles cannot name the machine
-        policy = iam.Policy(self, "DescribeExecutions", roles=roles, statements=[statement])
+        policy = iam.ManagedPolicy(self, "ExecutionPermissions", roles=list(roles), statements=[statement])
         acknowledge_wildcards(
             policy,
             [statement],

@@ -71,7 +71,7 @@ TASKS = (
         does="Reads the request, pins the versions of the files, computes the ids and claims the run.",
         sends={"input": "$input"},
         keeps=(
-            *("outcome", "runId", "attempt", "dataset", "action", "data", "stages", "servingMode"),
+            *("outcome", "runId", "attempt", "dataset", "action", "data", "language", "stages", "servingMode"),
             *("subject", "message"),
         ),
         knows_run=False,
@@ -85,7 +85,7 @@ TASKS = (
     Task(
         name="ChangeModelInUse",
         does="Puts the model of an earlier run in use, or rolls back to the one that was in use before.",
-        sends={"action": "$action", "dataset": "$dataset", "data": "$data"},
+        sends={"action": "$action", "dataset": "$dataset", "data": "$data", "language": "$language"},
         keeps=("status", "waitSeconds", "modelArn", "subject", "message"),
     ),
     Task(
@@ -172,7 +172,7 @@ TASKS = (
     Task(
         name="RecordFailure",
         does="Turns the error into a cause and a fix, and records both.",
-        sends={"error": "$error", "cause": "$cause", "failedState": "$failedState"},
+        sends={"error": "$error", "cause": "$cause", "failedState": "$failedState", "language": "$language"},
         keeps=("error", "cause", "fix", "subject", "message"),
     ),
     Task(
@@ -205,7 +205,7 @@ CHOICES = {
 
 WAITS = {
     "WaitForUploads": "Lets the folder settle.",
-    "WaitForCustomizationJob": "1 minute at first, 15 at most: a job takes hours, and an execution has 25,000 events.",
+    "WaitForCustomizationJob": "1 minute at first, 20 at most: a job takes hours, and an execution has 25,000 events.",
     "WaitForModelDeployment": "A deployment takes minutes.",
     "WaitForProvisionedThroughput": "Model units take minutes.",
     "WaitForPromotion": "A deployment takes minutes to serve another model.",
@@ -247,7 +247,7 @@ def expressions(fields: Mapping[str, str]) -> dict[str, str]:
 
 def build_initialization(scope: Construct) -> sfn.Pass:
     """Build the first state. Whatever failure handling reads has a value from here on, however early the failure."""
-    empty = ("runId", "servingArn", "error", "cause", "fix", "failedState", "subject", "message")
+    empty = ("runId", "language", "servingArn", "error", "cause", "fix", "failedState", "subject", "message")
     return sfn.Pass.jsonata(
         scope,
         "InitializeRun",

@@ -11,10 +11,13 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from stacks.config import DeploymentConfig
-from stacks.nag import acknowledge, acknowledge_wildcards
+from stacks.nag import acknowledge, acknowledge_unset
+from stacks.network import job_network
+from stacks.permissions import Grant, managed_policy
+from stacks.protection import back_up, replicate
 
 # Bedrock guide, "Encryption of custom models": what the role of a job does with the key of the model
-_MODEL_KEY_ACTIONS = ["kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"]
+_MODEL_KEY_ACTIONS = ("kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant")
 # What stays is found by it once the stack is gone; a test compares it with customization.leftovers
 DEPLOYMENT_TAG = "customization-deployment"
 
@@ -59,7 +62,8 @@ class StorageStack(Stack):
             sort_key=dynamodb.Attribute(name="startedAt", type=dynamodb.AttributeType.STRING),
         )
         self.leases_table = self._build_table("LeasesTable", "resourceName")
-        self._allow_customization()
+        self._allow_customization(config)
+        self._protect(config)
         # The first block of the UUID in arn:aws:cloudformation:region:account:stack/name/uuid: new with every new stack
         uuid = Fn.select(2, Fn.split("/", self.stack_id))
         deployment_id = Fn.select(0, Fn.split("-", uuid))
@@ -121,7 +125,7 @@ class StorageStack(Stack):
             _key_statement(
                 "CustomizationRole",
                 iam.ArnPrincipal(self.customization_role.role_arn),
-                _MODEL_KEY_ACTIONS,
+                list(_MODEL_KEY_ACTIONS),
                 {"StringEquals": {"kms:ViaService": f"bedrock.{self.region}.amazonaws.com"}},
             ),
         ]
@@ -135,14 +139,22 @@ class StorageStack(Stack):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            lifecycle_rules=[s3.LifecycleRule(id="ExpireAccessLogs", expiration=Duration.days(365))],
+            versioned=True,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    id="ExpireAccessLogs",
+                    expiration=Duration.days(365),
+                    noncurrent_version_expiration=Duration.days(1),
+                ),
+                s3.LifecycleRule(id="RemoveMarkers", expired_object_delete_marker=True),
+            ],
             removal_policy=RemovalPolicy.RETAIN,
         )
         acknowledge(
             bucket,
-            "AwsSolutions-S1",
-            reason="It holds the access logs of the other buckets; logging it into itself would never end.",
-            limits="only S3's log delivery may write to it, and nothing of the pipeline reads it.",
+            "NIST.800.53.R5-S3DefaultEncryptionKMS",
+            reason="S3's guide on server access logging takes SSE-S3 alone as the default encryption of their bucket.",
+            limits="SSE-S3 encrypts every log, and a log names requests and keys, never content.",
         )
         return bucket
 
@@ -192,31 +204,40 @@ class StorageStack(Stack):
             removal_policy=RemovalPolicy.RETAIN,
         )
 
-    def _allow_customization(self) -> None:
+    def _protect(self, config: DeploymentConfig) -> None:
+        tables, buckets = (
+            (self.runs_table, self.leases_table),
+            (self._access_logs, self.data_bucket, self.artifact_bucket),
+        )
+        if config.backup_vault is None:
+            for table in tables:
+                acknowledge_unset(table, "backupVault")
+        else:
+            back_up(self, config.backup_vault, tables, self.key)
+        if config.replication is None:
+            for bucket in buckets:
+                acknowledge_unset(bucket, "replication")
+        else:
+            replicate(self, config.replication, buckets, self.key)
+
+    def _allow_customization(self, config: DeploymentConfig) -> None:
         """Give the customization role what Bedrock's guide lists: prepared files to read, its own folders to write."""
         bucket = self.artifact_bucket
-        prepared, output = bucket.arn_for_objects("runs/*/data/*"), bucket.arn_for_objects("runs/*/bedrock/*")
-        statements = [
-            iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket.bucket_arn]),
-            iam.PolicyStatement(actions=["s3:GetObject"], resources=[prepared]),
-            iam.PolicyStatement(actions=["s3:GetObject", "s3:PutObject"], resources=[output]),
-            self._key_through("s3", ["kms:Decrypt", "kms:GenerateDataKey"]),
+        grants = [
+            Grant(actions=("s3:ListBucket",), resources=(bucket.bucket_arn,)),
+            _of_runs(("s3:GetObject",), bucket.arn_for_objects("runs/*/data/*")),
+            _of_runs(("s3:GetObject", "s3:PutObject"), bucket.arn_for_objects("runs/*/bedrock/*")),
+            self._key_through("s3", ("kms:Decrypt", "kms:GenerateDataKey")),
             self._key_through("bedrock", _MODEL_KEY_ACTIONS),
+            *(job_network(self, config.vpc) if config.vpc else ()),
         ]
-        # A policy of its own: inside the role it would close a circle of role, key and bucket
-        policy = iam.Policy(self, "CustomizationPolicy", roles=[self.customization_role], statements=statements)
-        acknowledge_wildcards(
-            policy,
-            statements,
-            reason="One role serves every run, and a run's folder is named when it starts.",
-            limits="reading is limited to prepared files and Bedrock's own output, writing to that output, and only "
-            "customization jobs of this account may assume the role.",
-        )
+        # Inside the role it would close a circle of role, key and bucket
+        managed_policy(self, "CustomizationPermissions", grants, roles=[self.customization_role])
 
-    def _key_through(self, service: str, actions: list[str]) -> iam.PolicyStatement:
-        return iam.PolicyStatement(
+    def _key_through(self, service: str, actions: tuple[str, ...]) -> Grant:
+        return Grant(
             actions=actions,
-            resources=[self.key.key_arn],
+            resources=(self.key.key_arn,),
             conditions={"StringEquals": {"kms:ViaService": f"{service}.{self.region}.amazonaws.com"}},
         )
 
@@ -238,6 +259,16 @@ class StorageStack(Stack):
             customization_role_arn=self.export_value(self.customization_role.role_arn),
             deployment_id=self.export_value(deployment_id, name=f"{self.stack_name}:DeploymentId"),
         )
+
+
+def _of_runs(actions: tuple[str, ...], objects: str) -> Grant:
+    return Grant(
+        actions=actions,
+        resources=(objects,),
+        reason="One role serves every run, and a run's folder is named when it starts.",
+        limits="reading is limited to prepared files and Bedrock's own output, writing to that output, and only "
+        "customization jobs of this account may assume the role.",
+    )
 
 
 def _key_statement(

@@ -32,6 +32,7 @@ class Triggers(Construct):
         super().__init__(scope, id_)
         self._bucket_name = data_bucket_name
         self._queue = dead_letter_queue
+        self.rules: dict[str, events.Rule] = {}
         self._start_runs(state_machine)
         self._add_rule(
             "ExplainUnusedUpload",
@@ -49,7 +50,7 @@ class Triggers(Construct):
             ),
             sweep,
         )
-        events.Rule(
+        self.rules["SweepRegularly"] = events.Rule(
             self,
             "SweepRegularly",
             description="Releases what nobody needs: status changes are delivered with best effort only",
@@ -66,18 +67,23 @@ class Triggers(Construct):
                 "events.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
             ),
         )
-        events.Rule(
+        start = iam.PolicyStatement(actions=["states:StartExecution"], resources=[state_machine.state_machine_arn])
+        iam.ManagedPolicy(role, "Permissions", roles=[role], statements=[start])
+        self.rules["StartRun"] = events.Rule(
             self,
             "StartRun",
             description="Starts a run when a training file or a run request is dropped",
             event_pattern=self._objects_created(*({"wildcard": key} for key in TRIGGER_KEYS)),
-            targets=[targets.SfnStateMachine(state_machine, role=role, dead_letter_queue=self._queue)],
+            targets=[
+                # CDK would add the statement to a policy inside the role
+                targets.SfnStateMachine(
+                    state_machine, role=role.without_policy_updates(), dead_letter_queue=self._queue
+                )
+            ],
         )
 
-    def _add_rule(
-        self, id_: str, description: str, pattern: events.EventPattern, function: lambda_.IFunction
-    ) -> events.Rule:
-        return events.Rule(
+    def _add_rule(self, id_: str, description: str, pattern: events.EventPattern, function: lambda_.IFunction) -> None:
+        self.rules[id_] = events.Rule(
             self,
             id_,
             description=description,

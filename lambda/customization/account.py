@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from customization.gateway.bedrock import Bedrock
 
 
-def check_preconditions(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Return {baselineAvailable, notes} when the run can be done.
+def check_preconditions(gateway: "Gateway", plan: Plan, call: Call, facts: AccountFacts) -> JsonObject:
+    """Return {baselineAvailable, notes} when the run can be done; `facts` are those of `facts_of_run`.
 
     Raises:
         PreconditionFailed: naming every miss with its fix.
@@ -36,13 +36,15 @@ def check_preconditions(gateway: "Gateway", plan: Plan, call: Call) -> JsonObjec
         asks_base_model=plan.serving_mode != "none",
         role_arn=gateway.settings.customization_role_arn,
     )
-    findings = check(_facts(gateway, plan, model), needs)
+    findings = check(facts, needs)
     notes: list[Json] = [say(warning, plan.language) for warning in findings.warnings]
     note(gateway, call, {"notes": notes})
     return {"baselineAvailable": findings.baseline_available, "notes": notes}
 
 
-def _facts(gateway: "Gateway", plan: Plan, model: BaseModel) -> AccountFacts:
+def facts_of_run(gateway: "Gateway", plan: Plan) -> AccountFacts:
+    """Return what AWS says of the account, the base model and the names that the run needs."""
+    model = load_catalogue().find(plan.base_model_identifier)
     facts = replace(account_facts(gateway.bedrock, model, plan.region), foreign_names=_foreign_names(gateway, plan))
     if plan.serving_mode != PROVISIONED:
         return facts
@@ -88,7 +90,7 @@ def _foreign_names(gateway: "Gateway", plan: Plan) -> dict[str, str]:
         job = gateway.bedrock.job(name)
         if job is not None:
             arns[name] = job.arn
-    name = serving_name(prefix, plan.run_id)
+    name = serving_name(prefix, plan.run_id, plan.attempt)
     served = gateway.bedrock.served(plan.serving_mode, name) if plan.serving_mode != "none" else None
     if served is not None:
         arns[name] = served.arn

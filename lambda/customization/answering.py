@@ -6,7 +6,6 @@ loses only what was under way, and two calls for the same shard never overwrite 
 that was answered when they began, and whoever reads the folder takes one answer a record.
 """
 
-import itertools
 import time
 import uuid
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from customization.evaluation import (
     Prediction,
     answer_records,
     asker,
-    decode_predictions,
     encode_predictions,
     shard_range,
 )
@@ -45,13 +43,7 @@ ASKING_SECONDS = 760.0
 
 def read_test_records(gateway: "Gateway", plan: Plan) -> list[TestRecord]:
     """Return the test records of a run, in their order."""
-    return msgspec.json.Decoder(TestRecord).decode_lines(gateway.artifacts.read(data_key(plan, "test")))
-
-
-def _read_shard(gateway: "Gateway", plan: Plan, places: range) -> list[TestRecord]:
-    """Return some of the test records; the file is read no further than the last of them."""
-    lines = itertools.islice(gateway.artifacts.lines(data_key(plan, "test")), places.start, places.stop)
-    return msgspec.json.Decoder(TestRecord).decode_lines(b"".join(lines))
+    return gateway.artifacts.decoded_lines(data_key(plan, "test"), TestRecord)
 
 
 def model_of(gateway: "Gateway", plan: Plan, side: str) -> str:
@@ -77,7 +69,7 @@ def _stored(gateway: "Gateway", folder: str) -> dict[str, Prediction]:
     """Return what is stored in a folder and below, by record; an answer comes before an error."""
     found: dict[str, Prediction] = {}
     for item in gateway.artifacts.listed(folder):
-        for prediction in decode_predictions(gateway.artifacts.read(item.key)):
+        for prediction in gateway.artifacts.decoded_lines(item.key, Prediction):
             if prediction.record_id not in found or found[prediction.record_id].error:
                 found[prediction.record_id] = prediction
     return found
@@ -115,13 +107,15 @@ def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shard
     try:
         return _answer_shard(gateway, plan, call, asked, shard)
     except (PipelineError, TransientError) as error:
-        note(gateway, call, {"shardError": f"{type(error).__name__}: {error}"})
+        said = error.text(plan.language) if isinstance(error, PipelineError) else str(error)
+        note(gateway, call, {"shardError": f"{type(error).__name__}: {said}"})
         raise
 
 
 def _answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shard: int) -> JsonObject:
     ends_at = time.monotonic() + ASKING_SECONDS
-    records = _read_shard(gateway, plan, shard_range(read_profile(gateway, plan).test_records, shard))
+    places = shard_range(read_profile(gateway, plan).test_records, shard)
+    records = gateway.artifacts.decoded_lines(data_key(plan, "test"), TestRecord, places)
     folder = f"{_folder(gateway, plan, asked.kept_under)}{shard:04d}/"
     predictions = _stored(gateway, folder)
     # Whoever comes next asks again what failed: it was not answered, and what failed once may pass

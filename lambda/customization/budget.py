@@ -1,20 +1,26 @@
 """The month's budget: each run reserves its estimate before it spends and gives back the rest."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import line, notices
+from customization import leases, notices
+from customization.answering import tokens_asked_for
 from customization.errors import BudgetExceeded
+from customization.evaluation import BASE, CUSTOM, IN_USE
+from customization.gateway.bedrock import PROVISIONED
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.links import Links
-from customization.money import TRAINING, Estimate, check_budget
-from customization.prepared import read_profile
-from customization.runs import Call, Plan, note
+from customization.model_in_use import read_served
+from customization.money import PROVISIONED_THROUGHPUT, Estimate, Usage, check_budget, estimate, load_prices
+from customization.prepared import read_profile, usage_of
+from customization.runs import RUNNING, Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
+    from customization.leases import Lease
 
 
 _SETTLED = "settled"
@@ -39,7 +45,7 @@ def _number(value: Json) -> float:
 
 def read_estimate(gateway: "Gateway", plan: Plan) -> Estimate:
     """Return what PrepareDataset estimated."""
-    return msgspec.json.decode(gateway.artifacts.read(f"{plan.prefix}estimate.json"), type=Estimate)
+    return gateway.artifacts.decoded(f"{plan.prefix}estimate.json", Estimate)
 
 
 def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -50,31 +56,31 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     Raises:
         BudgetExceeded: the run's or the month's budget is too small, or an item without a price was not accepted.
     """
-    estimate = read_estimate(gateway, plan)
-    check_budget(estimate, plan.budget_usd, plan.accept_unknown_prices)
+    estimated = read_estimate(gateway, plan)
+    check_budget(estimated, plan.budget_usd, plan.accept_unknown_prices)
     monthly = gateway.settings.defaults.monthly_budget_usd
     reserved_under = _reservation(plan.run_id, call.attempt)
-    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(monthly - estimate.known_usd)
-    note(
-        gateway,
-        call,
-        {"month": month_key(call), "estimatedUsd": estimate.known_usd, "trainingUsd": _training_usd(estimate)},
-    )
+    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(monthly - estimated.known_usd)
+    profile = read_profile(gateway, plan)
+    expected: JsonObject = msgspec.json.decode(msgspec.json.encode(usage_of(plan, profile)))
+    hourly = sum(item.usd or 0.0 for item in estimated.items if item.name == PROVISIONED_THROUGHPUT)
+    costs: JsonObject = {"estimatedUsd": estimated.known_usd, "servingUsd": hourly, "usage": expected}
+    note(gateway, call, {"month": month_key(call), **costs})
     before = _number((gateway.runs.get(month_key(call)) or {}).get(_settlement(plan.run_id, call.attempt)))
-    if estimate.known_usd > monthly or not gateway.runs.update(
+    if estimated.known_usd > monthly or not gateway.runs.update(
         month_key(call),
-        {reserved_under: estimate.known_usd},
-        add={"committedUsd": estimate.known_usd - before},
+        {reserved_under: estimated.known_usd},
+        add={"committedUsd": estimated.known_usd - before},
         condition=(Attr(reserved_under).not_exists() | Attr(reserved_under).eq(_SETTLED)) & has_room,
     ):
         month = gateway.runs.get(month_key(call)) or {}
         if month.get(reserved_under) in {None, _SETTLED}:
-            raise _month_exceeded(call, estimate.known_usd, month.get("committedUsd", 0), monthly)
+            raise _month_exceeded(call, estimated.known_usd, month.get("committedUsd", 0), monthly)
     defaults = gateway.settings.defaults
     return notices.started(
         plan,
-        read_profile(gateway, plan),
-        estimate,
+        profile,
+        estimated,
         attempt=call.attempt,
         job_hours=(defaults.job_start_hours, defaults.job_end_hours),
         links=Links.of(gateway.settings),
@@ -82,10 +88,12 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
 
 
 def _month_exceeded(call: Call, needed_usd: float, committed_usd: Json, monthly_usd: float) -> BudgetExceeded:
-    return BudgetExceeded(
-        f"monthlyBudgetUsd: this run needs {needed_usd:.2f} USD, and {committed_usd} of {monthly_usd:.2f} USD are "
-        f"spent or reserved in {call.now:%Y-%m}; wait for other runs to end, or raise monthlyBudgetUsd in cdk.json and "
-        "deploy"
+    return BudgetExceeded.of(
+        "budget.monthExceeded",
+        needed=f"{needed_usd:.2f}",
+        committed=f"{_number(committed_usd):.2f}",
+        budget=f"{monthly_usd:.2f}",
+        month=f"{call.now:%Y-%m}",
     )
 
 
@@ -100,37 +108,68 @@ def renew(gateway: "Gateway", plan: Plan, call: Call) -> None:
         reserve(gateway, plan, call)
 
 
-def _training_usd(estimate: Estimate) -> float:
-    return sum(item.usd or 0.0 for item in estimate.items if item.name == TRAINING)
+def left_for_serving(gateway: "Gateway", plan: Plan) -> float:
+    """Return the USD of the run's budget that its estimate leaves for hours of serving."""
+    row = gateway.runs.get(plan.run_id) or {}
+    return plan.budget_usd - (_number(row.get("estimatedUsd")) - _number(row.get("servingUsd")))
 
 
-def give_back(gateway: "Gateway", run_id: str, attempt: int, spent_usd: float | None = None) -> None:
-    """Replace a run's reservation by what it spent; doing so twice changes nothing.
+def used(gateway: "Gateway", row: JsonObject, expected: Usage, now: datetime) -> Usage:
+    """Return what the run of `row` has used up to `now`, where it is known beforehand as `expected`.
 
-    Where `spent_usd` is not known, training counts as spent once a job was asked for, since a stopped job bills too. An
-    execution that was redriven after that may still tell what it spent.
+    Training counts whole once Bedrock has begun it, since a stopped job bills too and does not say how much; that of an
+    adopted job was another run's. Serving counts up to the end of the time for which it is kept.
     """
-    row = gateway.runs.get(run_id) or {}
-    month = str(row.get("month") or "")
-    known = (gateway.runs.get(month) or {}) if month else {}
-    reserved_under, settled_under = _reservation(run_id, attempt), _settlement(run_id, attempt)
-    reserved = known.get(reserved_under)
-    if reserved is None or (reserved == _SETTLED and spent_usd is None):
-        return
-    spent = _spent_so_far(row) if spent_usd is None else spent_usd
-    counted_under = settled_under if reserved == _SETTLED else reserved_under
-    counted = _number(known.get(counted_under))
-    if counted_under == settled_under and counted == spent:
-        return
-    gateway.runs.update(
-        month,
-        {reserved_under: _SETTLED, settled_under: spent},
-        add={"committedUsd": spent - counted},
-        condition=Attr(counted_under).eq(counted),
+    held = [lease for lease in leases.of_run(gateway, str(row["runId"])) if lease.execution_arn == row["executionArn"]]
+    in_use = read_served(row.get("modelInUse"))
+    models = sum(1 for lease in held if lease.kind == leases.MODEL and lease.state == "OPEN")
+    return msgspec.structs.replace(
+        expected,
+        training=tuple(usage for stage, usage in enumerate(expected.training) if _has_trained(gateway, row, stage)),
+        baseline=tokens_asked_for(row, BASE),
+        custom=tokens_asked_for(row, CUSTOM),
+        in_use=tokens_asked_for(row, IN_USE),
+        in_use_model=in_use.billed_model if in_use else "",
+        serving_hours=sum(lease.hours(now) for lease in held if lease.kind == PROVISIONED),
+        stored_models=min(models, sum(1 for stage in range(len(expected.training)) if row.get(f"modelArn{stage}"))),
     )
 
 
-def _spent_so_far(row: JsonObject) -> float:
-    waits_for_first_job = row.get("waitingFor") == line.JOB and not row.get("jobArn0")
-    has_asked = bool(row.get("jobName0")) and not waits_for_first_job
-    return float(str(row.get("trainingUsd") or 0)) if has_asked else 0.0
+def settle_release(gateway: "Gateway", lease: "Lease", now: datetime) -> None:
+    """Settle anew what the run of a lease has spent, which is over and was reckoned with hours that now are known."""
+    row = gateway.runs.get(lease.run_id) or {}
+    if lease.kind == PROVISIONED and row.get("executionArn") == lease.execution_arn and row.get("state") != RUNNING:
+        give_back(gateway, lease.run_id, int(str(row["attempt"])), now)
+
+
+def _has_trained(gateway: "Gateway", row: JsonObject, stage: int) -> bool:
+    name = row.get(f"jobName{stage}")
+    job = gateway.bedrock.job(str(name)) if name and not row.get(f"jobAdopted{stage}") else None
+    return job is not None and job.has_started
+
+
+def give_back(gateway: "Gateway", run_id: str, attempt: int, now: datetime) -> None:
+    """Replace the reservation of an attempt by what it has spent up to `now`, which the run's row tells as spentUsd.
+
+    Doing so twice changes nothing, and an execution that was redriven after that tells anew what it spent. An attempt
+    that another one has replaced keeps its reservation: what it did is not known any more.
+    """
+    row = gateway.runs.get(run_id) or {}
+    month = str(row.get("month") or "")
+    if not month or row.get("attempt") != attempt or not row.get("usage"):
+        return
+    spent = estimate(used(gateway, row, msgspec.convert(row["usage"], Usage), now), load_prices(), now).known_usd
+    gateway.runs.update(run_id, {"spentUsd": spent}, condition=Attr("attempt").eq(attempt))
+    known = gateway.runs.get(month) or {}
+    reserved_under, settled_under = _reservation(run_id, attempt), _settlement(run_id, attempt)
+    if reserved_under not in known:
+        return
+    counted_under = settled_under if known[reserved_under] == _SETTLED else reserved_under
+    counted = _number(known.get(counted_under))
+    if counted_under == reserved_under or counted != spent:
+        gateway.runs.update(
+            month,
+            {reserved_under: _SETTLED, settled_under: spent},
+            add={"committedUsd": spent - counted},
+            condition=Attr(counted_under).eq(counted),
+        )

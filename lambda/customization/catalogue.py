@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from customization.errors import InvalidRunRequest
+from customization.texts import Sentence
 
 FINE_TUNING = "FINE_TUNING"
 CONTINUED_PRE_TRAINING = "CONTINUED_PRE_TRAINING"
@@ -138,24 +139,17 @@ class BaseModel(msgspec.Struct, frozen=True, rename="camel"):
             return "ACTIVE"
         return "ENDED" if lifecycle.ended and not lifecycle.end_of_life else "LEGACY"
 
-    def describe_lifecycle(self, day: date) -> str:
-        """Return one sentence about what is known of the model's life, as a refusal on `day` needs it."""
+    def describe_lifecycle(self, day: date) -> tuple[Sentence, ...]:
+        """Return what is known of the model's life, as a refusal on `day` needs it."""
         lifecycle = self.lifecycle
-        end = lifecycle.end_of_life
-        published = f"its end of life is {end}" if end else "AWS publishes no date for its end of life"
-        if end and day >= end:
-            published = f"its end of life was {end}"
-        sentence = {
-            "ACTIVE": f"{self.name} takes new customization jobs",
-            "LEGACY": f"{self.name} is legacy and takes no new customization jobs",
-            "ENDED": f"{self.name} is no longer offered",
-            "NOT_YET": f"{self.name} is offered only from {lifecycle.offered_from}",
-        }[self.state_on(day)]
-        legacy = f", legacy since {lifecycle.legacy_from}" if self._was_legacy(day) else ""
-        return f"{sentence}{legacy}; {published} ({lifecycle.source}, as of {lifecycle.as_of})."
-
-    def _was_legacy(self, day: date) -> bool:
-        return self.lifecycle.legacy_from is not None and day >= self.lifecycle.legacy_from
+        end, legacy = lifecycle.end_of_life, lifecycle.legacy_from
+        known = {"model": self.name, "source": lifecycle.source, "asOf": str(lifecycle.as_of)}
+        state = Sentence(f"lifecycle.{self.state_on(day)}", {**known, "date": str(lifecycle.offered_from)})
+        since = (Sentence("lifecycle.legacySince", {"date": str(legacy)}),) if legacy and day >= legacy else ()
+        published = Sentence("lifecycle.noEnd", known)
+        if end:
+            published = Sentence("lifecycle.ended" if day >= end else "lifecycle.ends", {**known, "date": str(end)})
+        return state, *since, published
 
     def serves_on_demand(self, region: str, customized_on: date) -> bool:
         """Tell whether a model customized that day can have an on-demand deployment in `region`."""

@@ -17,6 +17,7 @@ from customization.history import ROW_FILE, describe_runs, read_history, summari
 from customization.inference import InferenceSettings
 from customization.model_in_use import ModelInUse, read_in_use, serving_of
 from customization.runs import read_plan
+from customization.texts import printable
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -129,9 +130,9 @@ def main() -> int:
             else:
                 told = ask_both(gateway, arguments.dataset, arguments.prompt)
     except (PipelineError, TransientError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{printable(str(error))}\n")
         return FAILED
-    sys.stdout.write(f"{told}\n")
+    sys.stdout.write(f"{printable(told)}\n")
     return DONE
 
 

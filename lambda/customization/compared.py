@@ -6,7 +6,7 @@ import msgspec
 
 from customization.answering import model_of, read_answers
 from customization.comparison import Comparison, RecordResult
-from customization.errors import ResourceNotFound
+from customization.errors import ArtifactUnreadable, ResourceNotFound
 from customization.evaluation import BASE, COMPARE_WITH, CUSTOM, IN_USE, Prediction
 from customization.formats import TestRecord
 from customization.json_types import JsonObject
@@ -53,8 +53,10 @@ def _answers_of_run(
 
     A record's id follows from its content, so that the same record has the same id in every run.
     """
-    lines = gateway.artifacts.read_if_there(predictions_key(run_id))
-    found = msgspec.json.Decoder(RecordResult).decode_lines(lines) if lines else []
+    try:
+        found = gateway.artifacts.decoded_lines(predictions_key(run_id), RecordResult)
+    except (ResourceNotFound, ArtifactUnreadable):
+        found = []
     wanted = {record.record_id for record in records}
     answers = [
         msgspec.structs.replace(result.predictions[CUSTOM], side=COMPARE_WITH)
@@ -66,7 +68,7 @@ def _answers_of_run(
         return [], Sentence("note.compareWithNothing", values)
     try:
         is_same = read_plan(gateway, run_id).inference == plan.inference
-    except ResourceNotFound:
+    except (ResourceNotFound, ArtifactUnreadable):
         is_same = False
     return answers, Sentence("note.compareWith" if is_same else "note.compareWithOtherInference", values)
 

@@ -2,7 +2,8 @@
 
     python -m customization.doctor --region us-east-1 --model amazon.nova-micro-v1:0:128k
 
-They are the checks of CheckPreconditions that do not need a run, and those that only a deployment needs.
+They are the checks of CheckPreconditions that do not need a run, and those that only a deployment needs; make deploy
+asks for the latter with --before-deploy.
 Exit codes: 0 nothing is missing, perhaps with warnings; 1 something is missing; 2 wrong use.
 """
 
@@ -19,6 +20,7 @@ from customization.clone import add_place, read_chosen
 from customization.errors import InvalidRunRequest, PipelineError, TransientError
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import Caller, Operator
+from customization.idle import idle_cost
 from customization.preconditions import Finding, Needs, Outcome, Quotas, examine
 
 DONE, MISSES, WRONG_USE = 0, 1, 2
@@ -35,6 +37,11 @@ _QUOTA_NAMES = {
     "model_units": "Model units no-commitment Provisioned Throughputs across custom models",
 }
 _UNITS_OF_MODEL = "Model units per provisioned model for"
+# For what warns without saying what to do
+_FIXES = {
+    "baseline": "Ask it once in the playground of the Bedrock console, as somebody who may subscribe in Marketplace "
+    "(aws-marketplace:Subscribe), and see that no policy of the organization denies the model."
+}
 # These two are about the names and the role of a run
 _OF_A_RUN = {"names", "role"}
 
@@ -48,8 +55,11 @@ class Examination:
         self._stage = stage
         self._today = today
 
-    def findings(self) -> Iterator[Finding]:
-        """Yield the outcome of every check; without credentials there is only that one."""
+    def findings(self, *, before_deploy: bool = False) -> Iterator[Finding]:
+        """Yield the outcome of every check, or of those without which nothing can be deployed.
+
+        Without credentials there is only that one.
+        """
         try:
             caller = self._operator.caller()
         except PipelineError as error:
@@ -59,10 +69,13 @@ class Examination:
         said = Outcome("ok", f"{caller.arn} in account {caller.account}")
         yield _finding("credentials", "Are there credentials?", said)
         yield _checked("bootstrap", "Has the Region the CDK's bootstrap stack?", lambda: self._bootstrap(caller))
+        if before_deploy:
+            return
         yield _finding("region", "Can the base model be customized in this Region?", self._region())
         yield from self._preconditions()
         yield _checked("concurrency", "May enough functions run at once?", self._concurrency)
         yield _checked("notifications", "Is somebody told?", self._notifications)
+        yield _finding("idleCost", "What does a deployment cost while nobody uses it?", self._idle_cost())
 
     def _bootstrap(self, caller: Caller) -> Outcome:
         version = self._operator.bootstrap_version()
@@ -109,7 +122,7 @@ class Examination:
             role_arn="",
         )
         examined = examine(replace(facts, quotas=replace(Quotas(), **numbers)), needs)
-        yield from (finding for finding in examined.findings if finding.check not in _OF_A_RUN)
+        yield from (_with_fix(finding) for finding in examined.findings if finding.check not in _OF_A_RUN)
         if self._mode == PROVISIONED:
             yield _finding("modelUnitsOfModel", "Has it model units of this base model?", self._units_of_model(quotas))
         said = Outcome("warning", "; ".join(missing)) if missing else Outcome("ok", "each quota was found by its name")
@@ -139,6 +152,11 @@ class Examination:
             return Outcome("ok", f"{free} without a concurrency of their own")
         fix = "have quota L-B99A9384 of Lambda (Concurrent executions) raised"
         return Outcome("warning", f"{free} only, so evaluations and other applications wait for each other; {fix}")
+
+    def _idle_cost(self) -> Outcome:
+        usd, unknown = idle_cost(self._operator.region, self._today)
+        rest = f", and {unknown} items whose price here no source gives" if unknown else ""
+        return Outcome("ok", f"about {usd:.2f} USD a month while nobody uses it{rest}; docs/cost.md has the items")
 
     def _notifications(self) -> Outcome:
         stacks = self._operator.stacks(self._stage)
@@ -170,6 +188,11 @@ def _finding(check: str, question: str, said: Outcome) -> Finding:
     return Finding(check=check, question=question, outcome=said.outcome, message=said.message)
 
 
+def _with_fix(finding: Finding) -> Finding:
+    fix = "" if finding.outcome == "ok" else _FIXES.get(finding.check, "")
+    return replace(finding, message=f"{finding.message} {fix}".rstrip())
+
+
 def _checked(check: str, question: str, ask: Callable[[], Outcome]) -> Finding:
     """Return what `ask` finds; what these credentials may not look at is a warning."""
     try:
@@ -197,14 +220,15 @@ def main(arguments: Sequence[str] | None = None, today: date | None = None) -> i
     add_place(parser, chosen)
     default = chosen.base_model_identifier or _DEFAULT_MODEL
     parser.add_argument("--model", default=default, metavar="ID", help=f"baseModelIdentifier (default: {default})")
+    parser.add_argument("--before-deploy", action="store_true", help="check only what cdk deploy needs")
     options = parser.parse_args(arguments)
     try:
         model = load_catalogue().find(options.model)
     except InvalidRunRequest as error:
         sys.stderr.write(f"--model: {error}\n")
         return WRONG_USE
-    operator = Operator(options.region)
-    findings = list(Examination(operator, model, options.stage, today or datetime.now(UTC).date()).findings())
+    examination = Examination(Operator(options.region), model, options.stage, today or datetime.now(UTC).date())
+    findings = list(examination.findings(before_deploy=options.before_deploy))
     sys.stdout.write(f"{table(findings)}\n")
     return MISSES if any(finding.outcome == "miss" for finding in findings) else DONE
 

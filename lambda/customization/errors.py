@@ -3,9 +3,41 @@
 A class name here is the error name that Retry and Catch of the state machine match: renaming one changes the machine.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from customization.texts import Sentence, say
+
+_BETWEEN_SENTENCES = {"en": " ", "ja": ""}
+
 
 class PipelineError(Exception):
-    """What a person can act on: the message names the field, line or resource, what was expected and what to do."""
+    """What a person can act on: the message names the field, line or resource, what was expected and what to do.
+
+    `said` is text that is worded already, such as AWS's own, or a sentence; each of `reasons` follows on a line. The
+    message is in English until `put_into` says otherwise.
+    """
+
+    def __init__(self, said: str | Sentence = "", reasons: Sequence[Sequence[Sentence]] = ()) -> None:
+        self._said, self._reasons, self._is_worded = said, reasons, False
+        super().__init__(self.text("en"))
+
+    @classmethod
+    def of(cls, code: str, *, terms: Mapping[str, str] | None = None, **values: str) -> Self:
+        """Return the error that says one sentence of data/texts.json."""
+        return cls(Sentence(code, values, dict(terms or {})))
+
+    def text(self, language: str) -> str:
+        """Return the message in that language."""
+        first = say(self._said, language) if isinstance(self._said, Sentence) else self._said
+        between = _BETWEEN_SENTENCES[language]
+        lines = (between.join(say(sentence, language) for sentence in reason) for reason in self._reasons)
+        return "\n".join((first, *(f"- {line}" for line in lines)))
+
+    def put_into(self, language: str) -> None:
+        """Let the message be in that language from now on; whoever knows it first decides."""
+        if not self._is_worded:
+            self.args, self._is_worded = (self.text(language),), True
 
 
 class TransientError(Exception):
@@ -72,12 +104,12 @@ class EvaluationUnfinished(PipelineError):
     """A shard's time was over before its last record was asked; its answers are stored, and a retry asks the rest."""
 
 
-class EvaluationFailed(PipelineError):
-    """Too many records could not be answered, or the answers of two models do not pair up."""
-
-
 class ReleaseRefused(PipelineError):
     """AWS refused for good to release something that bills and that nobody needs."""
+
+
+class ArtifactUnreadable(PipelineError):
+    """What a state has written for later ones is not what it has written any more."""
 
 
 class AccessDenied(PipelineError):

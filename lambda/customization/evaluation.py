@@ -182,10 +182,7 @@ class _Shard:
             raise self._error
         missing = sum(1 for record in self._records if record.record_id not in self._predictions)
         if missing:
-            raise EvaluationUnfinished(
-                f"{missing} of {len(self._records)} records of a shard were not asked in the time of one call; the "
-                "other answers are stored, and the next call asks the rest"
-            )
+            raise EvaluationUnfinished.of("error.unfinished", missing=str(missing), records=str(len(self._records)))
         return predictions
 
     def _ask_all(self) -> None:
@@ -254,11 +251,6 @@ class _Shard:
 def encode_predictions(predictions: Iterable[Prediction]) -> bytes:
     """Return the predictions as JSON lines."""
     return msgspec.json.Encoder().encode_lines(list(predictions))
-
-
-def decode_predictions(lines: bytes) -> list[Prediction]:
-    """Return the predictions of JSON lines; raises msgspec.ValidationError for anything else."""
-    return msgspec.json.Decoder(Prediction).decode_lines(lines)
 
 
 def _milliseconds(seconds: float) -> float:

@@ -24,17 +24,29 @@ LONGEST_CAUSE = 8000
 _MAP_ERRORS = {"States.ExceedToleratedFailureThreshold", "States.ItemReaderFailed"}
 
 
-class _Known(msgspec.Struct, frozen=True):
-    """`cause` and `fix` are sentences by language."""
+class Example(msgspec.Struct, frozen=True):
+    """A message as Bedrock sends it.
+
+    `end` is what ends with it: the validation or the training of a job, a throughput, a deployment, or the call of an
+    operation, as Operation/ErrorCode.
+    """
+
+    end: str
+    message: str
+
+
+class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`cause` and `fix` are sentences by language; an error that this pipeline words itself needs no further cause."""
 
     pattern: str
-    cause: dict[str, str]
     fix: dict[str, str]
     source: str
+    cause: dict[str, str] = {}
+    examples: tuple[Example, ...] = ()
 
 
 class _Document(msgspec.Struct, frozen=True):
-    failures: tuple[_Known, ...]
+    failures: tuple[Known, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +59,8 @@ class Failure:
 
 
 @cache
-def _known() -> tuple[_Known, ...]:
+def load_failures() -> tuple[Known, ...]:
+    """Return what is known of failures, from data/failures.json; the first whose pattern is found counts."""
     text = (Path(__file__).parent / "data" / "failures.json").read_bytes()
     return msgspec.json.decode(text, type=_Document).failures
 
@@ -55,29 +68,34 @@ def _known() -> tuple[_Known, ...]:
 def explain(error: str, cause: str, language: str = "en") -> Failure:
     """Return a failure in sentences; a message that nobody has documented passes through whole."""
     message = _message(cause)
-    for known in _known():
+    for known in load_failures():
         if re.search(known.pattern, f"{error}: {message}"):
-            meaning, fix = known.cause[language], known.fix[language]
-            return Failure(error=error, cause=f"{message or error} - {meaning}"[:LONGEST_CAUSE], fix=fix)
-    return Failure(error=error, cause=(message or error)[:LONGEST_CAUSE], fix=wording("notice.mend", language))
+            told = " - ".join(filter(None, (message or error, known.cause.get(language))))
+            return Failure(error=error, cause=told[:LONGEST_CAUSE], fix=known.fix[language])
+    return Failure(error=error, cause=(message or error)[:LONGEST_CAUSE], fix=wording("notice.startAgain", language))
 
 
 def _message(cause: str) -> str:
     """Return the sentence inside a Lambda function's cause, which is JSON with a stack trace."""
     try:
         document = json.loads(cause)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cause.strip()
     if not isinstance(document, dict):
         return cause.strip()
     return str(document.get("errorMessage") or document.get("Cause") or cause).strip()
 
 
-def record_failure(gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str) -> JsonObject:
-    """Write into the run's row how it ended and return {error, cause, fix, subject, message} for the notification."""
+def record_failure(
+    gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str, *, language: str = ""
+) -> JsonObject:
+    """Write into the run's row how it ended and return {error, cause, fix, subject, message} for the notification.
+
+    `language` is that of a request that started no run, where it could be read.
+    """
     if error in _MAP_ERRORS:
         cause = str((gateway.runs.get(call.run_id) or {}).get("shardError") or cause)
-    language = notices.language_of(gateway, call.run_id) if call.run_id else gateway.settings.defaults.language
+    language = language or notices.language_of(gateway, call.run_id or unplanned(call.execution_arn))
     failure = explain(error, cause, language)
     ended: JsonObject = {
         "state": FAILED,
@@ -91,7 +109,7 @@ def record_failure(gateway: "Gateway", call: Call, error: str, cause: str, faile
         note(gateway, call, ended)
     else:
         row: JsonObject = {"runId": unplanned(call.execution_arn), "executionArn": call.execution_arn, "attempt": 0}
-        gateway.runs.put(row | ended)
+        gateway.runs.put(row | {"language": language} | ended)
     told = notices.failed(
         title=call.run_id,
         state=failed_state,

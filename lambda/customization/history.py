@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization.errors import ResourceNotFound
 from customization.json_types import Json, JsonObject
 from customization.model_in_use import read_in_use
+from customization.texts import one_line
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -18,7 +20,8 @@ ROW_FILE = "row.json"
 _BY_DATASET = "byDataset"
 _CHECKSUM_DIGITS = 12
 # What a spreadsheet takes for a formula when a cell begins with it (OWASP, "CSV Injection")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_LONGEST_CELL = 8_000  # Excel takes 32,767 characters
 
 
 class ScoreInterval(msgspec.Struct, frozen=True, rename="camel"):
@@ -41,7 +44,8 @@ class RunSummary(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A run as the table of runs knows it; what did not come to pass is empty or None.
 
     `settings` are what was asked for, as text by dotted name; checksums of the data files are among them. `scores` are
-    those of `metric` by side, `gains` the custom model's score minus that of another side. Times are ISO 8601 in UTC.
+    those of `metric` by side, `gains` the custom model's score minus that of another side. `minutes` are those before
+    training (beforeTraining), of it (ofTraining) and of serving (ofServing). Times are ISO 8601 in UTC.
     """
 
     run_id: str
@@ -69,6 +73,7 @@ class RunSummary(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     gains: dict[str, ScoreInterval] = {}
     estimated_usd: float | None = None
     spent_usd: float | None = None
+    minutes: dict[str, float] = {}
     report_key: str = ""
     error: str = ""
 
@@ -78,6 +83,14 @@ def read_history(gateway: "Gateway", dataset: str) -> tuple[RunSummary, ...]:
     in_use = read_in_use(gateway, dataset)
     rows = gateway.runs.query(_BY_DATASET, "dataset", dataset)
     return summarize(rows, in_use.promoted_run_id if in_use else "")
+
+
+def read_run(gateway: "Gateway", run_id: str) -> RunSummary:
+    """Return one run by itself; raises ResourceNotFound."""
+    row = gateway.runs.get(run_id)
+    if row is None:
+        raise ResourceNotFound(f"run {run_id} is not in the table of runs; start it again")
+    return _summary(row, "")
 
 
 def summarize(rows: Iterable[JsonObject], run_in_use: str = "") -> tuple[RunSummary, ...]:
@@ -204,7 +217,8 @@ def _columns(run: RunSummary, uri: Callable[[str], str]) -> dict[str, str | floa
 
 def _cell(value: str | float | None) -> str | float:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        text = one_line(value, _LONGEST_CELL)
+        return f"'{text}" if text.startswith(_FORMULA) else text
     return "" if value is None else value
 
 
@@ -230,7 +244,7 @@ def _lines(run: RunSummary, uri: Callable[[str], str]) -> Iterable[str]:
         "report": uri(run.report_key) if run.report_key else "",
     }
     yield title
-    yield from (f"  {label:14}{text}" for label, text in details.items() if text)
+    yield from (f"  {label:14}{one_line(text)}" for label, text in details.items() if text)
 
 
 def _scores(run: RunSummary) -> str:

@@ -79,9 +79,13 @@ def job_name(prefix: str, training: str, number: int) -> str:
     return _checked(f"{prefix}{training}-{number}")
 
 
-def serving_name(prefix: str, run: str) -> str:
-    """Return the name of a run's deployment or provisioned throughput; a long data set name is cut, the id never."""
+def serving_name(prefix: str, run: str, attempt: int) -> str:
+    """Return the name of what serves the model of an attempt; a long data set name is cut, the id never.
+
+    Each attempt has its own: what an earlier one has kept serves that one's model, and stays as long as it is kept.
+    """
     dataset, _, unique = run.rpartition("-")
+    unique += f"-{attempt}" if attempt > 1 else ""
     room = LONGEST_NAME - len(prefix) - len(unique) - 1
     return _checked(f"{prefix}{dataset[: max(room, 0)].rstrip('-')}-{unique}")
 

@@ -31,6 +31,8 @@ _STOP_REASONS: Mapping[str, str] = {
     "stop": END_TURN,
     "length": MAX_TOKENS,
 }
+_MOST_TOKENS = 2**53  # what every reader of JSON can hold
+_MOST_DIGITS = 20
 _TOKEN_HEADERS = ("x-amzn-bedrock-input-token-count", "x-amzn-bedrock-output-token-count")
 
 
@@ -88,11 +90,19 @@ def read_answer(model: BaseModel, call: Call, response: JsonObject) -> Answer:
     try:
         answer = read(response)
     except (KeyError, IndexError, TypeError) as error:
-        raise RequestRejected(
-            f"{call.parameters['modelId']}: the response is not that of {model.ask_by} ({error!r}); "
-            f"its fields are {', '.join(response) or 'none'}."
+        raise RequestRejected.of(
+            "error.strangeAnswer",
+            model=str(call.parameters["modelId"]),
+            family=model.ask_by,
+            problem=repr(error),
+            fields=", ".join(response) or "-",
         ) from error
-    return _cut(answer, call.cut_at)
+    return _cut(msgspec.structs.replace(answer, text=_unicode(answer.text)), call.cut_at)
+
+
+def _unicode(text: str) -> str:
+    """Return an answer with U+FFFD for halves of characters, which JSON lets pass and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _converse_parameters(model_id: str, record: TestRecord, inference: InferenceSettings) -> JsonObject:
@@ -185,14 +195,16 @@ def _stop_reason(reason: Json) -> str:
 
 
 def _count(value: Json) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= _MOST_TOKENS else None
 
 
 def _header_count(response: JsonObject, header: str) -> int | None:
     metadata = response.get("ResponseMetadata")
     headers = metadata.get("HTTPHeaders") if isinstance(metadata, dict) else None
     value = headers.get(header) if isinstance(headers, dict) else None
-    return int(value) if isinstance(value, str) and value.isdecimal() else None
+    return _count(int(value)) if isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
 def _cut(answer: Answer, stop_sequences: tuple[str, ...]) -> Answer:

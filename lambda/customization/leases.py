@@ -13,6 +13,7 @@ import msgspec
 from customization.errors import Conflict, RequestRejected
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.tables import Attr
+from customization.money import billed_hours
 from customization.runs import RUNNING, Call
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ MODEL_RETENTION = timedelta(days=14)
 class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One billable resource.
 
-    `keep_until` is when it stops being needed though no execution runs, `hard_end` the last moment that the budget pays
-    for; `hourly_usd` is None where no source gives a price.
+    `created_at` is when Bedrock made it, None until that is known. `keep_until` is when it stops being needed though no
+    execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
+    price.
     """
 
     resource_name: str
@@ -42,6 +44,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     execution_arn: str
     opened_at: datetime
     hard_end: datetime
+    created_at: datetime | None = None
     keep_until: datetime | None = None
     hourly_usd: float | None = None
     state: str = "OPEN"
@@ -52,6 +55,11 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     def bedrock_name(self) -> str:
         """Return the name that Bedrock knows: a job and its model share theirs."""
         return self.resource_name.removesuffix(MODEL_SUFFIX)
+
+    def hours(self, now: datetime) -> int:
+        """Return the hours that are billed for what serves a model, those to come until `keep_until` included."""
+        end = self.closed_at or max(now, self.keep_until or now)
+        return billed_hours(self.created_at, end) if self.created_at else 0
 
 
 class Release(msgspec.Struct, frozen=True, rename="camel"):
@@ -82,11 +90,12 @@ def keep(gateway: "Gateway", resource_name: str, until: datetime, hard_end: date
     gateway.leases.update(resource_name, {"keepUntil": until.isoformat(), "hardEnd": hard_end.isoformat()})
 
 
-def close(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> None:
-    """Close a lease whose resource is gone."""
+def close(gateway: "Gateway", lease: Lease, now: datetime, because: str, *, was_there: bool) -> None:
+    """Close a lease whose resource is gone; one that was there bills, though its creator may have died over it."""
+    created = msgspec.to_builtins(lease.created_at or (lease.opened_at if was_there else None))
     gateway.leases.update(
         lease.resource_name,
-        {"state": "CLOSED", "closedAt": now.isoformat(), "closedBecause": because},
+        {"state": "CLOSED", "closedAt": now.isoformat(), "closedBecause": because, "createdAt": created},
         condition=Attr("openedAt").eq(msgspec.to_builtins(lease.opened_at)),
     )
 
@@ -98,7 +107,7 @@ def release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Re
     """
     outcome = _RELEASERS[lease.kind](gateway, lease)
     if outcome == "released" or (outcome == "absent" and now >= lease.opened_at + CREATOR_TIMEOUT):
-        close(gateway, lease, now, because)
+        close(gateway, lease, now, because, was_there=outcome == "released")
     return Release(lease.resource_name, lease.kind, outcome)
 
 
@@ -167,6 +176,14 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
     """Return `leases` with whatever serves a model before the model: Bedrock refuses the other way round."""
     order = (ON_DEMAND, PROVISIONED, JOB, MODEL)
     return sorted(leases, key=lambda lease: order.index(lease.kind))
+
+
+def vanished(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
+    """Yield every open lease of what served a model until somebody else deleted it."""
+    for lease in open_leases(gateway):
+        is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
+        if is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None:
+            yield lease
 
 
 def overdue(gateway: "Gateway", now: datetime) -> Iterator[tuple[Lease, str]]:

@@ -37,7 +37,7 @@ def turn(gateway: "Gateway", call: Call, wanted: str, *, is_there: bool) -> Iter
     ticket: JsonObject = {"waitingFor": wanted, "queuedAt": since, "runsAhead": ahead}
     if ahead:
         note(gateway, call, ticket)
-        raise QuotaUnavailable(f"in line for the next {wanted}, with {ahead} that asked earlier ahead")
+        raise QuotaUnavailable.of("error.inLine", wanted=wanted, ahead=str(ahead))
     try:
         yield
     except QuotaUnavailable:

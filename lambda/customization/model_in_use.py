@@ -1,6 +1,7 @@
 """The model in use for a data set: a row in the table of runs, and the SSM parameter that names it to applications."""
 
 import json
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -122,8 +123,16 @@ def remove_in_use(gateway: "Gateway", dataset: str) -> None:
 
 def datasets_in_use(gateway: "Gateway") -> list[str]:
     """Return the names of the data sets that have a model in use."""
-    rows = gateway.runs.scan(Attr("runId").begins_with(_key("")))
-    return sorted(str(row["runId"]).removeprefix(_key("")) for row in rows)
+    return sorted(str(row["runId"]).removeprefix(_key("")) for row in _rows_in_use(gateway))
+
+
+def base_models(gateway: "Gateway") -> list[str]:
+    """Return the baseModelIdentifiers of the models in use, each once."""
+    return sorted({str(row["baseModelIdentifier"]) for row in _rows_in_use(gateway)})
+
+
+def _rows_in_use(gateway: "Gateway") -> Iterable[JsonObject]:
+    return gateway.runs.scan(Attr("runId").begins_with(_key("")))
 
 
 def _keep(gateway: "Gateway", model: ModelInUse, until: datetime) -> None:
@@ -161,6 +170,15 @@ def previous_living(gateway: "Gateway", model: ModelInUse, now: datetime) -> Mod
             return msgspec.structs.replace(earlier, previous=older)
         return msgspec.structs.replace(earlier, previous=older, serving_arn=None, serving_name="", until=None)
     return None
+
+
+def missing_of(gateway: "Gateway", model: ModelInUse) -> tuple[str, str] | None:
+    """Return kind and name of what the parameter rests on and Bedrock does not have, or None."""
+    if not gateway.bedrock.model_is_there(model.model_arn):
+        return leases.MODEL, model.model_name
+    kind = PROVISIONED if ":provisioned-model/" in (model.serving_arn or "") else ON_DEMAND
+    is_missing = model.serving_arn and gateway.bedrock.served(kind, model.serving_arn) is None
+    return (kind, model.serving_name) if is_missing else None
 
 
 def serving_of(gateway: "Gateway", model: ModelInUse) -> ServedModel | None:
@@ -227,10 +245,13 @@ def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> Mo
     asked = current.swap if current.swap and current.swap.asked_by == call.execution_arn else None
     is_over = served.update_status == "UpdateFailed" or (asked and call.now - asked.asked_at > SWAPPED_WITHIN)
     if asked and is_over:
-        raise ServingFailed(
-            f"deployment {served.name} could not be given the model {chosen.model_arn}: its update is "
-            f"{served.update_status or 'unknown'}; the model of run {current.promoted_run_id} stays in use, so look at "
-            f"the deployment in the Bedrock console and start {_request(dataset, 'promote', chosen.promoted_run_id)}"
+        raise ServingFailed.of(
+            "error.swapFailed",
+            name=served.name,
+            model=chosen.model_arn,
+            status=served.update_status or "?",
+            runId=current.promoted_run_id,
+            request=state_machine_input(dataset, "promote", chosen.promoted_run_id),
         )
     if not asked and served.update_status != "Updating":
         gateway.bedrock.swap_model(arn, chosen.model_arn)
@@ -251,15 +272,9 @@ def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
     """
     row = gateway.runs.get(run_id)
     if row is None:
-        raise InvalidRunRequest(
-            f"data: no run {run_id} is known; expected the runId of a run that has succeeded, as its notification and "
-            "its report give it"
-        )
+        raise InvalidRunRequest.of("error.promotesUnknown", runId=run_id)
     if row["state"] != SUCCEEDED:
-        raise InvalidRunRequest(
-            f"data: run {run_id} has not succeeded, its state is {row['state']}; expected a run that trained a model "
-            "and ended with a report, so wait for its end or start it again"
-        )
+        raise InvalidRunRequest.of("error.promotesUnfinished", runId=run_id, state=str(row["state"]))
     model = _model_of(gateway, row, run_id, call)
     dataset = str(row["dataset"])
     current = read_in_use(gateway, dataset)
@@ -281,22 +296,13 @@ def _model_of(gateway: "Gateway", row: JsonObject, run_id: str, call: Call) -> M
     """Return the model of a run that has succeeded; raises InvalidRunRequest where it is not fit for use."""
     plan = read_plan(gateway, run_id)
     if plan.subset is not None:
-        raise InvalidRunRequest(
-            f"data: run {run_id} trained on a subset, and such a run is never promoted; start it without subset and "
-            "promote that run"
-        )
+        raise InvalidRunRequest.of("error.promotesSubset", runId=run_id)
     if row.get("verdict") == "worse":
-        raise InvalidRunRequest(
-            f"data: the verdict of run {run_id} is worse: its model answers worse than the model it was compared with; "
-            "promote another run, or train with other data or hyperParameters"
-        )
+        raise InvalidRunRequest.of("error.promotesWorse", runId=run_id)
     last = len(plan.stages) - 1
     name, arn = str(row.get(f"jobName{last}") or ""), str(row.get(f"modelArn{last}") or "")
     if not arn or not gateway.bedrock.model_is_there(arn):
-        raise InvalidRunRequest(
-            f"data: the custom model of run {run_id} does not exist any more; promote another run, or train anew with "
-            "changed hyperParameters and keepModel always"
-        )
+        raise InvalidRunRequest.of("error.promotesGone", runId=run_id)
     return ModelInUse(
         promoted_run_id=run_id,
         training_id=plan.training_id,
@@ -316,21 +322,21 @@ def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
         InvalidRunRequest: no model is in use, or none of those before it still exists.
         ServingFailed: the deployment of the model in use did not take the other.
     """
-    promote = _request(dataset, "promote", "<runId>")
+    promote = state_machine_input(dataset, "promote", "<runId>")
     current = read_in_use(gateway, dataset)
     if current is None:
-        raise InvalidRunRequest(
-            f"action: no model is in use for {dataset}, so there is nothing to roll back; to put one in use, start "
-            f"{promote}"
-        )
+        raise InvalidRunRequest.of("error.noneInUse", dataset=dataset, promote=promote)
     earlier: ModelInUse | None = current
     # Step Functions may call twice, and the second call must not go back further
     if current.changed_by != call.execution_arn:
         earlier = previous_living(gateway, current, call.now)
     if earlier is None:
-        raise InvalidRunRequest(
-            f"action: {dataset} had no model in use before that of run {current.promoted_run_id}, or none that still "
-            f"exists; to put another in use, start {promote}; to use none, start {_request(dataset, 'release')}"
+        raise InvalidRunRequest.of(
+            "error.noneBefore",
+            dataset=dataset,
+            runId=current.promoted_run_id,
+            promote=promote,
+            release=state_machine_input(dataset, "release"),
         )
     if earlier is not current:
         earlier = swap(gateway, dataset, earlier, call)
@@ -347,10 +353,6 @@ def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
         "request": state_machine_input(dataset, "promote", earlier.rolled_back_run_id),
     }
     return _told(gateway, dataset, earlier, value, call, Sentence("notice.putBackUntil", back))
-
-
-def _request(dataset: str, action: str, data: str = "") -> str:
-    return f"the state machine with {state_machine_input(dataset, action, data)}"
 
 
 def _told(

@@ -3,8 +3,9 @@
 An item without a price row is unknown: it is never counted as zero and never guessed.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,16 @@ PriceItem = Literal[
     "objectStorage",
     "tableStorage",
     "tableBackup",
+    "tableReads",
     "key",
+    "keyRequests",
+    "dashboard",
+    "alarm",
+    "customMetric",
+    "logs",
+    "traces",
+    "functionRequests",
+    "functionTime",
 ]
 TRAINING = "training"
 BASELINE_ANSWERS = "baselineAnswers"
@@ -37,13 +47,6 @@ ITEM_NAMES = (TRAINING, BASELINE_ANSWERS, CUSTOM_ANSWERS, PROVISIONED_THROUGHPUT
 # The parts of customAnswers that the model in use bills.
 _IN_USE = ("model in use: input", "model in use: output")
 STALE_AFTER_DAYS = 90
-_SPEND_LESS = {
-    TRAINING: "fewer records (subset) or a lower epochCount",
-    BASELINE_ANSWERS: "a lower evaluation.maxRecords or inference.maxTokens",
-    CUSTOM_ANSWERS: "a lower evaluation.maxRecords or inference.maxTokens",
-    PROVISIONED_THROUGHPUT: "fewer serving.modelUnits, fewer hours in serving.keep, or serving.mode on-demand or none",
-    CUSTOM_MODEL_STORAGE: "keepModel never",
-}
 
 
 class Price(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -246,6 +249,16 @@ def _item(line: _Line, row: Price | None) -> Item:
     return Item(name, part, quantity, unit, row.usd, usd, row.dated, row.source)
 
 
+def billed_hours(created: datetime, deleted: datetime) -> int:
+    """Return the hours that a provisioned throughput bills: each that has begun, from its creation to its deletion.
+
+    Bedrock guide, "Increase model invocation capacity with Provisioned Throughput": "billed hourly for a Provisioned
+    Throughput that you purchase", "until you delete" it. No source exempts the time until it is in service, or says
+    that a part of an hour costs a part of its price.
+    """
+    return max(0, math.ceil((deleted - created) / timedelta(hours=1)))
+
+
 def hourly_serving_usd(model: str, serving_mode: str, model_units: int, region: str, now: datetime) -> float | None:
     """Return USD an hour while a model is served: 0 without an hourly price, None where no source gives one."""
     if serving_mode != "provisioned":
@@ -261,8 +274,7 @@ def check_budget(estimated: Estimate, budget_usd: float, accepted: Sequence[str]
         BudgetExceeded: naming each item, its amount and what to change; all reasons at once.
     """
     problems = [
-        f"acceptUnknownPrices: no price is known for {_describe_unknown(estimated, name)}; "
-        f"add {name!r} to it to spend that all the same"
+        Sentence("budget.unknownPrice", {"item": _describe_unknown(estimated, name), "name": name})
         for name in estimated.unknown
         if name not in accepted
     ]
@@ -270,12 +282,10 @@ def check_budget(estimated: Estimate, budget_usd: float, accepted: Sequence[str]
         by_name = {name: sum(item.usd or 0 for item in estimated.items if item.name == name) for name in ITEM_NAMES}
         largest = sorted((name for name in ITEM_NAMES if by_name[name] > 0), key=lambda name: -by_name[name])
         amounts = ", ".join(f"{name} {by_name[name]:.2f}" for name in largest)
-        problems.append(
-            f"budgetUsd: found {budget_usd:.2f}, the estimate is {estimated.known_usd:.2f} USD ({amounts}); "
-            f"raise budgetUsd, or choose {_SPEND_LESS[largest[0]]}"
-        )
+        values = {"budget": f"{budget_usd:.2f}", "usd": f"{estimated.known_usd:.2f}", "amounts": amounts}
+        problems.append(Sentence("budget.tooSmall", values, {"choice": f"spendLess.{largest[0]}"}))
     if problems:
-        raise BudgetExceeded("The estimate does not fit the budget:\n" + "\n".join(f"- {text}" for text in problems))
+        raise BudgetExceeded(Sentence("budget.exceeded"), [[problem] for problem in problems])
 
 
 def _describe_unknown(estimated: Estimate, name: str) -> str:

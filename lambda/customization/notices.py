@@ -15,7 +15,7 @@ import msgspec
 from customization.json_types import JsonObject
 from customization.links import Links, move_command, quoted
 from customization.money import plain
-from customization.texts import Sentence, say, term
+from customization.texts import Sentence, one_line, printable, say, term
 
 if TYPE_CHECKING:
     from customization.comparison import Comparison, Example
@@ -46,7 +46,6 @@ SUBJECTS = {
 }
 _MOST_WARNINGS = 10
 _LONGEST_EXCERPT = 300
-_LONGEST_LINE = 1_000
 # One stage of training on some hundred records. Public reports of 2026 have 81 minutes (70B, 189 records) to 3.5 hours
 # (8B, 120 records), most of it in the queue; the Bedrock User Guide says several hours.
 _HOURS_A_STAGE = (1.5, 4)
@@ -96,14 +95,8 @@ def subject(code: str, **values: str) -> str:
 
 def language_of(gateway: "Gateway", run_id: str) -> str:
     """Return the language that a run asked for, or the deployment's."""
-    row = gateway.runs.get(run_id) or {}
+    row = (gateway.runs.get(run_id) if run_id else None) or {}
     return str(row.get("language") or gateway.settings.defaults.language)
-
-
-def one_line(text: str, longest: int = _LONGEST_LINE) -> str:
-    """Return `text` without line breaks and control characters, cut where it is too long for a notice."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: longest * 4]).split())
-    return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
 def started(
@@ -316,8 +309,8 @@ def failed(*, title: str, state: str, error: str, cause: str, fix: str, language
         _message(
             words("notice.failed", title=title or words("notice.noRun"), state=state, error=error),
             # A cause may be a list of problems, one a line
-            f"{words('notice.cause')}: {cause}",
-            f"{words('notice.whatToDo')}: {fix}",
+            f"{words('notice.cause')}: {printable(cause)}",
+            f"{words('notice.whatToDo')}: {printable(fix)}",
             words.link("notice.execution", link),
         ),
     )
@@ -408,16 +401,20 @@ def state_machine_input(dataset: str, action: str, data: str = "") -> str:
     return json.dumps({"dataset": dataset, "action": action, **({"data": data} if data else {})})
 
 
-def withdrawn(*, run_id: str, lease: "Lease", previous_arn: str, parameter: str, language: str) -> Notice:
-    """Tell that what is in use goes, and what is in use instead; `previous_arn` is empty where nothing is."""
+def withdrawn(*, run_id: str, dataset: str, kind: str, name: str, is_gone: bool, previous_arn: str, parameter: str,
+              language: str) -> Notice:  # fmt: skip
+    """Tell that what is in use goes, or was found gone, and what is in use instead: an empty `previous_arn` is nothing.
+
+    `kind` is that of a lease, `name` the one in Bedrock.
+    """
     words = _Words(language)
     instead = (
         words("notice.previousInUse", arn=previous_arn)
         if previous_arn
         else words("notice.noneInUse", parameter=parameter)
     )
-    kind = words(f"resourceKind.{lease.kind}")
-    goes = words("notice.goes", kind=kind, name=lease.bedrock_name, dataset=lease.dataset)
+    code = "notice.isGone" if is_gone else "notice.goes"
+    goes = words(code, kind=words(f"resourceKind.{kind}"), name=name, dataset=dataset)
     return Notice(subject("noLongerInUse", title=run_id), _message(goes, instead))
 
 

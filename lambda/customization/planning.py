@@ -1,6 +1,6 @@
 """PlanRun: from an event or a request to a plan with pinned files and ids, owned by one execution."""
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,17 +13,20 @@ from customization.identity import run_id, training_id
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject
 from customization.links import Links
-from customization.request import RunRequest, parse_request
+from customization.request import DATASET, RunRequest, asked_language, parse_request, shown
 from customization.resolution import ResolvedRequest, resolve
-from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan
+from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan, unplanned
 from customization.splits import Subset
-from customization.uploads import DATA_FILES, INCOMING, REQUEST_FILE, dataset_of, read_drop
+from customization.texts import Sentence, say
+from customization.uploads import DATA_FILES, INCOMING, dataset_of, read_drop, read_request_file
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 # Fixed, so that the same data always give the same splits.
 SPLIT_SEED = 0
+# A message of so many lines is read, and fits Step Functions
+_MOST_INPUTS = 100
 # What `history` compares between runs
 _TRIED = ("stages", "subset", "fieldMapping", "stripRoleCues", "inference", "evaluation", "servingMode")
 _ACTS_ON_EARLIER_RUNS = {"promote", "rollback", "release"}
@@ -32,13 +35,25 @@ _ACTS_ON_EARLIER_RUNS = {"promote", "rollback", "release"}
 def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
     """Plan and claim the run that an S3 event or a request from the console asks for.
 
-    Returns {outcome, runId, attempt, dataset, action, data, stages, servingMode, subject, message}; outcome is planned
-    or duplicate. What acts on earlier runs is no run itself: it has no runId, and `data` is handed on.
+    Returns {outcome, runId, attempt, dataset, action, data, language, stages, servingMode, subject, message}; outcome
+    is planned or duplicate. What acts on earlier runs is no run itself: it has no runId, and `data` is handed on.
 
     Raises:
         InvalidRunRequest: naming every problem of the request, the folder or the files.
     """
-    request = _read_request(gateway, event)
+    document = _read_document(gateway, event)
+    language = asked_language(document, gateway.settings.defaults)
+    try:
+        return _plan_run(gateway, document, call)
+    except InvalidRunRequest as error:
+        error.put_into(language)
+        if language != gateway.settings.defaults.language:  # RecordFailure knows no run, and tells the fix
+            gateway.runs.put({"runId": unplanned(call.execution_arn), "language": language})
+        raise
+
+
+def _plan_run(gateway: "Gateway", document: JsonObject, call: Call) -> JsonObject:
+    request = parse_request(document, gateway.settings.defaults)
     if request.action in _ACTS_ON_EARLIER_RUNS:
         return _planned("", 0, request, stages=0, serving_mode="none")
     files = _pin_earlier(gateway, request) if request.data != "newest" else _pin_newest(gateway, request.dataset)
@@ -66,6 +81,7 @@ def _planned(run: str, attempt: int, request: RunRequest, *, stages: int, servin
         "dataset": request.dataset,
         "action": request.action,
         "data": request.data,
+        "language": request.language,
         "stages": stages,
         "servingMode": serving_mode,
         "subject": "",
@@ -73,52 +89,33 @@ def _planned(run: str, attempt: int, request: RunRequest, *, stages: int, servin
     }
 
 
-def _read_request(gateway: "Gateway", event: Json) -> RunRequest:
+def _read_document(gateway: "Gateway", event: Json) -> JsonObject:
     drop = read_drop(event)
     if drop is not None:
         dataset = dataset_of(drop)
-        return parse_request({**_run_json(gateway, dataset), "dataset": dataset}, gateway.settings.defaults)
+        return {**read_request_file(gateway, dataset), "dataset": dataset}
     if not isinstance(event, dict) or not event.get("dataset"):
-        raise InvalidRunRequest(_ready_inputs(gateway, event))
-    return parse_request(event, gateway.settings.defaults)
+        language = asked_language(event, gateway.settings.defaults)
+        raise InvalidRunRequest(_ready_inputs(gateway, event, language))
+    return event
 
 
-def _run_json(gateway: "Gateway", dataset: str) -> JsonObject:
-    key = f"{INCOMING}{dataset}/{REQUEST_FILE}"
-    body = gateway.data.read_if_there(key)
-    if body is None:
-        return {}
-    try:
-        document = json.loads(body.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InvalidRunRequest(f"{key}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRunRequest(f"{key}: not JSON, {error}; mend that place and drop the file again") from error
-    if not isinstance(document, dict):
-        raise InvalidRunRequest(f'{key}: expected an object such as {{"dataset": "{dataset}"}}, found something else')
-    named = document.get("dataset", dataset)
-    if named != dataset:
-        raise InvalidRunRequest(f"{key}: dataset: found {named!r}, expected {dataset!r}, the folder's name, or nothing")
-    return document
-
-
-def _ready_inputs(gateway: "Gateway", event: Json) -> str:
+def _ready_inputs(gateway: "Gateway", event: Json, language: str) -> str:
     """Return what to type into the console for each folder that is there."""
     found: dict[str, set[str]] = {}
     for item in gateway.data.listed(INCOMING):
         dataset, _, name = item.key.removeprefix(INCOMING).partition("/")
-        if name in DATA_FILES:
+        if name in DATA_FILES and re.fullmatch(DATASET, dataset):
             found.setdefault(dataset, set()).add(name)
-    shown = json.dumps(event, ensure_ascii=False)[:80]
-    head = (
-        f"dataset: missing in the input {shown}; expected the name of a folder under {INCOMING}, "
-        'such as {"dataset": "support-ja"}.'
-    )
+    head = say(Sentence("request.whichDataset", {"found": shown(event)}), language)
     if not found:
         place = f"s3://{gateway.data.bucket}/{INCOMING}"
-        return f"{head} Nothing lies under {place} yet: upload train.jsonl to {place}<data set>/."
+        return f"{head}\n{say(Sentence('request.nothingThere', {'place': place}), language)}"
     lines = [f'{{"dataset": "{name}"}}   ({", ".join(sorted(files))})' for name, files in sorted(found.items())]
-    return "\n".join((head, "Ready inputs:", *lines))
+    if len(lines) > _MOST_INPUTS:
+        more = Sentence("request.moreFolders", {"folders": f"{len(lines) - _MOST_INPUTS:,}"})
+        lines[_MOST_INPUTS:] = [say(more, language)]
+    return "\n".join((head, say(Sentence("request.readyInputs"), language), *lines))
 
 
 def _pin_newest(gateway: "Gateway", dataset: str) -> dict[str, PinnedFile]:
@@ -136,9 +133,7 @@ def _pin_earlier(gateway: "Gateway", request: RunRequest) -> dict[str, PinnedFil
     try:
         return read_plan(gateway, request.data).files
     except ResourceNotFound as error:
-        raise InvalidRunRequest(
-            f"data: no run {request.data} is known; expected newest or the runId of a run"
-        ) from error
+        raise InvalidRunRequest.of("request.unknownRun", runId=request.data) from error
 
 
 def _stages(resolved: ResolvedRequest, files: Mapping[str, PinnedFile]) -> tuple[Stage, ...]:
@@ -239,6 +234,7 @@ def _duplicate(gateway: "Gateway", plan: Plan, first: JsonObject) -> JsonObject:
         "dataset": plan.dataset,
         "action": plan.action,
         "data": "newest",
+        "language": plan.language,
         "stages": len(plan.stages),
         "servingMode": plan.serving_mode,
         **notices.duplicate(plan, first, Links.of(gateway.settings)).payload(),

@@ -73,11 +73,13 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
+    """`message` is in English; `said` has it as sentences where it is for others than whoever runs the command."""
+
     check: str
     question: str
     outcome: Literal["ok", "warning", "miss"]
     message: str
-    warning: Sentence | None = None
+    said: tuple[Sentence, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +95,13 @@ class Findings:
 
     @property
     def warnings(self) -> tuple[Sentence, ...]:
-        return tuple(finding.warning for finding in self.findings if finding.warning)
+        return tuple(said for finding in self.findings if finding.outcome == "warning" for said in finding.said)
 
 
 class Outcome(NamedTuple):
     outcome: Literal["ok", "warning", "miss"]
     message: str
-    warning: Sentence | None = None
+    said: tuple[Sentence, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,8 @@ def examine(facts: AccountFacts, needs: Needs) -> Findings:
     """Return the outcome of every check, in the order of CHECKS."""
     findings = []
     for check in CHECKS:
-        outcome, message, warning = check.ask(facts, needs)
-        findings.append(
-            Finding(check=check.name, question=check.question, outcome=outcome, message=message, warning=warning)
-        )
+        outcome, message, said = check.ask(facts, needs)
+        findings.append(Finding(check=check.name, question=check.question, outcome=outcome, message=message, said=said))
     return Findings(findings=tuple(findings), baseline_available=facts.inference_model_status is not None)
 
 
@@ -128,8 +128,8 @@ def check(facts: AccountFacts, needs: Needs) -> Findings:
     """
     findings = examine(facts, needs)
     if findings.misses:
-        lines = "\n".join(f"- {finding.check}: {finding.message}" for finding in findings.misses)
-        raise PreconditionFailed(f"{needs.model.name} cannot be customized now; nothing was started:\n{lines}")
+        reasons = [(Sentence("precondition.check", {"check": miss.check}), *miss.said) for miss in findings.misses]
+        raise PreconditionFailed(Sentence("precondition.failed", {"model": needs.model.name}), reasons)
     return findings
 
 
@@ -139,11 +139,11 @@ def _ok(message: str) -> Outcome:
 
 def _warning(code: str, **values: str) -> Outcome:
     warning = Sentence(code, values)
-    return Outcome("warning", say(warning, "en"), warning)
+    return Outcome("warning", say(warning, "en"), (warning,))
 
 
-def _miss(message: str) -> Outcome:
-    return Outcome("miss", message)
+def _miss(*said: Sentence) -> Outcome:
+    return Outcome("miss", " ".join(say(sentence, "en") for sentence in said), said)
 
 
 def _lifecycle(facts: AccountFacts, needs: Needs) -> Outcome:
@@ -151,19 +151,20 @@ def _lifecycle(facts: AccountFacts, needs: Needs) -> Outcome:
         return _ok("no job is created: the model of an earlier run is used")
     if facts.model_status == "ACTIVE":
         return _ok(f"{needs.model.name} is ACTIVE in {facts.region}")
-    answer = "does not know" if facts.model_status is None else f"calls {facts.model_status}"
+    place = {"model": needs.model.base_model_identifier, "region": facts.region}
+    answer = Sentence("precondition.modelUnknown", place)
+    if facts.model_status is not None:
+        answer = Sentence("precondition.modelNotActive", {**place, "status": facts.model_status})
     known = needs.model.describe_lifecycle(needs.today)
     if needs.model.state_on(needs.today) == "ACTIVE":
-        known = f"The catalogue expected it to take jobs ({needs.model.lifecycle.source})."
+        known = (Sentence("precondition.modelExpected", {"source": needs.model.lifecycle.source}),)
     nearest = needs.catalogue.nearest_offered(needs.model, needs.today)
-    fix = "No model of the catalogue is offered any more"
+    fix = Sentence("precondition.noModelOffered")
     if nearest:
-        fix = (
-            f"The nearest model still offered is {nearest.name}: set baseModelIdentifier to "
-            f"{nearest.base_model_identifier} (in {', '.join(nearest.customization_regions)})"
-        )
-    identifier = needs.model.base_model_identifier
-    return _miss(f"Bedrock {answer} {identifier} in {facts.region}. {known} {fix}")
+        regions = ", ".join(nearest.customization_regions)
+        values = {"model": nearest.name, "identifier": nearest.base_model_identifier, "regions": regions}
+        fix = Sentence("precondition.nearestModel", values)
+    return _miss(answer, *known, fix)
 
 
 def _baseline(facts: AccountFacts, needs: Needs) -> Outcome:
@@ -191,10 +192,14 @@ def _custom_models(facts: AccountFacts, needs: Needs) -> Outcome:
         )
     if needs.new_jobs <= room:
         return _ok(f"{facts.custom_models} of {limit} custom models exist")
-    return _miss(
-        f"{facts.custom_models} of {limit} custom models exist and this run makes {needs.new_jobs}; delete "
-        f"{needs.new_jobs - room} or more in the Bedrock console, or have quota {CUSTOM_MODELS_CODE} raised"
-    )
+    values = {
+        "models": str(facts.custom_models),
+        "limit": str(limit),
+        "new": str(needs.new_jobs),
+        "excess": str(needs.new_jobs - room),
+        "quota": CUSTOM_MODELS_CODE,
+    }
+    return _miss(Sentence("precondition.modelsFull", values))
 
 
 def _deployments(facts: AccountFacts, needs: Needs) -> Outcome:
@@ -215,11 +220,8 @@ def _model_units(facts: AccountFacts, needs: Needs) -> Outcome:
     if limit is None:
         return _warning("precondition.modelUnitsUnknown", quota=MODEL_UNITS_CODE)
     if limit < needs.model_units:
-        return _miss(
-            f"the account has {limit} model units without commitment for custom models and this run needs "
-            f"{needs.model_units}; ask for more in Service Quotas ({MODEL_UNITS_CODE}), or choose a base model with "
-            "on-demand deployments, or serving.mode none"
-        )
+        values = {"limit": str(limit), "needed": str(needs.model_units), "quota": MODEL_UNITS_CODE}
+        return _miss(Sentence("precondition.tooFewModelUnits", values))
     if limit - facts.model_units_in_use < needs.model_units:
         used, needed = str(facts.model_units_in_use), str(needs.model_units)
         return _warning("precondition.modelUnitsInUse", used=used, limit=str(limit), needed=needed)
@@ -229,14 +231,14 @@ def _model_units(facts: AccountFacts, needs: Needs) -> Outcome:
 def _names(facts: AccountFacts, _needs: Needs) -> Outcome:
     if not facts.foreign_names:
         return _ok("every name that this run gives is free or its own")
-    taken = "; ".join(f"{name} is the name of {owner}" for name, owner in sorted(facts.foreign_names.items()))
-    return _miss(f"{taken}, which this deployment does not own; rename or delete it, or deploy under another stage")
+    taken = sorted(facts.foreign_names.items())
+    return _miss(*(Sentence("precondition.nameTaken", {"name": name, "owner": owner}) for name, owner in taken))
 
 
 def _role(facts: AccountFacts, needs: Needs) -> Outcome:
     if facts.role_is_there:
         return _ok(f"{needs.role_arn} exists")
-    return _miss(f"the customization role {needs.role_arn} is gone; deploy the storage stack again")
+    return _miss(Sentence("precondition.roleGone", {"role": needs.role_arn}))
 
 
 CHECKS = (

@@ -5,8 +5,6 @@ Most states ask for this; what prepares the data is several times as much code, 
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING
 from customization.money import AnswersUsage, TrainingUsage, Usage
 from customization.profile import Profile
@@ -20,7 +18,7 @@ STAGE_FILES = {
     FINE_TUNING: ("train", "validation"),
     CONTINUED_PRE_TRAINING: ("pretrain", "pretrain-validation"),
 }
-# A throughput bills from when it is in service until it is deleted; a test split is answered well within the hour.
+# A throughput is made in some 20 minutes, and a test split is answered well within the rest of the hour.
 EVALUATION_HOURS = 1.0
 
 
@@ -36,7 +34,7 @@ def profile_key(plan: Plan) -> str:
 
 def read_profile(gateway: "Gateway", plan: Plan) -> Profile:
     """Return what PrepareDataset found in the run's data."""
-    return msgspec.json.decode(gateway.artifacts.read(profile_key(plan)), type=Profile)
+    return gateway.artifacts.decoded(profile_key(plan), Profile)
 
 
 def usage_of(plan: Plan, profile: Profile) -> Usage:

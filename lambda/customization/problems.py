@@ -91,14 +91,21 @@ class Problem(msgspec.Struct, frozen=True, rename="camel"):
 class InvalidDataset(errors.InvalidDataset):
     """The data files break a rule; `problems` has every kind with at most 20 examples and the total of each.
 
-    The message has no notes; it ends with `address`, where all of them are found.
+    The message has no notes. With `address`, where all of them are found, it ends with that and quotes nothing: what a
+    function raises is in its log, and no log shall have data.
     """
 
     def __init__(self, problems: Sequence[Problem], language: str = "en", address: str = "") -> None:
-        message = describe([problem for problem in problems if problem.severity != "note"], language)
+        listed = [problem for problem in problems if problem.severity != "note"]
+        message = describe([_unquoted(problem) for problem in listed] if address else listed, language)
         end = f"\n{say(Sentence('problem.address', {'address': address}), language)}" if address else ""
         super().__init__(message + end)
         self.problems = list(problems)
+
+
+def _unquoted(problem: Problem) -> Problem:
+    """Return the problem without what was found where that quotes the data, as `excerpt` does."""
+    return msgspec.structs.replace(problem, found="") if problem.found.startswith(("'", '"')) else problem
 
 
 class Problems:

@@ -1,5 +1,6 @@
 """What stays after a run: the model in use for a data set, and what a request keeps. Everything else is released."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from customization.model_in_use import (
     SWAP_POLL_SECONDS,
     WITHOUT_END,
     ModelInUse,
+    datasets_in_use,
     is_held_by,
     keep_on,
+    missing_of,
     model_name_of,
     parameter_of,
     previous_living,
@@ -58,12 +61,16 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
         until=call.now + kept if kept else None,
         changed_by=call.execution_arn,
     )
-    chosen = swap(gateway, plan.dataset, model.after(read_in_use(gateway, plan.dataset)), call)
+    current = read_in_use(gateway, plan.dataset)
+    chosen = swap(gateway, plan.dataset, model.after(current), call)
     if chosen is None:
         return {"status": "Updating", "waitSeconds": SWAP_POLL_SECONDS}
     if chosen.until:
         leases.keep(gateway, chosen.serving_name, chosen.until, chosen.until)
     value = put_in_use(gateway, plan.dataset, chosen, call.now)
+    if current and current.model_arn == chosen.model_arn and current.serving_name not in {"", chosen.serving_name}:
+        # An earlier attempt's, which nothing names any more: the next sweep takes it
+        leases.keep(gateway, current.serving_name, call.now, call.now)
     note(gateway, call, {"promoted": True})
     if chosen.serving_name != own_name:
         _told(gateway, call, leases.release_run(gateway, call, SERVING, "another deployment serves its model"))
@@ -71,7 +78,7 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
 
 
 def _serving_name(gateway: "Gateway", plan: Plan) -> str:
-    return serving_name(gateway.settings.name_prefix, plan.run_id)
+    return serving_name(gateway.settings.name_prefix, plan.run_id, plan.attempt)
 
 
 def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
@@ -128,7 +135,7 @@ def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
         "the run failed",
         spares=lambda lease: in_use is not None and is_held_by(in_use, lease),
     )
-    budget.give_back(gateway, call.run_id, call.attempt)
+    budget.give_back(gateway, call.run_id, call.attempt, call.now)
     held = leases.of_run(gateway, call.run_id)
     told = notices.after_release(message, released, held, notices.language_of(gateway, call.run_id))
     return {**_told(gateway, call, released), "message": told}
@@ -143,6 +150,7 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     for lease in leases.in_release_order(idle):
         withdraw(gateway, lease, now)
         done.append(leases.release(gateway, lease, now, "somebody asked for it"))
+        budget.settle_release(gateway, lease, now)
     told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
     gateway.publish(told.subject, told.message)
     return {"released": _names(done)}
@@ -167,19 +175,37 @@ def _released_before(gateway: "Gateway", call: Call) -> list[Json]:
 def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:
     """Before a promoted resource goes, put the previous living model in its place or remove the parameter; say so."""
     current = read_in_use(gateway, lease.dataset) if lease.dataset else None
-    if current is None or not is_held_by(current, lease):
-        return
+    if current is not None and is_held_by(current, lease):
+        _replace(gateway, lease.dataset, current, now, (lease.kind, lease.bedrock_name), is_gone=False)
+
+
+def withdraw_gone(gateway: "Gateway", now: datetime) -> Iterator[str]:
+    """Do as `withdraw` where somebody else has deleted what is in use; yield a line for each."""
+    for dataset in datasets_in_use(gateway):
+        current = read_in_use(gateway, dataset)
+        gone = missing_of(gateway, current) if current else None
+        if current and gone:
+            _replace(gateway, dataset, current, now, gone, is_gone=True)
+            yield f"{' '.join(gone)}: not there any more, though in use for {dataset}"
+
+
+def _replace(gateway: "Gateway", dataset: str, current: ModelInUse, now: datetime, what: tuple[str, str], *,
+             is_gone: bool) -> None:  # fmt: skip
     previous = previous_living(gateway, current, now)
     previous_arn = ""
     if previous:
-        previous_arn = str(put_in_use(gateway, lease.dataset, previous, now)["arn"])
+        previous_arn = str(put_in_use(gateway, dataset, previous, now)["arn"])
     else:
-        remove_in_use(gateway, lease.dataset)
+        remove_in_use(gateway, dataset)
+    kind, name = what
     told = notices.withdrawn(
         run_id=current.promoted_run_id,
-        lease=lease,
+        dataset=dataset,
+        kind=kind,
+        name=name,
+        is_gone=is_gone,
         previous_arn=previous_arn,
-        parameter=parameter_of(gateway, lease.dataset),
+        parameter=parameter_of(gateway, dataset),
         language=notices.language_of(gateway, current.promoted_run_id),
     )
     gateway.publish(told.subject, told.message)

@@ -2,23 +2,22 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from customization import budget, leases, notices
-from customization.answering import read_test_records, tokens_asked_for
+from customization.answering import read_test_records
 from customization.catalogue import load_catalogue
 from customization.comparison import Comparison
 from customization.dataset_page import DatasetPage, render_dataset
-from customization.evaluation import BASE, CUSTOM, IN_USE
 from customization.history import read_history, runs_csv
 from customization.inference import build_call
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.links import Links
-from customization.model_in_use import read_served
-from customization.money import Estimate, Settlement, Usage, estimate, load_prices, settle
+from customization.money import Estimate, Settlement, estimate, load_prices, settle
 from customization.prepared import read_profile, usage_of
 from customization.profile import Profile
 from customization.report import (
@@ -33,14 +32,20 @@ from customization.report import (
     render_report,
     report_json,
 )
-from customization.results import comparison_key
+from customization.results import comparison_key, read_metrics
 from customization.runs import FAILED, SUCCEEDED, Call, Plan, note, read_plan
-from customization.training_metrics import TrainingMetrics
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 _HTML = "text/html; charset=utf-8"
+# What a run does after each entry of its timeline, as far as it takes long
+_PARTS = {
+    "PlanRun": "beforeTraining",
+    "CreateCustomizationJob": "ofTraining",
+    "CreateModelDeployment": "ofServing",
+    "CreateProvisionedThroughput": "ofServing",
+}
 
 
 def publish_report(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -48,9 +53,9 @@ def publish_report(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     held = _leases(gateway, plan)
     data = _report_data(gateway, plan, call, held)
     key = _put_report(gateway, plan, data)
-    spent = data.settlement.actual_usd if data.settlement else 0.0
-    budget.give_back(gateway, plan.run_id, call.attempt, spent)
-    note(gateway, call, {"state": SUCCEEDED, "endedAt": call.now.isoformat(), "spentUsd": spent, "reportKey": key})
+    budget.give_back(gateway, plan.run_id, call.attempt, call.now)
+    ended: JsonObject = {"state": SUCCEEDED, "endedAt": call.now.isoformat(), "reportKey": key}
+    note(gateway, call, {**ended, "minutes": _minutes(data.timeline)})
     publish_dataset(gateway, plan, call.now)
     told = notices.finished(data, held, execution_arn=plan.execution_arn, key=key, links=Links.of(gateway.settings))
     return {"reportUri": gateway.artifacts.uri(key), **told.payload()}
@@ -109,12 +114,12 @@ def _put_report(gateway: "Gateway", plan: Plan, data: ReportData) -> str:
 
 
 def _report_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease]) -> ReportData:
-    comparison = msgspec.json.decode(gateway.artifacts.read(comparison_key(plan)), type=Comparison)
+    comparison = gateway.artifacts.decoded(comparison_key(plan), Comparison)
     served_arn = _served_arn(gateway, plan, held)
     return msgspec.structs.replace(
         _known_data(gateway, plan, call, held, "PublishReport"),
         comparison=comparison,
-        settlement=_settlement(gateway, plan, held, call),
+        settlement=_settlement(gateway, plan, call),
         served_arn=served_arn,
         call=_example_call(gateway, plan, served_arn),
     )
@@ -122,8 +127,6 @@ def _report_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease]) 
 
 def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], state: str) -> ReportData:
     """Return what is known however far the run came; `state` of the machine is the one that reports."""
-    profile = gateway.artifacts.read_if_there(f"{plan.prefix}data/profile.json")
-    estimated = gateway.artifacts.read_if_there(f"{plan.prefix}estimate.json")
     stages = tuple(_stages(gateway, plan))
     return ReportData(
         run_id=plan.run_id,
@@ -138,9 +141,9 @@ def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], s
         started_at=plan.started_at,
         ended_at=call.now,
         stages=stages,
-        profile=msgspec.json.decode(profile, type=Profile) if profile else None,
+        profile=gateway.artifacts.decoded_if_there(f"{plan.prefix}data/profile.json", Profile),
         request=_request(plan),
-        estimate=msgspec.json.decode(estimated, type=Estimate) if estimated else None,
+        estimate=gateway.artifacts.decoded_if_there(f"{plan.prefix}estimate.json", Estimate),
         resources=tuple(_resource(lease) for lease in held),
         timeline=(*_timeline(gateway, plan, stages, held, call.now), TimelineEntry(call.now, state)),
         files=tuple(FileReport(pin.key, pin.version_id, pin.size, pin.sha256) for pin in plan.files.values()),
@@ -153,7 +156,6 @@ def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
     row = gateway.runs.get(plan.run_id) or {}
     base = plan.base_model_identifier
     for number, stage in enumerate(plan.stages):
-        metrics = gateway.artifacts.read_if_there(f"{plan.prefix}training-metrics-{number + 1}.json")
         model_arn = str(row.get(f"modelArn{number}") or "")
         yield StageReport(
             customization_type=stage.customization_type,
@@ -164,16 +166,22 @@ def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
             job_arn=str(row.get(f"jobArn{number}") or ""),
             model_arn=model_arn,
             was_adopted=bool(row.get(f"jobAdopted{number}")),
-            metrics=msgspec.json.decode(metrics, type=TrainingMetrics) if metrics else None,
+            metrics=read_metrics(gateway, plan, number + 1),
         )
         base = model_arn
 
 
 def _served_arn(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:
     """Return what serves the model still, or nothing."""
-    kept = next((lease for lease in held if lease.kind == plan.serving_mode and lease.state == "OPEN"), None)
+    kept = next((lease for lease in _serving(plan, held) if lease.state == "OPEN"), None)
     served = gateway.bedrock.served(plan.serving_mode, kept.bedrock_name) if kept else None
     return served.arn if served else ""
+
+
+def _serving(plan: Plan, held: list[Lease]) -> list[Lease]:
+    """Return the leases of what serves the model of this attempt: another one's may be kept beside it."""
+    own = (lease for lease in held if lease.execution_arn == plan.execution_arn)
+    return [lease for lease in own if lease.kind == plan.serving_mode]
 
 
 def _example_call(gateway: "Gateway", plan: Plan, served_arn: str) -> str:
@@ -196,27 +204,10 @@ def _request(plan: Plan) -> JsonObject:
     return {name: value for name, value in shown.items() if name not in hidden}
 
 
-def _settlement(gateway: "Gateway", plan: Plan, held: list[Lease], call: Call) -> Settlement:
-    """Set what was used beside the estimate: tokens that this run asked for, hours as the lease ran."""
+def _settlement(gateway: "Gateway", plan: Plan, call: Call) -> Settlement:
+    """Set what was used beside the estimate."""
     row = gateway.runs.get(plan.run_id) or {}
-    in_use = read_served(row.get("modelInUse"))
-    expected = usage_of(plan, read_profile(gateway, plan))
-    served = next((lease for lease in held if lease.kind == plan.serving_mode), None)
-    hours = ((served.closed_at or call.now) - served.opened_at).total_seconds() / 3600 if served else 0.0
-    actual = Usage(
-        model=expected.model,
-        region=expected.region,
-        training=expected.training,
-        baseline=tokens_asked_for(row, BASE),
-        custom=tokens_asked_for(row, CUSTOM),
-        in_use=tokens_asked_for(row, IN_USE),
-        in_use_model=in_use.billed_model if in_use else "",
-        serving_mode=expected.serving_mode,
-        model_units=expected.model_units,
-        serving_hours=hours,
-        stored_models=sum(1 for lease in held if lease.kind == leases.MODEL and lease.state == "OPEN"),
-        stored_months=expected.stored_months,
-    )
+    actual = budget.used(gateway, row, usage_of(plan, read_profile(gateway, plan)), call.now)
     return settle(budget.read_estimate(gateway, plan), estimate(actual, load_prices(), call.now))
 
 
@@ -247,13 +238,22 @@ def _timeline(
         if job is not None:
             entries.append(TimelineEntry(job.created, "CreateCustomizationJob", stage.job_name))
             entries.append(TimelineEntry(job.ended or now, "CollectTrainingMetrics", stage.job_name))
-    for lease in held:
-        if lease.kind == plan.serving_mode:
-            created = "CreateModelDeployment" if lease.kind == "on-demand" else "CreateProvisionedThroughput"
-            entries.append(TimelineEntry(lease.opened_at, created, lease.bedrock_name))
-            if lease.closed_at:
-                entries.append(TimelineEntry(lease.closed_at, "ReleaseServing", lease.bedrock_name))
+    for lease in _serving(plan, held):
+        created = "CreateModelDeployment" if lease.kind == "on-demand" else "CreateProvisionedThroughput"
+        entries.append(TimelineEntry(lease.opened_at, created, lease.bedrock_name))
+        if lease.closed_at:
+            entries.append(TimelineEntry(lease.closed_at, "ReleaseServing", lease.bedrock_name))
     return sorted(entries, key=lambda entry: entry.at)
+
+
+def _minutes(timeline: tuple[TimelineEntry, ...]) -> JsonObject:
+    """Return where the minutes of the run went; the model of an earlier run took none of them for its training."""
+    started = next(entry.at for entry in timeline if entry.state == "PlanRun")
+    spent: dict[str, float] = {}
+    for entry, following in pairwise(entry for entry in timeline if entry.at >= started):
+        if part := _PARTS.get(entry.state):
+            spent[part] = spent.get(part, 0.0) + (following.at - entry.at).total_seconds() / 60
+    return {part: round(minutes, 1) for part, minutes in spent.items()}
 
 
 def _notes(gateway: "Gateway", plan: Plan) -> Iterator[str]:

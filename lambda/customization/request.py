@@ -16,13 +16,22 @@ from customization.identity import OWN_TAGS
 from customization.json_types import Json, JsonObject
 from customization.settings import Defaults
 from customization.shapes import FORMAT_KEYS
-from customization.texts import LANGUAGES, Sentence, say, wording
+from customization.texts import LANGUAGES, Sentence, one_line, say, wording
 
 DATASET = r"[a-z0-9](-?[a-z0-9]){0,29}"
 RUN_ID = rf"{DATASET}-[0-9a-f]{{10}}"
 LONGEST_KEEP_HOURS = 720
 # TooManyTagsException: 50 tags a resource, and four are this project's.
 MOST_TAGS = 46
+# Bedrock's whole numbers have 32 bits; nobody spends a million dollars on a run.
+LARGEST_NUMBER = 2**31 - 1
+LARGEST_BUDGET_USD = 1_000_000
+# Amazon Bedrock API, CreateModelCustomizationJob
+LONGEST_IDENTIFIER = 2_048
+# Amazon Bedrock Runtime API, InferenceConfiguration
+MOST_STOP_SEQUENCES = 2_500
+# A message of so many lines, each cut to texts.LONGEST_LINE, fits Step Functions and Amazon SNS
+_MOST_PROBLEMS = 50
 _LONGEST_QUOTE = 80
 _MOST_DIGITS = 20
 
@@ -35,8 +44,8 @@ Metric = Literal["exactMatch", "contains", "tokenF1", "rougeL", "chrF", "labelAc
 DataFile = Literal["train.jsonl", "pretrain.jsonl", "validation.jsonl", "test.jsonl"]
 _TYPES = get_args(CustomizationType)
 _NUMBER = {"anyOf": [{"type": "number"}, {"type": "string"}]}
-_TAG_KEY = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{1,128}")
-_TAG_VALUE = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{0,256}")
+_TAG_KEY = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{1,128}", re.ASCII)
+_TAG_VALUE = re.compile(r"[a-zA-Z0-9\s._:/=+@-]{0,256}", re.ASCII)
 
 
 class _RefusedError(ValueError):
@@ -49,7 +58,7 @@ class _RefusedError(ValueError):
 
 def _instead_of(value: object, expected: str) -> Sentence:
     """Return "found …; expected …", the latter by its code."""
-    return Sentence("request.found", {"found": _show(value)}, {"expected": expected})
+    return Sentence("request.found", {"found": shown(value)}, {"expected": expected})
 
 
 def plain_number(value: object) -> str:
@@ -94,7 +103,7 @@ def _read_hyper_parameters(value: object) -> object:
 def _read_keep(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, int | float) and 0 < value <= LONGEST_KEEP_HOURS):
         return value
-    raise _RefusedError(("", Sentence("request.keep", {"found": _show(value), "most": str(LONGEST_KEEP_HOURS)})))
+    raise _RefusedError(("", Sentence("request.keep", {"found": shown(value), "most": str(LONGEST_KEEP_HOURS)})))
 
 
 def _check_tags(tags: dict[str, str]) -> dict[str, str]:
@@ -118,7 +127,7 @@ def _check_mapping(mapping: dict[str, str]) -> dict[str, str]:
     for key, target in mapping.items():
         if target not in FORMAT_KEYS:
             near = difflib.get_close_matches(target, FORMAT_KEYS, n=1)
-            values = {"found": _show(target), "names": ", ".join(FORMAT_KEYS), "near": "".join(near)}
+            values = {"found": shown(target), "names": ", ".join(FORMAT_KEYS), "near": "".join(near)}
             problems.append((f".{key}", Sentence("request.mappedNear" if near else "request.mapped", values)))
     if problems:
         raise _RefusedError(*problems)
@@ -140,30 +149,34 @@ class _Part(BaseModel):
 class Subset(_Part):
     """Which part of the training records to train on: a number of them, or a share."""
 
-    records: int | None = Field(default=None, ge=1, description="so many training records")
-    share: float | None = Field(default=None, gt=0, lt=1, description="this share of the training records")
+    records: int | None = Field(
+        default=None, ge=1, le=LARGEST_NUMBER, description="so many training records", examples=[200]
+    )
+    share: float | None = Field(default=None, gt=0, lt=1, description="this share of them", examples=[0.1])
 
 
 class Serving(_Part):
     """How the custom model is served while it is evaluated, and for how long afterwards."""
 
     mode: ServingMode = Field(default="auto", description="auto takes on-demand where model, Region and date allow it")
-    model_units: int = Field(default=1, ge=1, description="model units of a provisioned throughput")
+    model_units: int = Field(default=1, ge=1, le=LARGEST_NUMBER, description="model units of a provisioned throughput")
     keep: Annotated[bool | float, BeforeValidator(_read_keep)] = Field(
-        default=False, description="false, or hours after the evaluation, or true where no hour is billed"
+        default=False,
+        description=f"false, or hours after the evaluation (≤ {LONGEST_KEEP_HOURS}), or true where no hour is billed",
+        examples=[8],
     )
 
 
 class Inference(_Part):
     """How every model that is compared is asked."""
 
-    max_tokens: int = Field(default=256, ge=1, description="longest answer in tokens")
+    max_tokens: int = Field(default=256, ge=1, le=LARGEST_NUMBER, description="longest answer in tokens")
     temperature: float = Field(default=0.0, ge=0, le=1, description="0 gives the most likely answer")
     top_p: float | None = Field(
         default=None, gt=0, le=1, description="nucleus sampling; the model's own default if left out"
     )
     stop_sequences: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        default=(), description="texts that end an answer"
+        default=(), max_length=MOST_STOP_SEQUENCES, description="texts that end an answer", examples=[["\n\n"]]
     )
     system: str = Field(default="", description="system prompt of records that bring none")
 
@@ -171,13 +184,16 @@ class Inference(_Part):
 class Evaluation(_Part):
     """How the custom model is compared."""
 
-    max_records: int = Field(default=500, ge=1, description="at most so many test records are asked")
+    max_records: int = Field(default=500, ge=1, le=LARGEST_NUMBER, description="at most so many test records are asked")
     minimum_gain: float = Field(default=0.0, ge=0, lt=1, description="better means better by more than this")
     primary_metric: Metric | None = Field(
-        default=None, description="the score that decides; chosen from the data if left out"
+        default=None, description="the score that decides; chosen from the data if left out", examples=["labelAccuracy"]
     )
     compare_with: str | None = Field(
-        default=None, pattern=f"^{RUN_ID}$", description="a runId whose model is compared too"
+        default=None,
+        pattern=f"^{RUN_ID}$",
+        description="a runId whose model is compared too",
+        examples=["support-ja-0123456789"],
     )
 
 
@@ -190,10 +206,15 @@ class RunRequest(_Part):
     )
     name: str = Field(default="", max_length=200, description="your own words for this run")
     data: str = Field(
-        default="newest", pattern=f"^(newest|{RUN_ID})$", description="newest, or a runId: its files again"
+        default="newest",
+        pattern=f"^(newest|{RUN_ID})$",
+        description="newest, or a runId: its files again",
+        examples=["support-ja-0123456789"],
     )
-    expect: tuple[DataFile, ...] = Field(default=(), description="files that must be in the folder")
-    base_model_identifier: str = Field(description="a base model of the catalogue")
+    expect: tuple[DataFile, ...] = Field(
+        default=(), description="files that must be in the folder", examples=[["train.jsonl", "test.jsonl"]]
+    )
+    base_model_identifier: str = Field(max_length=LONGEST_IDENTIFIER, description="a base model of the catalogue")
     customization_type: CustomizationType | None = Field(
         default=None, description="from the files: train.jsonl is fine-tuned on, pretrain.jsonl pre-trained on"
     )
@@ -208,19 +229,29 @@ class RunRequest(_Part):
                 },
             }
         ),
-    ] = Field(default={}, description="by name, or keyed by customizationType where a run has two stages")
+    ] = Field(
+        default={},
+        description="by name, or keyed by customizationType where a run has two stages",
+        examples=[{"epochCount": 4, "learningRate": "0.00002"}],
+    )
     subset: Subset | None = Field(
-        default=None, description="part of the training records; such a run is never promoted"
+        default=None,
+        description="part of the training records; such a run is never promoted",
+        examples=[{"records": 200}],
     )
     field_mapping: Annotated[dict[str, str], AfterValidator(_check_mapping)] = Field(
-        default={}, description="keys of your records to those of the format"
+        default={},
+        description="keys of your records to those of the format",
+        examples=[{"question": "prompt", "answer": "completion"}],
     )
     strip_role_cues: bool = Field(
         default=False, description="take cues such as `User: …` and `Bot:` off, in training, test and questions alike"
     )
-    budget_usd: float = Field(gt=0, description="this run's budget in US dollars")
+    budget_usd: float = Field(gt=0, le=LARGEST_BUDGET_USD, description="this run's budget in US dollars")
     accept_unknown_prices: tuple[UnknownPriceItem, ...] = Field(
-        default=(), description="items that may be spent on though no source gives their price"
+        default=(),
+        description="items that may be spent on though no source gives their price",
+        examples=[["customAnswers"]],
     )
     serving: Serving = Serving()
     promote: Literal["never", "if-better"] = Field(default="never", description="make it the data set's model in use")
@@ -232,7 +263,9 @@ class RunRequest(_Part):
     language: Literal["en", "ja"] = Field(description="of the report and the notifications")
     force: bool = Field(default=False, description="train again though this very training has run")
     tags: Annotated[dict[str, str], AfterValidator(_check_tags)] = Field(
-        default={}, description="put on every Bedrock resource"
+        default={},
+        description=f"put on every Bedrock resource, at most {MOST_TAGS}",
+        examples=[{"cost-center": "4711"}],
     )
 
     def hyper_parameters_of(self, customization_type: str) -> dict[str, str]:
@@ -252,6 +285,12 @@ def run_request_schema() -> JsonObject:
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "required": ["dataset"]}
 
 
+def asked_language(document: Json, defaults: Defaults) -> str:
+    """Return the language in which a request is answered, however wrong the rest of it is."""
+    language = document.get("language") if isinstance(document, dict) else None
+    return language if isinstance(language, str) and language in LANGUAGES else defaults.language
+
+
 def parse_request(document: Json, defaults: Defaults) -> RunRequest:
     """Return the run request in `document`, with the defaults of cdk.json where it is silent.
 
@@ -259,9 +298,8 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
         InvalidRunRequest: naming every problem with the field's path, what was found and what is expected.
     """
     if not isinstance(document, dict):
-        raise InvalidRunRequest(say(Sentence("request.noObject", {"found": _show(document)}), defaults.language))
-    language = document.get("language")
-    language = language if isinstance(language, str) and language in LANGUAGES else defaults.language
+        raise InvalidRunRequest(say(Sentence("request.noObject", {"found": shown(document)}), defaults.language))
+    language = asked_language(document, defaults)
     filled: JsonObject = {
         "baseModelIdentifier": defaults.base_model_identifier,
         "budgetUsd": defaults.budget_usd,
@@ -269,7 +307,11 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
         **document,
     }
     try:
-        request = RunRequest.model_validate_json(json.dumps(filled))
+        text = json.dumps(filled)
+    except (RecursionError, ValueError) as error:  # the latter: a number of thousands of digits
+        raise refusal([say(Sentence("request.tooDeep"), language)], language) from error
+    try:
+        request = RunRequest.model_validate_json(text)
     except ValidationError as error:
         raise refusal(
             [text for problem in error.errors() for text in _describe(problem, language)], language
@@ -281,9 +323,13 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
 
 
 def refusal(problems: list[str], language: str) -> InvalidRunRequest:
-    """Return the error that lists `problems`, which are in `language` already, a line each."""
-    heading = Sentence("request.problem" if len(problems) == 1 else "request.problems", {"count": str(len(problems))})
-    return InvalidRunRequest("\n".join((say(heading, language), *(f"- {text}" for text in problems))))
+    """Return the error that lists `problems`, which are in `language` already, a line each, or the first of many."""
+    heading = Sentence("request.problem" if len(problems) == 1 else "request.problems", {"count": f"{len(problems):,}"})
+    listed = [f"- {one_line(text)}" for text in problems[:_MOST_PROBLEMS]]
+    if len(problems) > len(listed):
+        more = Sentence("request.more", {"count": f"{len(problems) - len(listed):,}"})
+        listed.append(f"- {say(more, language)}")
+    return InvalidRunRequest("\n".join((say(heading, language), *listed)))
 
 
 def _contradictions(request: RunRequest) -> list[tuple[str, Sentence]]:
@@ -294,19 +340,21 @@ def _contradictions(request: RunRequest) -> list[tuple[str, Sentence]]:
     if request.action == "promote" and request.data == "newest":
         problems.append(("data", Sentence("request.whichRun")))
     if request.data != "newest" and request.data.rpartition("-")[0] != request.dataset:
-        values = {"found": _show(request.data), "dataset": request.dataset}
+        values = {"found": shown(request.data), "dataset": request.dataset}
         problems.append(("data", Sentence("request.otherRun", values)))
     return problems
 
 
 def _describe(problem: ErrorDetails, language: str) -> list[str]:
     """Return a line for each thing that is wrong; a validator of this module has the path within and the sentence."""
-    path = ".".join(str(part) for part in problem["loc"])
+    path = ".".join(_quoted(str(part)) for part in problem["loc"])
     refused = problem.get("ctx", {}).get("error")
     if isinstance(refused, _RefusedError):
-        return [f"{path}{inner}: {say(sentence, language)}" for inner, sentence in refused.problems]
+        return [f"{path}{_quoted(inner)}: {say(sentence, language)}" for inner, sentence in refused.problems]
     if problem["type"] == "extra_forbidden":
         return [f"{path}: {say(_unknown_field(problem['loc']), language)}"]
+    if problem["type"] == "json_invalid" and "recursion" in problem["msg"]:
+        return [say(Sentence("request.tooDeep"), language)]
     if problem["type"] == "json_invalid":
         return [say(Sentence("request.notUnicode", {"reason": problem["msg"]}), language)]
     if problem["type"] == "missing":
@@ -314,7 +362,7 @@ def _describe(problem: ErrorDetails, language: str) -> list[str]:
     found = problem["input"]
     choices = re.findall("'([^']+)'", problem["msg"]) if problem["type"] == "literal_error" else []
     near = difflib.get_close_matches(found, choices, n=1, cutoff=0.7) if isinstance(found, str) else []
-    values = {"found": _show(found), "near": "".join(near)}
+    values = {"found": shown(found), "near": "".join(near)}
     values["expected"] = _expected(problem, path, choices, language)
     return [f"{path}: {say(Sentence('request.foundNear' if near else 'request.found', values), language)}"]
 
@@ -347,6 +395,7 @@ _EXPECTED = {
     "greater_than": ("expected.above", "gt"),
     "less_than_equal": ("expected.atMost", "le"),
     "less_than": ("expected.below", "lt"),
+    "too_long": ("expected.fewer", "max_length"),
     "string_too_long": ("expected.shorter", "max_length"),
     "string_too_short": ("expected.longer", "min_length"),
 }
@@ -376,6 +425,15 @@ _FIELDS = {
 }
 
 
-def _show(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+def shown(value: object) -> str:
+    """Return a short quotation of a JSON value on one line."""
+    try:
+        return _quoted(json.dumps(value, ensure_ascii=False, default=str))
+    except (RecursionError, ValueError):
+        return "..."
+
+
+def _quoted(text: str) -> str:
+    """Return the beginning of `text` with escapes for what moves a cursor, or looks like a space and is none."""
+    escaped = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:_LONGEST_QUOTE])
+    return escaped if len(text) <= _LONGEST_QUOTE else f"{escaped}..."

@@ -72,5 +72,10 @@ def _after_a_gain(plan: Plan, *, is_promoted: bool, is_improvement: bool) -> Sen
 
 def _findings(gateway: "Gateway", plan: Plan) -> tuple[Finding, ...]:
     """Return what the metrics of the last stage, which made the custom model, say of its training."""
-    metrics = gateway.artifacts.read_if_there(f"{plan.prefix}training-metrics-{len(plan.stages)}.json")
-    return msgspec.json.decode(metrics, type=TrainingMetrics).findings if metrics else ()
+    metrics = read_metrics(gateway, plan, len(plan.stages))
+    return metrics.findings if metrics else ()
+
+
+def read_metrics(gateway: "Gateway", plan: Plan, stage: int) -> TrainingMetrics | None:
+    """Return what was measured in a stage, counted from 1, or None while nothing is."""
+    return gateway.artifacts.decoded_if_there(f"{plan.prefix}training-metrics-{stage}.json", TrainingMetrics)

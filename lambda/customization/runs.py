@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization.errors import ResourceNotFound, RunSuperseded
+from customization.errors import ArtifactUnreadable, ResourceNotFound, RunSuperseded
 from customization.gateway.tables import Attr
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject, as_text
@@ -123,8 +123,14 @@ def save_plan(gateway: "Gateway", plan: Plan) -> None:
 
 
 def read_plan(gateway: "Gateway", run_id: str) -> Plan:
-    """Return the plan of a run, whoever owns it; raises ResourceNotFound."""
-    return msgspec.json.decode(gateway.artifacts.read(manifest_key(run_id)), type=Plan)
+    """Return the plan of a run, whoever owns it; raises ResourceNotFound or ArtifactUnreadable."""
+    plan = gateway.artifacts.decoded(manifest_key(run_id), Plan)
+    if plan.run_id != run_id:
+        raise ArtifactUnreadable(
+            f"{gateway.artifacts.uri(manifest_key(run_id))}: it is the plan of {plan.run_id!r}; restore the version "
+            "before, or start the run again"
+        )
+    return plan
 
 
 def owned_plan(gateway: "Gateway", call: Call) -> Plan:
@@ -135,11 +141,10 @@ def owned_plan(gateway: "Gateway", call: Call) -> Plan:
     """
     row = gateway.runs.get(call.run_id)
     if row is None:
-        raise ResourceNotFound(f"run {call.run_id} is not in the table of runs; start it again")
+        raise ResourceNotFound.of("error.runGone", runId=call.run_id)
     if row["executionArn"] != call.execution_arn or row["attempt"] != call.attempt:
-        raise RunSuperseded(
-            f"run {call.run_id}: execution {row['executionArn']} has taken it over as attempt {row['attempt']}; "
-            "this execution stops without touching anything"
+        raise RunSuperseded.of(
+            "error.superseded", runId=call.run_id, execution=str(row["executionArn"]), attempt=str(row["attempt"])
         )
     return read_plan(gateway, call.run_id)
 

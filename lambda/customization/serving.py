@@ -1,7 +1,10 @@
 """Serving a custom model through an on-demand deployment or a provisioned throughput, created once for each run."""
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from customization import budget, leases, line
 from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 60
 # A deployment takes about 8 minutes, a throughput somewhat longer; what is not ready after this never will be.
 READY_WITHIN = timedelta(hours=3)
+# stacks/triggers.py calls the sweeper so often
+SWEEP_INTERVAL = timedelta(minutes=15)
 # Without an hourly price nothing limits how long a served model may stand: this does.
 LONGEST_EVALUATION = timedelta(hours=24)
 
@@ -29,20 +34,26 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
         QuotaUnavailable: the account has no room for another one, or other runs wait longer for the next.
         ServingFailed: another model is served under this run's name.
     """
-    name = serving_name(gateway.settings.name_prefix, plan.run_id)
+    name = serving_name(gateway.settings.name_prefix, plan.run_id, plan.attempt)
     wanted = line.DEPLOYMENT if plan.serving_mode == ON_DEMAND else line.MODEL_UNITS
     served = _existing(gateway, plan, name, model_arn)
     with line.turn(gateway, call, wanted, is_there=served is not None):
-        leases.open_lease(gateway, _lease(plan, call, name))
+        lease = _lease(gateway, plan, call, name, served)
+        leases.open_lease(gateway, lease)
         if served is None:
             budget.renew(gateway, plan, call)
             served = _create(gateway, plan, call, name, model_arn)
+            leases.open_lease(gateway, msgspec.structs.replace(lease, created_at=served.created))
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
 
-def _lease(plan: Plan, call: Call, name: str) -> Lease:
+def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, served: ServedModel | None) -> Lease:
     hourly = hourly_serving_usd(plan.base_model_identifier, plan.serving_mode, plan.model_units, plan.region, call.now)
-    paid_hours = timedelta(hours=plan.budget_usd / hourly) if hourly else LONGEST_EVALUATION
+    paid = LONGEST_EVALUATION
+    if hourly:
+        hours = math.floor(budget.left_for_serving(gateway, plan) / hourly)
+        # The sweep after the end must not come in an hour that nobody pays for
+        paid = timedelta(hours=max(1, hours)) - SWEEP_INTERVAL
     return Lease(
         resource_name=name,
         kind=plan.serving_mode,
@@ -50,7 +61,8 @@ def _lease(plan: Plan, call: Call, name: str) -> Lease:
         dataset=plan.dataset,
         execution_arn=call.execution_arn,
         opened_at=call.now,
-        hard_end=call.now + min(paid_hours, LONGEST_EVALUATION),
+        hard_end=call.now + min(paid, LONGEST_EVALUATION),
+        created_at=served.created if served else None,
         hourly_usd=hourly,
     )
 
@@ -61,9 +73,7 @@ def _existing(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> Serv
     if served is None:
         return None
     if served.model_arn != model_arn:
-        raise ServingFailed(
-            f"{name} serves {served.model_arn}, expected {model_arn}: delete it in the Bedrock console and start again"
-        )
+        raise ServingFailed.of("error.servesOther", name=name, found=served.model_arn, expected=model_arn)
     if served.status != "Failed":
         return served
     gateway.bedrock.stop_serving(plan.serving_mode, served.arn)
@@ -83,21 +93,23 @@ def _create(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: st
             token=request_token(name, call.attempt, call.now.isoformat()),
         )
     except QuotaUnavailable as error:
-        raise QuotaUnavailable(f"{_what(plan)} for {plan.base_model_identifier}: {error}") from error
+        raise QuotaUnavailable.of(
+            "error.servingQuota", terms=_what(plan), model=plan.base_model_identifier, reason=str(error)
+        ) from error
     except (Conflict, RequestRejected) as error:
         # A throughput has no conflict error of its own: only looking tells whether an earlier call had made it.
         served = _existing(gateway, plan, name, model_arn)
         if served is None:
-            raise ServingFailed(f"{_what(plan)} {name} was refused: {error}") from error
+            raise ServingFailed.of("error.servingRefused", terms=_what(plan), name=name, reason=str(error)) from error
         return served
     served = gateway.bedrock.served(plan.serving_mode, name)
     if served is None:
-        raise ServingFailed(f"{_what(plan)} {name} was created and is not there; look at it in the Bedrock console")
+        raise ServingFailed.of("error.servingVanished", terms=_what(plan), name=name)
     return served
 
 
-def _what(plan: Plan) -> str:
-    return "on-demand deployment" if plan.serving_mode == ON_DEMAND else "provisioned throughput"
+def _what(plan: Plan) -> dict[str, str]:
+    return {"what": f"resourceKind.{plan.serving_mode}"}
 
 
 def poll_serving(gateway: "Gateway", plan: Plan, call: Call, serving_arn: str) -> JsonObject:
@@ -108,12 +120,20 @@ def poll_serving(gateway: "Gateway", plan: Plan, call: Call, serving_arn: str) -
     """
     served = gateway.bedrock.served(plan.serving_mode, serving_arn)
     if served is None:
-        raise ServingFailed(f"{_what(plan)} {serving_arn} is gone; somebody deleted it: start the run again")
+        raise ServingFailed.of("error.servingGone", terms=_what(plan), name=serving_arn)
     if served.status == "Failed":
-        raise ServingFailed(f"{_what(plan)} {served.name}: {served.failure_message or 'Bedrock gives no reason'}")
+        if served.failure_message:
+            raise ServingFailed.of(
+                "error.servingFailed", terms=_what(plan), name=served.name, reason=served.failure_message
+            )
+        raise ServingFailed.of("error.servingFailedSilently", terms=_what(plan), name=served.name)
     if not served.is_ready and call.now - served.created > READY_WITHIN:
-        raise ServingFailed(
-            f"{_what(plan)} {served.name} is {served.status} since {served.created:%Y-%m-%d %H:%M} UTC, expected to be "
-            f"ready within {READY_WITHIN}; it is released, start the run again"
+        raise ServingFailed.of(
+            "error.servingLate",
+            terms=_what(plan),
+            name=served.name,
+            status=served.status,
+            since=f"{served.created:%Y-%m-%d %H:%M}",
+            limit=str(READY_WITHIN),
         )
     return {"status": served.status, "waitSeconds": POLL_SECONDS}

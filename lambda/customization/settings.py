@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 VARIABLES = (
@@ -47,12 +47,19 @@ class Settings:
     deployment_id: str
     region: str
     defaults: Defaults
+    # subnetIds and securityGroupIds of customization jobs; empty where they need no network of the account
+    vpc_config: Mapping[str, list[str]] = field(default_factory=dict)
     is_rehearsal: bool = False
+
+    @property
+    def deployment(self) -> str:
+        """Return what tells this deployment from others, as tags, metrics and names have it."""
+        return f"{self.stage}-{self.deployment_id}"
 
     @property
     def name_prefix(self) -> str:
         """Return what every name outside CloudFormation begins with."""
-        return f"{self.stage}-{self.deployment_id}-"
+        return f"{self.deployment}-"
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -72,6 +79,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         stage=environment["STAGE"],
         deployment_id=environment["DEPLOYMENT_ID"],
         region=environment["AWS_REGION"],
+        vpc_config=json.loads(environment.get("VPC_CONFIG", "{}")),
         is_rehearsal=bool(environment.get("AWS_ENDPOINT_URL")),
         defaults=Defaults(
             base_model_identifier=defaults["baseModelIdentifier"],

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from customization import budget, leases, model_in_use, notices, promotion, retention
+from customization.catalogue import load_catalogue
 from customization.errors import PipelineError, ReleaseRefused
 from customization.gateway.tables import Attr
-from customization.json_types import Json, JsonObject
+from customization.json_types import JsonObject
 from customization.leases import Lease, Release
 from customization.links import Links
 from customization.runs import FAILED, RUNNING, unplanned
@@ -19,37 +22,109 @@ if TYPE_CHECKING:
 _REFUSED = "refused"
 # The statuses of Step Functions, and GONE, that an execution has when its failure handling was skipped
 _ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
+# Runs that are over, and whose failure path did not come to this
+_NOT_SETTLED = Attr("usage").exists() & Attr("spentUsd").not_exists() & Attr("state").ne(RUNNING)
 # With a sweep every 15 minutes people hear an hour before the end or earlier
 _TELL_BEFORE = timedelta(minutes=75)
 
 
-def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> JsonObject:
-    """Record runs that died, release what nobody needs, and return {runs, released} as lists of names.
+class LiveLease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A lease whose resource was there at the end of a sweep.
+
+    `hourly_usd` is what it bills an hour: None where no source gives a price. Jobs bill tokens and models are stored by
+    the month, so that these have None as well.
+    """
+
+    resource_name: str
+    kind: str
+    run_id: str
+    dataset: str
+    hard_end: datetime
+    hourly_usd: float | None
+
+
+class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a sweep did and what it left.
+
+    `runs` names those whose end it recorded, `released` and `refused` say a line for each resource. `overdue` names
+    what bills and should have been gone by its hardEnd, or has no lease at all, and is there after the sweep.
+    `lifecycles` are, by the catalogue, those of the base models under the models in use.
+    """
+
+    runs: tuple[str, ...]
+    released: tuple[str, ...]
+    refused: tuple[str, ...]
+    live: tuple[LiveLease, ...]
+    overdue: tuple[str, ...]
+    lifecycles: tuple[str, ...]
+
+    def raise_refused(self) -> None:
+        """Raise ReleaseRefused if AWS refused something, so that the alarm on the sweeper's errors goes off."""
+        if self.refused:
+            raise ReleaseRefused(
+                "What follows still bills; look at it in the Bedrock console, and at the sweeper's role:\n"
+                + "\n".join(self.refused)
+            )
+
+
+def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> Swept:
+    """Record runs that died, release what nobody needs, and return what was done and what is left.
 
     `ended` is an execution, by ARN, status and error, of which an event tells that it has ended.
-
-    Raises:
-        ReleaseRefused: once everything else is done, so that the alarm on the sweeper's errors goes off.
     """
-    runs: list[Json] = list(_record_dead_runs(gateway, now))
+    runs = list(_record_dead_runs(gateway, now))
     if ended:
         runs += _record_unplanned(gateway, now, *ended)
     _tell_of_coming_ends(gateway, now)
-    released: list[Json] = []
+    released: list[str] = []
     for lease, because in leases.overdue(gateway, now):
         released += _released(gateway, lease, now, because)
     for orphan in _orphans(gateway, now):
         released += _released(gateway, orphan, now, "no lease stands for it")
-    refused = [str(line) for line in released if _REFUSED in str(line)]
-    if refused:
-        raise ReleaseRefused(
-            "What follows still bills; look at it in the Bedrock console, and at the sweeper's role:\n"
-            + "\n".join(refused)
+    for lease in leases.vanished(gateway, now):
+        leases.close(gateway, lease, now, "somebody deleted it", was_there=True)
+        budget.settle_release(gateway, lease, now)
+    released += promotion.withdraw_gone(gateway, now)
+    for row in gateway.runs.scan(_NOT_SETTLED):
+        released += _settled(gateway, row, now)
+    live = _live(gateway)
+    past_end = [lease.resource_name for lease in live if now >= lease.hard_end]
+    return Swept(
+        runs=tuple(runs),
+        released=tuple(released),
+        refused=tuple(line for line in released if _REFUSED in line),
+        live=tuple(live),
+        overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now))),
+        lifecycles=tuple(
+            load_catalogue().find(name).state_on(now.date()) for name in model_in_use.base_models(gateway)
+        ),
+    )
+
+
+def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
+    in_use = model_in_use.base_models(gateway)
+    known = load_catalogue().models if in_use else ()
+    yield from (model.state_on(now.date()) for model in known if model.base_model_identifier in in_use)
+
+
+def _live(gateway: "Gateway") -> list[LiveLease]:
+    there = {(kind, name) for kind, name, _ in _billing(gateway)}
+    there |= {(leases.MODEL, name) for name in gateway.bedrock.model_names()}
+    return [
+        LiveLease(
+            resource_name=lease.resource_name,
+            kind=lease.kind,
+            run_id=lease.run_id,
+            dataset=lease.dataset,
+            hard_end=lease.hard_end,
+            hourly_usd=lease.hourly_usd,
         )
-    return {"runs": runs, "released": released}
+        for lease in leases.open_leases(gateway)
+        if (lease.kind, lease.bedrock_name) in there
+    ]
 
 
-def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[Json]:
+def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[str]:
     """Release one lease; what cannot be released must not keep the sweeper from the rest."""
     if lease.kind == leases.MODEL and (
         model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now)
@@ -59,16 +134,25 @@ def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> 
     try:
         promotion.withdraw(gateway, lease, now)
         outcome = leases.release(gateway, lease, now, because)
+        budget.settle_release(gateway, lease, now)
     except PipelineError as error:
         outcome = Release(lease.resource_name, lease.kind, f"{_REFUSED}: {error}")
     if outcome.outcome != "absent":
         yield f"{outcome.kind} {outcome.resource_name}: {outcome.outcome}, since {because}"
 
 
+def _settled(gateway: "Gateway", row: JsonObject, now: datetime) -> Iterator[str]:
+    """Give back what a run that is over has not spent; until that is possible the month keeps its reservation."""
+    try:
+        budget.give_back(gateway, str(row["runId"]), int(str(row["attempt"])), now)
+    except PipelineError as error:
+        yield f"budget of run {row['runId']}: {_REFUSED}: {error}"
+
+
 def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
-    """Write how a run ended whose execution did not, give its reservation back and tell the topic."""
+    """Write how a run ended whose execution did not, and tell the topic."""
     for row in gateway.runs.scan(Attr("state").eq(RUNNING)):
-        arn, run_id, attempt = str(row["executionArn"]), str(row["runId"]), int(str(row["attempt"]))
+        arn, run_id = str(row["executionArn"]), str(row["runId"])
         status = gateway.execution_status(arn)[0]
         if status not in _ENDED:
             continue
@@ -77,7 +161,6 @@ def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
         still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
         if not gateway.runs.update(run_id, ended, condition=still_dead):
             continue
-        budget.give_back(gateway, run_id, attempt)
         _tell_end(gateway, run_id, arn, status, language)
         yield run_id
 
@@ -146,13 +229,17 @@ def _tell_of_coming_ends(gateway: "Gateway", now: datetime) -> None:
             gateway.publish(told.subject, told.message)
 
 
+def _billing(gateway: "Gateway") -> list[tuple[str, str, datetime]]:
+    """Return kind, name and time of creation of everything in the account that is served or trained."""
+    served = [(served.mode, served.name, served.created) for served in gateway.bedrock.all_served()]
+    return served + [(leases.JOB, job.name, job.created) for job in gateway.bedrock.jobs_in_progress()]
+
+
 def _orphans(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
     """Yield, as leases of nobody, what bears this deployment's name but has no open lease and is no longer new."""
     known = {lease.resource_name for lease in leases.open_leases(gateway)}
     prefix = gateway.settings.name_prefix
-    found = [(served.name, served.mode, served.created) for served in gateway.bedrock.all_served()]
-    found += [(job.name, leases.JOB, job.created) for job in gateway.bedrock.jobs_in_progress()]
-    for name, kind, created in found:
+    for kind, name, created in _billing(gateway):
         if name.startswith(prefix) and name not in known and now - created > leases.CREATOR_TIMEOUT:
             yield Lease(
                 resource_name=name,

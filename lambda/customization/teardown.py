@@ -156,11 +156,20 @@ def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool
         for name in deployment.withdraw_models_in_use():
             terminal.say(f"The parameter {name} is gone: no model is in use any more.")
     _tell_what_stays(leftovers.find(operator, stage, terminal.now().date()), terminal)
+    _detach_policies(operator, stacks, terminal)
     for stack in stacks:
         if stack.is_protected:
             operator.lift_protection(stack)
             terminal.say(f"{stack.name} is no longer protected from deletion; make deploy would protect it again.")
     return DONE
+
+
+def _detach_policies(operator: Operator, stacks: Sequence[DeployedStack], terminal: Terminal) -> None:
+    """Take the managed policies of the outputs from people and applications: they go with the stacks."""
+    policies = {name: arn for stack in stacks for name, arn in stack.outputs.items() if name.endswith("PolicyArn")}
+    for name, arn in policies.items():
+        for holder in operator.detach_policy(arn):
+            terminal.say(f"The policy {name.removesuffix('PolicyArn')} was detached from the {holder}.")
 
 
 def _release(deployment: Deployment, terminal: Terminal, wait: timedelta) -> bool:

@@ -7,6 +7,7 @@ from string import Template
 import msgspec
 
 LANGUAGES = ("en", "ja")
+LONGEST_LINE = 1_000
 
 
 class Sentence(msgspec.Struct, frozen=True, rename="camel"):
@@ -37,6 +38,20 @@ def say(sentence: Sentence, language: str) -> str:
     """Return the sentence in that language; values are data, so HTML must be escaped afterwards."""
     terms = {name: wording(code, language) for name, code in sentence.terms.items()}
     return Template(wording(sentence.code, language)).substitute(sentence.values | terms)
+
+
+def printable(text: str) -> str:
+    """Return `text` with its line feeds and a space for every other character that is not to be seen.
+
+    Those could move a terminal's cursor, turn the direction of writing or, as lone surrogates, not be stored at all.
+    """
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+def one_line(text: str, longest: int = LONGEST_LINE) -> str:
+    """Return `text` on one line without control characters, cut after `longest` characters."""
+    line = " ".join(printable(text[: longest * 4]).split())
+    return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
 def term(family: str, name: str, language: str) -> str:

@@ -47,8 +47,6 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
         if job is None:
             budget.renew(gateway, plan, call)
             job = _create(gateway, plan, name, stage)
-        elif job.created < call.now - leases.CREATOR_TIMEOUT:
-            note(gateway, call, {f"jobAdopted{stage}": True})
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 
 
@@ -60,7 +58,8 @@ def _choose(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> tuple[str
         name = str(row[recorded_under])
         return name, gateway.bedrock.job(name)
     name, job = _next(gateway, plan, stage)
-    note(gateway, call, {recorded_under: name, "jobAttempt": plan.attempt})
+    adopted: JsonObject = {f"jobAdopted{stage}": True} if job else {}
+    note(gateway, call, {recorded_under: name, "jobAttempt": plan.attempt, **adopted})
     return name, job
 
 
@@ -106,23 +105,21 @@ def _create(gateway: "Gateway", plan: Plan, name: str, stage: int) -> Job:
     try:
         gateway.bedrock.create_job(_request(gateway, plan, name, stage))
     except QuotaUnavailable as error:
-        raise QuotaUnavailable(f"model customization job for {plan.base_model_identifier}: {error}") from error
+        raise QuotaUnavailable.of("error.jobQuota", model=plan.base_model_identifier, reason=str(error)) from error
     except (Conflict, RequestRejected) as error:
         job = gateway.bedrock.job(name)
         if job is None:
-            raise CustomizationJobFailed(f"Bedrock refused the model customization job {name}: {error}") from error
+            raise CustomizationJobFailed.of("error.jobRefused", job=name, reason=str(error)) from error
         return job
     job = gateway.bedrock.job(name)
     if job is None:
-        raise CustomizationJobFailed(f"the model customization job {name} was created and is not there; start again")
+        raise CustomizationJobFailed.of("error.jobVanished", job=name)
     return job
 
 
 def _request(gateway: "Gateway", plan: Plan, name: str, stage: int) -> JobRequest:
     planned = plan.stages[stage]
-    files = msgspec.json.decode(gateway.artifacts.read(f"{plan.prefix}data/files.json"), type=list[dict[str, str]])[
-        stage
-    ]
+    files = gateway.artifacts.decoded(f"{plan.prefix}data/files.json", list[dict[str, str]])[stage]
     return JobRequest(
         name=name,
         base_model=plan.base_model_identifier if stage == 0 else _model_of_stage(gateway, plan, stage - 1),
@@ -137,6 +134,7 @@ def _request(gateway: "Gateway", plan: Plan, name: str, stage: int) -> JobReques
             gateway.settings.stage, gateway.settings.deployment_id, plan.run_id, plan.dataset, plan.tags
         ),
         token=name,
+        vpc_config=gateway.settings.vpc_config,
     )
 
 
@@ -144,12 +142,14 @@ def _model_of_stage(gateway: "Gateway", plan: Plan, stage: int) -> str:
     name = str((gateway.runs.get(plan.run_id) or {}).get(f"jobName{stage}"))
     job = gateway.bedrock.job(name)
     if job is None or not job.output_model_arn:
-        raise CustomizationJobFailed(f"stage {stage + 1} needs the model of job {name}, which is gone; start again")
+        raise CustomizationJobFailed.of("error.stageModelGone", stage=str(stage + 1), job=name)
     return job.output_model_arn
 
 
 def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
-    """Return {status, waitSeconds, phase} of a job; the wait grows with its age from 1 to 20 minutes.
+    """Return {status, waitSeconds, phase, phases, trainingLoss, validationLosses} of a job for whoever watches it.
+
+    The wait grows with the job's age from 1 to 20 minutes. Losses are there as soon as Bedrock tells them.
 
     Raises:
         CustomizationJobFailed: with Bedrock's failure message.
@@ -158,33 +158,40 @@ def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
     """
     job = gateway.bedrock.job(job_arn)
     if job is None:
-        raise CustomizationJobFailed(f"the model customization job {job_arn} is not there any more; start again")
+        raise CustomizationJobFailed.of("error.jobGone", job=job_arn)
     note(gateway, call, {"phase": job.phase})
     if job.status == "Failed":
-        raise CustomizationJobFailed(f"{job.name}: {job.failure_message or 'Bedrock gives no reason'}")
+        if job.failure_message:
+            raise CustomizationJobFailed.of("error.jobFailed", job=job.name, reason=job.failure_message)
+        raise CustomizationJobFailed.of("error.jobFailedSilently", job=job.name)
     if job.status == "Stopped":
-        raise CustomizationJobStopped(f"{job.name} was stopped before it was done; the tokens until then are billed")
+        raise CustomizationJobStopped.of("error.jobStopped", job=job.name)
     age = call.now - job.created
-    if job.status == "InProgress":
+    if job.status in {"InProgress", "Stopping"}:
         _stop_if_stalled(gateway, job, age)
     half = int(age.total_seconds() / 2)
     wait = max(FIRST_POLL_SECONDS, min(LAST_POLL_SECONDS, half))
-    return {"status": job.status, "waitSeconds": wait, "phase": job.phase}
+    return {
+        "status": job.status,
+        "waitSeconds": wait,
+        "phase": job.phase,
+        "phases": dict(job.phases),
+        "trainingLoss": job.training_loss,
+        "validationLosses": list(job.validation_losses),
+    }
 
 
 def _stop_if_stalled(gateway: "Gateway", job: Job, age: timedelta) -> None:
     limits = gateway.settings.defaults
     hours = age / timedelta(hours=1)
     if hours >= limits.job_end_hours:
-        problem, setting = f"is not done after {hours:.0f} h", "jobEndHours"
-    elif hours >= limits.job_start_hours and not job.has_started:
-        problem, setting = f"has not started after {hours:.0f} h", "jobStartHours"
+        code = "error.jobNotDone" if job.status == "InProgress" else "error.jobStopping"
+    elif hours >= limits.job_start_hours and not job.has_started and job.status == "InProgress":
+        code = "error.jobNotStarted"
     else:
         return
     gateway.bedrock.stop_job(job.arn)
-    raise CustomizationJobStalled(
-        f"{job.name} {problem} and has been stopped; start the run again, or raise {setting} in cdk.json"
-    )
+    raise CustomizationJobStalled.of(code, job=job.name, hours=f"{hours:.0f}")
 
 
 def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_arn: str) -> JsonObject:
@@ -194,9 +201,7 @@ def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_
     """
     job = gateway.bedrock.job(job_arn)
     if job is None or not job.output_model_arn:
-        raise CustomizationJobFailed(
-            f"the completed job {job_arn} has no output model; look at it in the Bedrock console"
-        )
+        raise CustomizationJobFailed.of("error.noOutputModel", job=job_arn)
     metrics = _metrics(gateway, plan, job)
     gateway.artifacts.put(f"{plan.prefix}training-metrics-{stage + 1}.json", msgspec.json.encode(metrics))
     learnt: JsonObject = {

@@ -1,18 +1,19 @@
 """Files that people drop: when a folder is complete, and what to say of files that no run will use."""
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from customization import notices
 from customization.errors import InvalidRunRequest, UploadsIncomplete
 from customization.gateway.tables import Attr
-from customization.json_types import Json, JsonObject, as_object, as_text
+from customization.json_types import Json, JsonObject, as_list, as_object, as_text
 from customization.links import move_command
+from customization.problems import excerpt
 from customization.runs import RUNNING, Call
+from customization.texts import Sentence, one_line
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -23,9 +24,12 @@ REQUEST_FILE = "run.json"
 TRIGGERS = ("train.jsonl", "pretrain.jsonl", REQUEST_FILE)
 LONGEST_WAIT = timedelta(hours=2)
 SHORTEST_POLL_SECONDS = 5
+# As much as Step Functions takes from the console (Developer Guide, quotas of state machine executions)
+MOST_REQUEST_BYTES = 262_144
 # A second mistake in the same folder within this time is part of the first.
 SAME_MISTAKE = timedelta(hours=1)
 
+_MOST_NAMES = 10
 _DATASET = re.compile(r"[a-z0-9](-?[a-z0-9]){0,29}")
 
 
@@ -48,26 +52,43 @@ class Drop:
 
 
 def read_drop(event: Json) -> Drop | None:
-    """Return the drop that an EventBridge event tells of, or None where `event` is a run request from the console."""
+    """Return the drop that an EventBridge event tells of, or None where `event` is a run request from the console.
+
+    Raises:
+        InvalidRunRequest: a person typed what is like an event and is none.
+    """
     if not isinstance(event, dict) or event.get("source") != "aws.s3":
         return None
-    detail = as_object(event.get("detail"), "detail")
-    return Drop(
-        bucket=as_text(as_object(detail.get("bucket"), "detail.bucket").get("name"), "detail.bucket.name"),
-        key=as_text(as_object(detail.get("object"), "detail.object").get("key"), "detail.object.key"),
-    )
+    try:
+        detail = as_object(event.get("detail"), "detail")
+        return Drop(
+            bucket=as_text(as_object(detail.get("bucket"), "detail.bucket").get("name"), "detail.bucket.name"),
+            key=as_text(as_object(detail.get("object"), "detail.object").get("key"), "detail.object.key"),
+        )
+    except TypeError as error:
+        raise InvalidRunRequest(
+            f'{error}; expected an event of Amazon S3, or a run request such as {{"dataset": "support-ja"}} without '
+            "source"
+        ) from error
 
 
 def dataset_of(drop: Drop) -> str:
     """Return the data set of a drop; raises InvalidRunRequest where the key is not incoming/<dataset>/<file>."""
-    dataset = drop.folder.removeprefix(INCOMING).rstrip("/")
-    if not _DATASET.fullmatch(dataset):
-        raise InvalidRunRequest(
-            f"s3://{drop.bucket}/{drop.key}: the folder under incoming/ names the data set and is 1 to 30 lower-case "
-            f"letters, digits and single hyphens, found {dataset!r}; move it: "
-            f"{move_command(drop.bucket, drop.key, _better_key(drop))}"
+    dataset = _dataset_of(drop)
+    if not dataset:
+        raise InvalidRunRequest.of(
+            "error.folder",
+            uri=one_line(f"s3://{drop.bucket}/{drop.key}"),
+            found=excerpt(drop.folder.removeprefix(INCOMING).removesuffix("/")),
+            command=move_command(drop.bucket, drop.key, _better_key(drop)),
         )
     return dataset
+
+
+def _dataset_of(drop: Drop) -> str:
+    """Return the data set of a drop, "" where its folder names none."""
+    dataset = drop.folder.removeprefix(INCOMING).removesuffix("/")
+    return dataset if _DATASET.fullmatch(dataset) else ""
 
 
 def _better_key(drop: Drop) -> str:
@@ -103,8 +124,7 @@ def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: dateti
     if call.now - started_at > LONGEST_WAIT:
         gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))
         raise UploadsIncomplete(
-            f"{INCOMING}{dataset}/: {reason} after {LONGEST_WAIT}; finish or abort the upload, then drop "
-            f"{REQUEST_FILE} or start the run from the console"
+            Sentence("uploads.incomplete", {"folder": f"{INCOMING}{dataset}/", "limit": str(LONGEST_WAIT)}), [[reason]]
         )
     return {"status": "waiting", "waitSeconds": seconds}
 
@@ -124,7 +144,7 @@ def _is_claimed(gateway: "Gateway", claim: str, call: Call) -> bool:
     return gateway.runs.put(row, Attr("executionArn").eq(str(known["executionArn"])))
 
 
-def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: datetime) -> tuple[int, str]:
+def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: datetime) -> tuple[int, Sentence]:
     """Return for how many seconds to wait and why; 0 when the folder is complete.
 
     S3 dates an object that came in parts by the beginning of its upload, which may be long ago (User Guide, "System
@@ -135,40 +155,68 @@ def _unsettled(gateway: "Gateway", dataset: str, now: datetime, started_at: date
     found = gateway.data.listed(prefix)
     uploads = gateway.data.open_uploads(prefix)
     if uploads:
-        return max(settle, SHORTEST_POLL_SECONDS), f"the upload of {', '.join(sorted(set(uploads)))} is in progress"
-    missing = _expected(gateway, prefix) - {item.key.removeprefix(prefix) for item in found}
+        names = sorted({one_line(key) for key in uploads})[:_MOST_NAMES]
+        return max(settle, SHORTEST_POLL_SECONDS), Sentence("uploads.inProgress", {"files": ", ".join(names)})
+    missing = _expected(gateway, dataset) - {item.key.removeprefix(prefix) for item in found}
     if missing:
-        return max(
-            settle, SHORTEST_POLL_SECONDS
-        ), f"{', '.join(sorted(missing))} of 'expect' in {REQUEST_FILE} is missing"
+        reason = Sentence("uploads.missing", {"files": ", ".join(sorted(missing))})
+        return max(settle, SHORTEST_POLL_SECONDS), reason
     quiet = min((now - arrival).total_seconds() for arrival in (started_at, *(item.last_modified for item in found)))
-    if quiet >= settle:
-        return 0, ""
-    return max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS), "new objects keep coming"
+    wait = 0 if quiet >= settle else max(int(settle - quiet) + 1, SHORTEST_POLL_SECONDS)
+    return wait, Sentence("uploads.coming")
 
 
-def _expected(gateway: "Gateway", prefix: str) -> set[str]:
+def _expected(gateway: "Gateway", dataset: str) -> set[str]:
     """Return the files that run.json waits for; a run.json that cannot be read is for PlanRun to refuse."""
-    body = gateway.data.read_if_there(prefix + REQUEST_FILE)
-    if body is None:
-        return set()
     try:
-        expected = msgspec.json.decode(body, type=_Expectation).expect
-    except msgspec.MsgspecError:
+        expected = as_list(read_request_file(gateway, dataset).get("expect", []), "expect")
+    except (InvalidRunRequest, TypeError):
         return set()
-    return set(expected) & set(DATA_FILES)
+    return {name for name in DATA_FILES if name in expected}
 
 
-class _Expectation(msgspec.Struct):
-    expect: tuple[str, ...] = ()
+def read_request_file(gateway: "Gateway", dataset: str) -> JsonObject:
+    """Return what stands in the run.json of a data set's folder, or {} where there is none.
+
+    Raises:
+        InvalidRunRequest: it cannot be read as an object, or is about another data set.
+    """
+    key = f"{INCOMING}{dataset}/{REQUEST_FILE}"
+    body = gateway.data.read_if_there(key, MOST_REQUEST_BYTES + 1)
+    if body is None:
+        return {}
+    if len(body) > MOST_REQUEST_BYTES:
+        raise InvalidRunRequest.of("runJson.tooLarge", key=key, most=f"{MOST_REQUEST_BYTES:,}")
+    try:
+        document = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_refuse_repeated)
+    except UnicodeDecodeError as error:
+        raise InvalidRunRequest.of("runJson.encoding", key=key, byte=str(error.start)) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRunRequest.of("runJson.notJson", key=key, problem=str(error)) from error
+    if not isinstance(document, dict):
+        raise InvalidRunRequest.of("runJson.noObject", key=key, dataset=dataset)
+    named = document.get("dataset", dataset)
+    if named != dataset:
+        found = excerpt(named) if isinstance(named, str) else type(named).__name__
+        raise InvalidRunRequest.of("runJson.otherDataset", key=key, found=found, expected=repr(dataset))
+    return document
+
+
+def _refuse_repeated(pairs: list[tuple[str, Json]]) -> JsonObject:
+    """Refuse a key that an object has twice: of two budgets neither is certain."""
+    document: JsonObject = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"an object has the key {excerpt(key)} twice")
+        document[key] = value
+    return document
 
 
 def is_used(drop: Drop) -> bool:
     """Return whether a run reads the object, or an execution that it starts says what is wrong with it."""
     if drop.file_name in TRIGGERS and drop.key.count("/") > 1:
         return True
-    in_folder = _DATASET.fullmatch(drop.folder.removeprefix(INCOMING).rstrip("/")) is not None
-    return (in_folder and drop.file_name in DATA_FILES) or drop.key.endswith("/")
+    return (bool(_dataset_of(drop)) and drop.file_name in DATA_FILES) or drop.key.endswith("/")
 
 
 def explain_unused(gateway: "Gateway", drop: Drop, now: datetime) -> JsonObject:

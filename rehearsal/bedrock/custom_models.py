@@ -33,7 +33,7 @@ class CustomModels:
             description[member] = parameters.get(member)
         return Response(description | model.job.metrics)
 
-    def list(self, request: Request, now: datetime) -> Response:  # noqa: ARG002
+    def list(self, request: Request, now: datetime) -> Response:  # noqa: ARG002  every operation has this shape
         """ListCustomModels."""
         parameters = request.parameters
         models = [
@@ -84,19 +84,19 @@ class Tags:
     def __init__(self, account: Account) -> None:
         self._account = account
 
-    def add(self, request: Request, now: datetime) -> Response:  # noqa: ARG002
+    def add(self, request: Request, now: datetime) -> Response:  # noqa: ARG002  every operation has this shape
         """TagResource."""
         self._account.tag(self._resource(request), tag_list(request.parameters["tags"]))
         return Response()
 
-    def remove(self, request: Request, now: datetime) -> Response:  # noqa: ARG002
+    def remove(self, request: Request, now: datetime) -> Response:  # noqa: ARG002  every operation has this shape
         """UntagResource."""
         tags = self._account.tags.get(self._resource(request), {})
         for key in as_list(request.parameters["tagKeys"], "tagKeys"):
             tags.pop(str(key), None)
         return Response()
 
-    def list(self, request: Request, now: datetime) -> Response:  # noqa: ARG002
+    def list(self, request: Request, now: datetime) -> Response:  # noqa: ARG002  every operation has this shape
         """ListTagsForResource."""
         tags = self._account.tags.get(self._resource(request), {})
         return Response({"tags": [{"key": key, "value": value} for key, value in tags.items()]})

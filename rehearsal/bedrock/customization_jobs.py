@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Quotas of an account in a Region: "Scheduled customization jobs" and "Custom models per account".
 JOBS_IN_PROGRESS = 10
 CUSTOM_MODELS = 100
-FATES: tuple[Fate, ...] = ("job-fails-validation", "job-fails", "job-stalls", "job-stopped")
+FATES: tuple[Fate, ...] = ("job-fails-validation", "job-fails", "job-stalls", "job-stopped", "job-stopping")
 
 
 class CustomizationJobs:
@@ -190,6 +190,7 @@ class CustomizationJobs:
             fate=fate,
             failure=value,
             training_hours=float(slow) if slow else None,
+            stopping_hours=float(value) if fate == "job-stopping" else None,
             account=self._account,
         )
 

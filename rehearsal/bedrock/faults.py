@@ -29,6 +29,10 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "job-stalls": FaultKind("the customization job stays InProgress with its training NotStarted"),
     "job-stopped": FaultKind("somebody stops the customization job half-way through training"),
+    "job-stopping": FaultKind(
+        "somebody stops the customization job half-way through training, and it is Stopping for long; value: hours",
+        "30",
+    ),
     "job-slow": FaultKind("training takes long; value: hours", "100"),
     "serving-fails": FaultKind(
         "the deployment or throughput ends as Failed; value: its failureMessage", INTERNAL_ERROR
@@ -40,7 +44,7 @@ FAULTS: dict[str, FaultKind] = {
     "answers-fail": FaultKind("inference answers an internal error", times=5),
     "model-not-ready": FaultKind("inference with a custom model answers that the model is not ready", times=3),
     "refuse": FaultKind(
-        "an operation answers an error and does nothing; value: Operation/ErrorCode",
+        "an operation answers an error and does nothing; value: Operation/ErrorCode or Operation/ErrorCode: message",
         "CreateModelCustomizationJob/ThrottlingException",
         times=1,
     ),
@@ -73,15 +77,15 @@ def parse_fault(text: str) -> Fault:
     fault = Fault(match[1], match[3] or kind.value, int(match[2]) if match[2] else kind.times)
     if match[3] and not kind.value:
         raise ValueError(f"fault {fault.name} takes no value; it means: {kind.does}")
-    if fault.name == "job-slow" and not re.fullmatch(r"\d+(\.\d+)?", fault.value):
-        raise ValueError(f"fault job-slow: expected a number of hours, found {fault.value!r}")
+    if fault.name in {"job-slow", "job-stopping"} and not re.fullmatch(r"\d+(\.\d+)?", fault.value):
+        raise ValueError(f"fault {fault.name}: expected a number of hours, found {fault.value!r}")
     if fault.name in {"refuse", "lose-answer"}:
         _check_operation(fault)
     return fault
 
 
 def _check_operation(fault: Fault) -> None:
-    operation, _, error = fault.value.partition("/")
+    operation, _, error = fault.value.partition(":")[0].partition("/")
     for service in SERVICES:
         model = service_model(service)
         if operation in model.operation_names:

@@ -25,7 +25,7 @@ TOKENS_TRAINED_PER_MINUTE = 5_000
 STOPPING_MINUTES = (2.0, 5.0)
 
 VALIDATION, PROCESSING, TRAINING = range(3)
-Fate = Literal["completes", "job-fails", "job-fails-validation", "job-stalls", "job-stopped"]
+Fate = Literal["completes", "job-fails", "job-fails-validation", "job-stalls", "job-stopped", "job-stopping"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Timeline:
 
 @dataclass(kw_only=True)
 class Job:
-    """`failure` is the message of a fate that fails, `training_hours` a length that a fault gives.
+    """`failure` is the message of a fate that fails; a fault may give `training_hours` and `stopping_hours`.
 
     `data` and `trained` come from a worker thread in real time; what they give is seen at its virtual time only.
     """
@@ -90,6 +90,7 @@ class Job:
     fate: Fate
     failure: str
     training_hours: float | None
+    stopping_hours: float | None
     account: Account
     data: "Future[TrainingData]" = field(default_factory=Future)
     trained: "Future[Trained]" = field(default_factory=Future)
@@ -148,7 +149,7 @@ class Job:
         """Return the progress at `now`, given what ends the job first: a stop, a fault, or the end of training."""
         half_way = timeline.half_way()
         stop = self.stop_requested
-        if self.fate == "job-stopped" and half_way and (stop is None or half_way < stop):
+        if self.fate in {"job-stopped", "job-stopping"} and half_way and (stop is None or half_way < stop):
             stop = half_way
         if stop and stop <= now:
             return self._stopping(timeline, stop, now)
@@ -162,6 +163,8 @@ class Job:
 
     def _stopping(self, timeline: _Timeline, stop: datetime, now: datetime) -> Progress:
         stopped = stop + self._minutes("stopping", STOPPING_MINUTES)
+        if self.stopping_hours is not None:
+            stopped = stop + timedelta(hours=self.stopping_hours)
         share = _share(timeline, stop)
         if now < stopped:
             return Progress("Stopping", _phases(timeline, self.created, stop, "Stopping"), stop, None, "", share)

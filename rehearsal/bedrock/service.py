@@ -142,7 +142,8 @@ class BedrockService:
         name = operation.name
         refused = self._faults.strike("refuse", f"{name}/")
         if refused:
-            raise ServiceError(refused.partition("/")[2], f"{name} was refused by the fault 'refuse'.")
+            code, _, message = refused.partition("/")[2].partition(": ")
+            raise ServiceError(code, message or f"{name} was refused by the fault 'refuse'.")
         response = serialize(operation, self._run(request))
         if self._faults.strike("lose-answer", name) is not None:
             raise ServiceError("InternalServerException", f"The answer of {name} was lost by the fault 'lose-answer'.")

@@ -1,5 +1,6 @@
 """Operations on provisioned throughputs and custom model deployments."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -165,9 +166,8 @@ class Throughputs(_Servings):
         return Response()
 
     def charge(self, throughput: Serving, now: datetime) -> Charge:
-        """Return what the throughput has cost from InService until `now`."""
-        since = throughput.ready_at or now
-        hours = throughput.units * ((now - since) / HOUR) if throughput.is_ready(now) else 0.0
+        """Return what the throughput has cost since it was purchased: no source says that an hour is divided."""
+        hours, since = throughput.units * math.ceil((now - throughput.created) / HOUR), throughput.created
         return Charge(throughput.arn, throughput.base.base_model_identifier, "provisionedThroughput", hours, since, now)
 
     def _model(self, identifier: str) -> tuple[str, BaseModel]:

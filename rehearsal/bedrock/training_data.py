@@ -140,13 +140,13 @@ def _check_size(record: Record, file_name: str, source: DataSource) -> None:
     start = (record.prompts[0] if record.prompts else "")[:20]
     if total is not None and record.characters > total * limits.characters_per_token:
         raise DataRefusedError(f"Input size exceeded in file {file_name} for record starting with {start}")
-    for side, tokens, limit in (
-        ("Maximum input token count", record.input_tokens, limits.max_prompt_tokens or total),
-        ("Maximum output token count", record.output_tokens, limits.max_completion_tokens or total),
-        ("Max sum of input and output token count", record.input_tokens + record.output_tokens, total),
+    for side, tokens, what, limit in (
+        ("Maximum input token count", record.input_tokens, "limit", limits.max_prompt_tokens or total),
+        ("Maximum output token count", record.output_tokens, "limit", limits.max_completion_tokens or total),
+        ("Max sum of input and output token length", record.input_tokens + record.output_tokens, "total limit", total),
     ):
         if limit is not None and tokens > limit:
-            raise DataRefusedError(f"{side} {tokens} exceeds limit of {limit}")
+            raise DataRefusedError(f"{side} {tokens} exceeds {what} of {limit}")
     reserved = next((word for word in limits.reserved_words if any(word in text for text in record.prompts)), None)
     if reserved:
         raise DataRefusedError(

@@ -34,7 +34,7 @@ class AccessDeniedError(Exception):
 
 
 class Access:
-    """The sessions of the roles of functions, machines and rules, and what they may do."""
+    """The sessions of the roles of functions, machines, rules and people, and what they may do."""
 
     def __init__(self, moto: MotoServices, deployed: Deployed) -> None:
         self._moto = moto
@@ -49,10 +49,16 @@ class Access:
 
         Raises AccessDeniedError unless the role's trust policy lets `service` assume it.
         """
-        principal = f"{service}.amazonaws.com"
+        context = {"aws:SourceAccount": self._deployed.place.account, "aws:SourceArn": source_arn}
+        return self._assume(role_arn, name, f"{service}.amazonaws.com", context)
+
+    def session_of_person(self, role_arn: str, name: str) -> Session:
+        """Return the session of a role that people of this account assume; raises AccessDeniedError unless they may."""
+        return self._assume(role_arn, name, f"arn:aws:iam::{self._deployed.place.account}:root", {})
+
+    def _assume(self, role_arn: str, name: str, principal: str, context: Mapping[str, str]) -> Session:
         with self._lock:
             if (role_arn, name) not in self._by_role:
-                context = {"aws:SourceAccount": self._deployed.place.account, "aws:SourceArn": source_arn}
                 demand = Demand("sts:AssumeRole", role_arn, context)
                 if not evaluate([self._moto.trust_policy(role_arn)], demand, principal).allowed:
                     raise AccessDeniedError(f"{principal} is not authorized to perform: sts:AssumeRole on {role_arn}")

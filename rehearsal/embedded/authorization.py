@@ -112,6 +112,12 @@ def _states(request: HttpRequest, _: Place) -> Iterator[Demand]:
     )
 
 
+def _cloudformation(request: HttpRequest, place: Place) -> Iterator[Demand]:
+    name = request.form.get("StackName", "*")
+    arn = name if name.startswith("arn:") else place.arn("cloudformation", f"stack/{name}/*")
+    yield Demand(f"cloudformation:{request.operation}", arn)
+
+
 def _sns(request: HttpRequest, _: Place) -> Iterator[Demand]:
     yield Demand(f"sns:{request.operation}", request.form.get("TopicArn", "*"))
 
@@ -155,6 +161,7 @@ _SERVICES: dict[str, Callable[[HttpRequest, Place], Iterator[Demand]]] = {
     "dynamodb": _dynamodb,
     "ssm": _ssm,
     "states": _states,
+    "cloudformation": _cloudformation,
     "sns": _sns,
     "sqs": _sqs,
     "kms": _kms,

@@ -141,6 +141,17 @@ class EmbeddedAws:
             raise PermissionError(str(error)) from error
         return self.session(credentials)
 
+    def session_of_person(self, policy_arn: str) -> boto3.Session:
+        """Return a session of somebody who may do what a managed policy allows, and nothing else.
+
+        Raises PermissionError unless there is such a policy.
+        """
+        try:
+            role_arn = self._moto.role_of_people(policy_arn)
+            return self.session(self._access.session_of_person(role_arn, "person"))
+        except (AccessDeniedError, LookupError) as error:
+            raise PermissionError(str(error)) from error
+
     def deploy(self, assembly: Path) -> dict[str, dict[str, str]]:
         """Deploy a cloud assembly and return the outputs of each stack.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from customization.json_types import JsonObject, as_list, as_object, as_text
+from rehearsal.embedded.authorization import Place
 from rehearsal.embedded.deployed import AsyncSettings, Deployed, Permission, rule_from
 from rehearsal.embedded.lambda_runtime import Function
 from rehearsal.embedded.moto_services import MotoServices
@@ -42,7 +43,7 @@ class RecordedResource:
         self.cf_resource_type = self.type = resource.kind
         self.logical_resource_id = resource.logical_id
         self.physical_resource_id = created.ref
-        self._created = created
+        self.created = created
 
     @classmethod
     def has_cfn_attr(cls, attr: str) -> bool:  # noqa: ARG003  the interface of moto's models
@@ -55,7 +56,7 @@ class RecordedResource:
     def get_cfn_attribute(self, name: str) -> str:
         """Return what GetAtt answers; raises UnsupportedTemplateError for an attribute that is not recorded."""
         try:
-            return self._created.attributes[name]
+            return self.created.attributes[name]
         except KeyError:
             message = f"{self.logical_resource_id}: the rehearsal has no attribute {name}"
             raise UnsupportedTemplateError(message) from None
@@ -65,7 +66,7 @@ class RecordedResource:
 
     def delete(self, *_: str) -> None:
         """Take back what the embedded AWS acts upon; the rest goes with it."""
-        self._created.forget()
+        self.created.forget()
 
 
 class Recorder:
@@ -74,6 +75,8 @@ class Recorder:
     def __init__(self, deployed: Deployed, moto: MotoServices) -> None:
         self._deployed = deployed
         self._moto = moto
+        self._versions: dict[str, int] = {}
+        self._configured: set[str] = set()  # functions with an EventInvokeConfig
         self._create: dict[str, Callable[[Resource], Created]] = {
             "AWS::Events::Rule": self._rule,
             "AWS::Lambda::EventInvokeConfig": self._event_invoke_config,
@@ -89,7 +92,7 @@ class Recorder:
             "AWS::DynamoDB::Table": self._table_key,
             "AWS::KMS::Key": self._key,
             "AWS::S3::Bucket": self._bucket,
-            "AWS::SNS::Topic": self._topic_key,
+            "AWS::SNS::Topic": self._topic,
             "AWS::SQS::Queue": self._queue_key,
         }
 
@@ -103,6 +106,15 @@ class Recorder:
         names = {"name": resource.name, "account": self._deployed.place.account, "region": self._deployed.place.region}
         arn = str(effect.get("arn", "{name}")).format(**names)
         return RecordedResource(resource, Created(arn if effect.get("refIsArn") else resource.name, {"Arn": arn}))
+
+    @property
+    def place(self) -> Place:
+        return self._deployed.place
+
+    def change(self, recorded: RecordedResource, after: Resource) -> RecordedResource:
+        """Apply what a template changes of a resource that is recorded here, under the name it has."""
+        made = self._create[after.kind](after) if after.kind in self._create else recorded.created
+        return RecordedResource(after, made)
 
     def without_what_moto_misreads(self, resource_json: JsonObject) -> JsonObject:
         """Return a resource of a template as moto can create it: it looks for KMS's names in the tags of a key."""
@@ -127,23 +139,28 @@ class Recorder:
         if not str(resource.properties.get("Runtime")).startswith("python"):
             raise UnsupportedTemplateError(f"{resource.logical_id}: only Python runtimes run here")
         arn = self._deployed.place.arn("lambda", f"function:{resource.name}")
+        configured = self._deployed.async_settings.get(arn)
         self._deployed.add_function(resource.name, arn, resource.properties)
+        if configured is not None and arn in self._configured:
+            self._deployed.async_settings[arn] = configured
         return Created(resource.name, {"Arn": arn}, lambda: self._deployed.functions.pop(arn))
 
     def _version(self, resource: Resource) -> Created:
         function = self._named_function(resource)
-        published = sum(1 for arn in self._deployed.functions if arn.rpartition(":")[0] == function.arn)
-        arn = f"{function.arn}:{published + 1}"
-        self._deployed.functions[arn] = replace(function, arn=arn, version=str(published + 1))
-        answers = {"Version": str(published + 1), "FunctionArn": arn}
+        # A number is not given again, whatever becomes of its version
+        self._versions[function.arn] = number = self._versions.get(function.arn, 0) + 1
+        arn = f"{function.arn}:{number}"
+        self._deployed.functions[arn] = replace(function, arn=arn, version=str(number))
+        answers = {"Version": str(number), "FunctionArn": arn}
         return Created(arn, answers, lambda: self._deployed.functions.pop(arn))
 
     def _alias(self, resource: Resource) -> Created:
         function = self._named_function(resource)
         name, version = as_text(resource.properties["Name"], "Name"), resource.properties["FunctionVersion"]
         target = self._deployed.functions[f"{function.arn}:{version}"]
-        self._deployed.functions[f"{function.arn}:{name}"] = target
-        return Created(f"{function.arn}:{name}", {"AliasArn": f"{function.arn}:{name}"})
+        arn = f"{function.arn}:{name}"
+        self._deployed.functions[arn] = target
+        return Created(arn, {"AliasArn": arn}, lambda: self._deployed.functions.pop(arn))
 
     def _permission(self, resource: Resource) -> Created:
         source = resource.properties.get("SourceArn")
@@ -153,7 +170,7 @@ class Recorder:
             None if source is None else str(source),
         )
         self._deployed.permissions.append(permission)
-        return Created(resource.name, {"Id": resource.name})
+        return Created(resource.name, {"Id": resource.name}, lambda: self._deployed.permissions.remove(permission))
 
     def _event_invoke_config(self, resource: Resource) -> Created:
         function = self._named_function(resource)
@@ -162,7 +179,8 @@ class Recorder:
         failed = as_object(destinations.get("OnFailure", {}), "OnFailure").get("Destination", found.failed_arn)
         retries = int(str(resource.properties.get("MaximumRetryAttempts", found.retries)))
         self._deployed.async_settings[function.arn] = AsyncSettings(retries, None if failed is None else str(failed))
-        return Created(resource.name, {})
+        self._configured.add(function.arn)
+        return Created(resource.name, {}, lambda: self._configured.discard(function.arn))
 
     def _named_function(self, resource: Resource) -> Function:
         name = as_text(resource.properties["FunctionName"], "FunctionName")
@@ -174,13 +192,13 @@ class Recorder:
     def _bucket_policy(self, resource: Resource) -> Created:
         bucket = as_text(resource.properties["Bucket"], "Bucket")
         self._deployed.bucket_policies[bucket] = json.dumps(resource.properties["PolicyDocument"])
-        return Created(resource.name, {})
+        return Created(resource.name, {}, lambda: self._deployed.bucket_policies.pop(bucket))
 
     def _queue_policy(self, resource: Resource) -> Created:
-        for queue in as_list(resource.properties["Queues"], "Queues"):
-            arn = self._deployed.place.arn("sqs", str(queue).rsplit("/", 1)[-1])
-            self._deployed.queue_policies[arn] = json.dumps(resource.properties["PolicyDocument"])
-        return Created(resource.name, {})
+        queues = [str(queue).rpartition("/")[2] for queue in as_list(resource.properties["Queues"], "Queues")]
+        arns = [self._deployed.place.arn("sqs", queue) for queue in queues]
+        self._deployed.queue_policies.update(dict.fromkeys(arns, json.dumps(resource.properties["PolicyDocument"])))
+        return Created(resource.name, {}, lambda: [self._deployed.queue_policies.pop(arn) for arn in arns])
 
     def _state_machine(self, resource: Resource) -> Created:
         definition = as_object(json.loads(as_text(resource.properties["DefinitionString"], "DefinitionString")), "ASL")
@@ -200,6 +218,7 @@ class Recorder:
             None if versioning is None else str(versioning),
             {name: str(value).lower() == "true" for name, value in block.items()} or None,
         )
+        self._deployed.event_buckets.discard(reference)
         notifications = as_object(properties.get("NotificationConfiguration", {}), "NotificationConfiguration")
         events = as_object(notifications.get("EventBridgeConfiguration", {}), "EventBridgeConfiguration")
         if str(events.get("EventBridgeEnabled", "EventBridgeConfiguration" in notifications)).lower() == "true":
@@ -222,10 +241,15 @@ class Recorder:
             self._deployed.keys[arn] = str(resource.properties["KmsMasterKeyId"])
 
     def _key(self, resource: Resource, reference: str) -> None:
-        tags = [as_object(tag, "Tags") for tag in as_list(resource.properties.get("Tags", []), "Tags")]
-        policy = json.dumps(resource.properties["KeyPolicy"])
-        self._moto.complete_key(reference, policy, {str(tag["Key"]): str(tag["Value"]) for tag in tags})
+        self._moto.complete_key(reference, json.dumps(resource.properties["KeyPolicy"]), tags_of(resource))
 
-    def _topic_key(self, resource: Resource, reference: str) -> None:
+    def _topic(self, resource: Resource, reference: str) -> None:
+        self._moto.tag_topic(reference, tags_of(resource))
         if "KmsMasterKeyId" in resource.properties:
             self._deployed.keys[reference] = str(resource.properties["KmsMasterKeyId"])
+
+
+def tags_of(resource: Resource) -> dict[str, str]:
+    """Return the tags that a template puts on a resource."""
+    listed = [as_object(tag, "Tags") for tag in as_list(resource.properties.get("Tags", []), "Tags")]
+    return {str(tag["Key"]): str(tag["Value"]) for tag in listed}

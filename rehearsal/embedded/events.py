@@ -81,12 +81,13 @@ class EventBus:
                 self._deliver(rule, event)
 
     def _fire(self, rule: Rule) -> None:
-        if rule.enabled and rule.arn in self._deployed.rules:
+        # A rule that has been changed since has a schedule of its own
+        if rule.enabled and self._deployed.rules.get(rule.arn) is rule:
             self._deliver(rule, self.event("aws.events", "Scheduled Event", [rule.arn], {}))
 
     def _deliver(self, rule: Rule, event: JsonObject) -> None:
         for target in rule.targets:
-            self._clock.spawn(lambda target=target: self._deliver_one(rule, target, event), rule.name)  # type: ignore[misc]
+            self._clock.spawn(lambda target=target: self._deliver_one(rule, target, event), rule.name)  # type: ignore[misc]  # mypy infers no type for it
 
     def _deliver_one(self, rule: Rule, target: Target, event: JsonObject) -> None:
         detail: JsonObject = {"target": target.arn, "event": event}

@@ -67,7 +67,7 @@ class LambdaRuntime:
     def __init__(self, around: RuntimeSurroundings) -> None:
         self._around = around
         self._lock = threading.Lock()
-        self._idle: dict[str, list[Worker]] = {}
+        self._idle: dict[Function, list[Worker]] = {}
         self._started: dict[str, int] = {}
 
     def invoke(self, function: Function, payload: Json, state: str = "") -> Answer:
@@ -131,7 +131,7 @@ class LambdaRuntime:
             return self._lost(function, worker, _exited(request_id))
         self._around.log(function, worker.new_log_text())
         with self._lock:
-            self._idle.setdefault(function.arn, []).append(worker)
+            self._idle.setdefault(function, []).append(worker)
         if "error" in answer:
             return Answer(json.dumps(answer["error"], ensure_ascii=False), failed=True)
         return Answer(as_text(answer["result"], "result"), failed=False)
@@ -143,7 +143,7 @@ class LambdaRuntime:
 
     def _take(self, function: Function) -> Worker:
         with self._lock:
-            if idle := self._idle.get(function.arn):
+            if idle := self._idle.get(function):
                 return idle.pop()
             number = self._started.get(function.arn, 0) + 1
             self._started[function.arn] = number

@@ -33,17 +33,27 @@ _SEAMS = {
         "ChangeSet._parse_template",
         "ChangeSet.apply",
         "CloudFormationBackend.create_stack",
+        "CloudFormationBackend.delete_stack",
+        "CloudFormationBackend.describe_change_set",
+        "CloudFormationBackend.execute_change_set",
         "CloudFormationBackend.get_stack",
         "Stack._create_output_map",
         "Stack._create_resource_map",
         "Stack.parse_template",
+        "Stack.update",
     ),
     "moto.cloudformation.parsing": (
         "clean_json",
         "generate_resource_name",
         "get_model_map",
         "parse_and_create_resource",
-        "parse_and_update_resource",
+        "ResourceMap._delete_resource",
+    ),
+    "moto.cloudformation.responses": (
+        "CloudFormationResponse.delete_change_set",
+        "CloudFormationResponse.describe_change_set",
+        "CloudFormationResponse.execute_change_set",
+        "CloudFormationResponse.cloudformation_backend",
     ),
     "moto.core.base_backend": ("BackendDict.reset",),
     "moto.core.model_instances": ("reset_model_data",),
@@ -75,8 +85,8 @@ class _Placeholders(MetaPathFinder, Loader):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002
-        target: types.ModuleType | None = None,  # noqa: ARG002
+        path: Sequence[str] | None,  # noqa: ARG002  importlib's interface
+        target: types.ModuleType | None = None,  # noqa: ARG002  importlib's interface
     ) -> ModuleSpec | None:
         parts = fullname.split(".")
         left_out = parts[0] == "moto" and len(parts) > 1 and parts[1] in _LEFT_OUT
@@ -136,17 +146,17 @@ def _read_templates_as_json() -> None:
         return parsed
 
     def parse_change_set(change_set: ChangeSet) -> None:
-        setattr(change_set, "template_dict", parse(change_set.template))  # noqa: B010
+        setattr(change_set, "template_dict", parse(change_set.template))  # noqa: B010  a seam
 
     original = Stack.parse_template
-    setattr(ChangeSet, "_parse_template", parse_change_set)  # noqa: B010
+    setattr(ChangeSet, "_parse_template", parse_change_set)  # noqa: B010  a seam
     setattr(Stack, "parse_template", staticmethod(parse))  # noqa: B010  a seam
 
 
 @cache
 def _moto_time() -> "_Time":
     """Give every moto module the virtual time; modules imported later find it in moto.core.utils."""
-    from moto.core import utils  # noqa: PLC0415
+    from moto.core import utils  # noqa: PLC0415  after the placeholders
 
     original = utils.utcnow
     time = _Time(original)
@@ -183,9 +193,9 @@ class MotoServices:
     def __init__(self, clock: VirtualClock, region: str) -> None:
         load()
         from moto.core.base_backend import BackendDict  # noqa: PLC0415  after the placeholders
-        from moto.core.model_instances import reset_model_data  # noqa: PLC0415
-        from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
+        from moto.core.model_instances import reset_model_data  # noqa: PLC0415  after the placeholders
+        from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415  after the placeholders
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415  after the placeholders
 
         BackendDict.reset()
         reset_model_data()
@@ -220,16 +230,35 @@ class MotoServices:
         return str(self._role(role_arn).assume_role_policy_document)
 
     def _role(self, role_arn: str) -> "Role":
-        from moto.iam.models import iam_backends  # noqa: PLC0415
+        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
 
         for role in iam_backends[self.account]["aws"].roles.values():
             if role.arn == role_arn:
                 return role
         raise LookupError(f"there is no role {role_arn}")
 
+    def role_of_people(self, policy_arn: str) -> str:
+        """Return the ARN of a role that this account trusts and that has one managed policy; made when not there.
+
+        Raises LookupError for an unknown policy.
+        """
+        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
+
+        backend = iam_backends[self.account]["aws"]
+        if policy_arn not in backend.managed_policies:
+            raise LookupError(f"there is no policy {policy_arn}")
+        name = f"Person-{policy_arn.rpartition('/')[2]}"[:64]  # IAM quotas, role name
+        arn = f"arn:aws:iam::{self.account}:role/{name}"
+        if not any(role.arn == arn for role in backend.roles.values()):
+            people = {"AWS": f"arn:aws:iam::{self.account}:root"}
+            trust = {"Statement": [{"Effect": "Allow", "Principal": people, "Action": "sts:AssumeRole"}]}
+            backend.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
+            backend.attach_role_policy(policy_arn, name)
+        return arn
+
     def session(self, role_arn: str, name: str) -> Session:
         """Return new credentials of a role, which sts:GetCallerIdentity knows."""
-        from moto.sts.models import sts_backends  # noqa: PLC0415
+        from moto.sts.models import sts_backends  # noqa: PLC0415  after the placeholders
 
         session = sts_backends[self.account]["aws"].assume_role(
             region_name=self._region,
@@ -245,7 +274,7 @@ class MotoServices:
         self, bucket: str, versioning: str | None, public_access_block: dict[str, bool] | None
     ) -> None:
         """Apply the properties of a bucket that moto's CloudFormation drops."""
-        from moto.s3.models import s3_backends  # noqa: PLC0415
+        from moto.s3.models import s3_backends  # noqa: PLC0415  after the placeholders
 
         backend = s3_backends[self.account]["aws"]
         if versioning is not None:
@@ -255,16 +284,23 @@ class MotoServices:
 
     def complete_key(self, key_id: str, policy: str, tags: dict[str, str]) -> None:
         """Apply the properties of a key that moto's CloudFormation misreads: its policy, as text, and its tags."""
-        from moto.kms.models import kms_backends  # noqa: PLC0415
+        from moto.kms.models import kms_backends  # noqa: PLC0415  after the placeholders
 
         backend = kms_backends[self.account][self._region]
         backend.put_key_policy(key_id, policy)
         if tags:
             backend.tag_resource(key_id, tags)
 
+    def tag_topic(self, topic_arn: str, tags: dict[str, str]) -> None:
+        """Put tags on a topic, which moto's CloudFormation drops."""
+        from moto.sns.models import sns_backends  # noqa: PLC0415
+
+        if tags:
+            sns_backends[self.account][self._region].tag_resource(topic_arn, tags)
+
     def read_object(self, bucket: str, key: str) -> bytes:
         """Return the content of an object; raises LookupError when there is none."""
-        from moto.s3.models import s3_backends  # noqa: PLC0415
+        from moto.s3.models import s3_backends  # noqa: PLC0415  after the placeholders
 
         found = s3_backends[self.account]["aws"].get_object(bucket, key)
         if found is None:
@@ -273,7 +309,7 @@ class MotoServices:
 
     def protect_stack(self, name_or_id: str, *, enabled: bool) -> str:
         """Set the termination protection of a stack and return the stack's id."""
-        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415
+        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
 
         stack = cloudformation_backends[self.account][self._region].get_stack(name_or_id)
         stack.enable_termination_protection = enabled
@@ -281,14 +317,14 @@ class MotoServices:
 
     def is_protected(self, name_or_id: str) -> bool:
         """Return whether a stack is protected from deletion; moto keeps that but does not act upon it."""
-        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415
+        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
 
         stacks = cloudformation_backends[self.account][self._region].stacks.values()
         return any(name_or_id in (s.name, s.stack_id) and s.enable_termination_protection for s in stacks)
 
     def bootstrap(self) -> None:
         """Put the parameter there that `cdk bootstrap` leaves and every template asks for."""
-        from moto.ssm.models import ssm_backends  # noqa: PLC0415
+        from moto.ssm.models import ssm_backends  # noqa: PLC0415  after the placeholders
 
         ssm_backends[self.account][self._region].put_parameter(
             name="/cdk-bootstrap/hnb659fds/version",
@@ -306,7 +342,7 @@ class MotoServices:
 
     def stored_object(self, bucket: str, key: str) -> "StoredObject":
         """Return what S3 keeps of the newest version of an object; raises LookupError when there is none."""
-        from moto.s3.models import s3_backends  # noqa: PLC0415
+        from moto.s3.models import s3_backends  # noqa: PLC0415  after the placeholders
 
         found = s3_backends[self.account]["aws"].get_object(bucket, key)
         if found is None:

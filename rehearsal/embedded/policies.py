@@ -14,7 +14,9 @@ _CONDITION_KEYS = [str(key) for key in as_list(_IAM["conditionKeys"], "iam/condi
 _IF_EXISTS = "IfExists"
 _NEGATED = ("StringNotEquals", "StringNotLike", "ArnNotLike")
 _WITH_WILDCARDS = ("StringLike", "StringNotLike", "ArnLike", "ArnEquals", "ArnNotLike")
-_OPERATORS = ("StringEquals", "Bool", *_WITH_WILDCARDS, *_NEGATED)
+# Of keys with several values, which nothing here has: one value is in the set, or there is none to be outside of it
+_FOR_ALL = "ForAllValues:StringEquals"
+_OPERATORS = ("StringEquals", "Bool", "Null", _FOR_ALL, *_WITH_WILDCARDS, *_NEGATED)
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,10 @@ def _holds(operator: str, found: str | None, expected: list[str]) -> bool:
     plain = operator.removesuffix(_IF_EXISTS)
     if plain not in _OPERATORS:
         raise ValueError(f"condition operator {operator} is not supported by the rehearsal")
+    if plain == "Null":
+        return [str(found is None).lower()] == [text.lower() for text in expected]
     if found is None:
-        return operator.endswith(_IF_EXISTS) or plain in _NEGATED
+        return operator.endswith(_IF_EXISTS) or plain in (*_NEGATED, _FOR_ALL)
     if plain in _WITH_WILDCARDS:
         equal = any(_pattern(text).fullmatch(found) for text in expected)
     elif plain == "Bool":

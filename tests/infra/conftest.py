@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from customization.json_types import Json, JsonObject
+from stacks.settings_page import EXAMPLES
 from tests.infra.synthesis import synthesize
 
 
@@ -17,7 +18,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def templates(assembly: Path) -> dict[str, JsonObject]:
     """Return the templates `storage`, `pipeline` and `operations` with the settings of cdk.json."""
-    return synthesize(assembly)
+    return synthesize(assembly, {"nist80053r5": "true"})
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +28,12 @@ def governed_settings() -> dict[str, Json]:
         "region": "us-west-2",
         "account": "123456789012",
         "baseModelIdentifier": "meta.llama3-1-8b-instruct-v1:0:128k",
-        "notificationEmails": '["team@example.com", "oncall@example.com"]',
         "permissionsBoundary": "Guardrails",
         "rolePath": "/teams/ml/",
         "tags": '{"team": "ml", "cost-center": "4711"}',
         "validateTemplates": "true",
+        "nist80053r5": "true",
+        **EXAMPLES,
     }
 
 
@@ -43,5 +45,5 @@ def governed_assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def governed(governed_assembly: Path, governed_settings: dict[str, Json]) -> dict[str, JsonObject]:
-    """Return the templates of an organization that sets boundary, path, tags and recipients by `-c`."""
+    """Return the templates of an organization that sets everything there is by `-c`."""
     return synthesize(governed_assembly, governed_settings)

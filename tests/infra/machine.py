@@ -1,6 +1,5 @@
 """The state machine of the synthesized template, as plain JSON and as a run with scripted functions."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -9,52 +8,13 @@ from rehearsal.clock import VirtualClock
 from rehearsal.embedded.states.definition import check_definition
 from rehearsal.embedded.states.errors import StateError
 from rehearsal.embedded.states.machines import Execution, Machine
-from tests.infra.synthesis import at, listed, resources
+from rehearsal.templates import all_states, definition, function_modules, listed, states
+
+__all__ = ["Answer", "all_states", "caught", "definition", "execute", "function_modules", "states", "transitions"]
 
 _ARN = "arn:aws:states:us-east-1:123456789012:stateMachine:Pipeline"
 
 Answer = JsonObject | StateError | Callable[[JsonObject], JsonObject]
-
-
-def definition(pipeline: JsonObject) -> JsonObject:
-    """Return the machine's definition; a function is named by its handler's module, anything else by its logical id."""
-    modules = function_modules(pipeline)
-    versions = {
-        name: modules[as_text(at(version, "Properties", "FunctionName", "Ref"), name)]
-        for name, version in resources(pipeline, "AWS::Lambda::Version").items()
-    }
-    (machine,) = resources(pipeline, "AWS::StepFunctions::StateMachine").values()
-    parts = listed(at(machine, "Properties", "DefinitionString", "Fn::Join", 1))
-    text = "".join(part if isinstance(part, str) else _name(part, versions) for part in parts)
-    value: Json = json.loads(text)
-    return as_object(value, "definition")
-
-
-def function_modules(pipeline: JsonObject) -> dict[str, str]:
-    """Return the module of each function's handler by the function's logical id."""
-    return {
-        name: as_text(at(function, "Properties", "Handler"), name).split(".")[-2]
-        for name, function in resources(pipeline, "AWS::Lambda::Function").items()
-    }
-
-
-def _name(reference: Json, versions: Mapping[str, str]) -> str:
-    name = as_text(at(reference, "Ref"), "Ref")
-    return "aws" if name == "AWS::Partition" else versions.get(name, name)
-
-
-def states(flow: JsonObject) -> dict[str, JsonObject]:
-    """Return the states of `flow` by name, without those inside of maps."""
-    return {name: as_object(state, name) for name, state in as_object(flow["States"], "States").items()}
-
-
-def all_states(flow: JsonObject) -> dict[str, JsonObject]:
-    """Return the states of `flow` and those inside of its maps by name."""
-    found = states(flow)
-    for state in list(found.values()):
-        if state["Type"] == "Map":
-            found |= states(as_object(state["ItemProcessor"], "ItemProcessor"))
-    return found
 
 
 def caught(state: JsonObject) -> Iterator[JsonObject]:

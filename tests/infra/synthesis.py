@@ -7,7 +7,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from customization.json_types import Json, JsonObject, as_object
+from customization.json_types import Json, JsonObject
+from rehearsal.templates import at, listed, read, read_templates, resources
+
+__all__ = ["ROOT", "at", "listed", "read", "resources", "run_app", "synthesize"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,33 +34,4 @@ def synthesize(outdir: Path, settings: Mapping[str, Json] | None = None, **envir
     """Return the templates by the last word of their stack's name in lower case: storage, pipeline, operations."""
     code, problems = run_app(outdir, settings, **environment)
     assert code == 0, problems
-    return {path.name.split(".")[0].rpartition("-")[2].lower(): read(path) for path in outdir.glob("*.template.json")}
-
-
-def read(path: Path) -> JsonObject:
-    value: Json = json.loads(path.read_bytes())
-    return as_object(value, path.name)
-
-
-def resources(template: JsonObject, kind: str | None = None) -> dict[str, JsonObject]:
-    """Return the resources of type `kind`, or all of them, by logical id."""
-    found = {name: as_object(value, name) for name, value in as_object(template["Resources"], "Resources").items()}
-    return {name: value for name, value in found.items() if kind in (None, value["Type"])}
-
-
-def at(value: Json, *path: str | int) -> Json:
-    """Return what lies at `path`; raises KeyError or IndexError when nothing does."""
-    for step in path:
-        match value, step:
-            case dict(), str():
-                value = value[step]
-            case list(), int():
-                value = value[step]
-            case _:
-                raise KeyError(f"{step} in {value}")
-    return value
-
-
-def listed(value: Json) -> list[Json]:
-    """Return `value` as a list: policies write a single action or resource without one."""
-    return value if isinstance(value, list) else [value]
+    return read_templates(outdir)

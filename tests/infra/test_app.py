@@ -7,8 +7,8 @@ from customization.json_types import Json, JsonObject, as_object
 from tests.infra.synthesis import ROOT, at, listed, read, resources, run_app, synthesize
 
 WITHOUT_TAGS = {
+    "AWS::Backup::BackupSelection",
     "AWS::IAM::ManagedPolicy",
-    "AWS::IAM::Policy",
     "AWS::Lambda::LayerVersion",
     "AWS::Lambda::Permission",
     "AWS::Lambda::Version",
@@ -75,7 +75,12 @@ def test_every_taggable_resource_gets_the_tags(governed: dict[str, JsonObject]) 
     for template in governed.values():
         for name, resource in resources(template).items():
             if resource["Type"] not in WITHOUT_TAGS:
-                tags = as_object(resource["Properties"], name)["Tags"]
+                properties = as_object(resource["Properties"], name)
+                if resource["Type"] == "AWS::Backup::BackupPlan":
+                    given = as_object(properties["BackupPlanTags"], name)
+                    tags: Json = [{"Key": key, "Value": value} for key, value in given.items()]
+                else:
+                    tags = properties["Tags"]
                 # State machines take a list, others too; none may lose one of ours
                 assert [tag for tag in listed(tags) if tag in expected] == expected, name
 

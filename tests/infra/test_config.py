@@ -4,9 +4,16 @@ import json
 
 import pytest
 
-from customization.json_types import Json, as_object
+from customization.evaluation import SHARDS_AT_ONCE
+from customization.json_types import Json, JsonObject, as_object
 from stacks.config import ConfigurationError, DeploymentConfig, read_config
 from tests.infra.synthesis import ROOT, read
+
+NETWORK: JsonObject = {"subnetIds": ["subnet-01234567"], "securityGroupIds": ["sg-01234567"]}
+COPIES: JsonObject = {
+    "bucketArn": "arn:aws:s3:::copies",
+    "keyArn": "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000",
+}
 
 
 def problems_of(**settings: Json) -> list[str]:
@@ -31,6 +38,22 @@ def test_a_setting_after_c_overrides_cdk_json_and_is_text() -> None:
 def test_lists_and_maps_after_c_are_json_text() -> None:
     config = read_config({"notificationEmails": '["a@example.com"]', "tags": '{"team": "ml"}'})
     assert (config.notification_emails, config.tags) == (("a@example.com",), {"team": "ml"})
+
+
+def test_settings_with_parts_are_given_as_json_after_c_and_null_is_off() -> None:
+    text = {"vpc": json.dumps(NETWORK), "replication": json.dumps(COPIES), "reservedConcurrency": "8"}
+    config = read_config(text)
+    assert config.vpc is not None
+    assert (config.vpc.subnet_ids, config.vpc.security_group_ids) == (("subnet-01234567",), ("sg-01234567",))
+    assert config.replication is not None
+    assert (config.replication.bucket_arn, config.reserved_concurrency) == (COPIES["bucketArn"], 8)
+    assert read_config({"settings": text, **dict.fromkeys([*text, "backupVault"], "null")}) == DeploymentConfig()
+
+
+def test_a_function_keeps_at_least_the_calls_that_one_evaluation_makes_at_once() -> None:
+    assert read_config({"reservedConcurrency": SHARDS_AT_ONCE}).reserved_concurrency == SHARDS_AT_ONCE
+    with pytest.raises(ConfigurationError):
+        read_config({"reservedConcurrency": SHARDS_AT_ONCE - 1})
 
 
 def test_context_of_others_is_left_alone() -> None:
@@ -60,10 +83,19 @@ def test_context_of_others_is_left_alone() -> None:
         ("tags", {"aws:team": "ml"}, "do not begin with aws:"),
         ("tags", {"team": "a#b"}, "letters, digits"),
         ("logRetentionDays", 8, "one of 1, 3, 5"),
+        ("reservedConcurrency", 3, "4 to 1000"),
+        ("backupVault", "a vault", "name of a backup vault"),
+        ("vpc", "subnet-01234567", '{"subnetIds"'),
+        ("vpc.subnetIds", {**NETWORK, "subnetIds": []}, "1 to 16 subnets and 1 to 5"),
+        ("vpc.subnetIds.0", {**NETWORK, "subnetIds": ["subnet-1", "subnet-01234567"]}, "1 to 16 subnets and 1 to 5"),
+        ("vpc.securityGroupIds", {"subnetIds": ["subnet-01234567"]}, "1 to 16 subnets and 1 to 5"),
+        ("vpc.zone", {**NETWORK, "zone": "a"}, "1 to 16 subnets and 1 to 5"),
+        ("replication.bucketArn", {**COPIES, "bucketArn": "copies"}, '{"bucketArn"'),
+        ("replication.keyArn", {**COPIES, "keyArn": "alias/copies"}, '{"bucketArn"'),
     ],
 )
 def test_a_bad_setting_is_named_with_what_was_given_and_what_is_allowed(key: str, given: Json, allowed: str) -> None:
-    (problem,) = problems_of(**{key: given})
+    (problem,) = problems_of(**{key.partition(".")[0]: given})
     assert problem.startswith(key)
     assert "was given" in problem
     assert allowed in problem

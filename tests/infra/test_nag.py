@@ -5,15 +5,40 @@ from pathlib import Path
 
 import pytest
 from aws_cdk import App, CfnResource, Stack
+from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sns as sns
 
 from customization.json_types import Json, JsonObject, as_object
 from stacks.nag import acknowledge, acknowledge_wildcards, attach_packs
 from tests.infra.synthesis import ROOT, at, listed, read
 
 PACKS = {"AwsSolutions", "Serverless"}
+NIST = "NIST.800.53.R5"
+# What a bad bucket, function, topic, table and role break, of each pack
+BROKEN = {
+    "AwsSolutions-S1",
+    "AwsSolutions-S10",
+    "AwsSolutions-L1",
+    "AwsSolutions-SNS3",
+    "AwsSolutions-DDB3",
+    "AwsSolutions-IAM5[Action::*]",
+    "Serverless-LambdaTracing",
+    "Serverless-LambdaDLQ",
+    "Serverless-LambdaLatestVersion",
+    f"{NIST}-S3BucketPublicReadProhibited",
+    f"{NIST}-S3BucketVersioningEnabled",
+    f"{NIST}-S3DefaultEncryptionKMS",
+    f"{NIST}-LambdaConcurrency",
+    f"{NIST}-LambdaInsideVPC",
+    f"{NIST}-SNSEncryptedKMS",
+    f"{NIST}-DynamoDBInBackupPlan",
+    f"{NIST}-DynamoDBPITREnabled",
+    f"{NIST}-IAMNoInlinePolicy",
+    f"{NIST}-IAMPolicyNoStatementsWithAdminAccess",
+}
 
 
 def build_app(outdir: Path, **context: Json) -> App:
@@ -47,14 +72,26 @@ def function_role(stack: Stack) -> iam.Role:
     return iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
 
 
-def test_a_bad_stack_is_refused_by_both_packs(app: App, stack: Stack) -> None:
-    s3.Bucket(stack, "Bucket")
+def test_bad_constructs_are_refused_by_every_pack(tmp_path: Path) -> None:
+    app = build_app(tmp_path, nist80053r5="true")
+    stack = Stack(app, "Tried")
+    public = s3.BlockPublicAccess(block_public_policy=False)
+    s3.Bucket(stack, "Bucket", public_read_access=True, block_public_access=public)
     code = lambda_.Code.from_inline("def handler(event, context): pass")
     lambda_.Function(stack, "Function", runtime=lambda_.Runtime.PYTHON_3_9, handler="index.handler", code=code)
+    sns.Topic(stack, "Topic")
+    dynamodb.Table(stack, "Table", partition_key=dynamodb.Attribute(name="id", type=dynamodb.AttributeType.STRING))
+    everything = iam.PolicyStatement(actions=["*"], resources=["*"])
+    function_role(stack).add_to_policy(everything)
     problems = problems_of(app)
-    assert "AwsSolutions-S10" in problems
-    assert "AwsSolutions-L1" in problems
-    assert "Serverless-LambdaTracing" in problems
+    assert {rule for rule in BROKEN if rule not in problems} == set()
+    assert set(reports(tmp_path)) >= {*PACKS, NIST}
+
+
+def test_a_person_who_only_deploys_is_not_asked_for_nist(app: App, stack: Stack, tmp_path: Path) -> None:
+    s3.Bucket(stack, "Bucket")
+    assert NIST not in problems_of(app)
+    assert NIST not in reports(tmp_path)
 
 
 def test_a_template_that_cloudformation_would_refuse_is_refused_when_asked_for(tmp_path: Path) -> None:
@@ -106,7 +143,7 @@ def test_the_stacks_of_this_project_leave_nothing_unacknowledged(
 ) -> None:
     assert templates
     found = reports(assembly)
-    assert set(found) >= PACKS
+    assert set(found) >= {*PACKS, NIST}
     assert {name: report["violations"] for name, report in found.items()} == {name: [] for name in found}
 
 
@@ -115,6 +152,7 @@ def test_cloudformations_own_rules_find_nothing_in_the_templates_of_an_organizat
 ) -> None:
     assert governed_settings["validateTemplates"] == "true"
     assert governed
+    assert set(reports(governed_assembly)) >= {*PACKS, NIST}
     assert [
         violation for report in reports(governed_assembly).values() for violation in listed(report["violations"])
     ] == []
@@ -124,7 +162,7 @@ def test_every_acknowledgment_of_this_project_says_why_and_what_limits_the_harm(
     assembly: Path, templates: dict[str, JsonObject]
 ) -> None:
     assert templates
-    for pack in PACKS:
+    for pack in (*PACKS, NIST):
         for suppressed in _suppressed(reports(assembly)[pack]):
             reason, _, limits = str(at(suppressed, "reason")).partition(" Limited by: ")
             assert min(len(reason), len(limits)) > 20, json.dumps(suppressed)
@@ -132,7 +170,7 @@ def test_every_acknowledgment_of_this_project_says_why_and_what_limits_the_harm(
 
 def test_no_finding_is_acknowledged_for_a_whole_stack(assembly: Path, templates: dict[str, JsonObject]) -> None:
     assert templates
-    for pack in PACKS:
+    for pack in (*PACKS, NIST):
         for suppressed in _suppressed(reports(assembly)[pack]):
             assert "/" in str(at(suppressed, "acknowledgedAt")), json.dumps(suppressed)
 

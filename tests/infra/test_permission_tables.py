@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Protocol
 
 from customization.json_types import Json, JsonObject, as_object
-from tests.infra import test_permissions, test_pipeline, test_storage
+from tests.infra import test_people, test_permissions, test_pipeline, test_storage
 from tests.infra.synthesis import listed, resources
 
 Templates = dict[str, JsonObject]
@@ -33,7 +33,7 @@ def _checks(module: ModuleType) -> Iterator[Check]:
             yield check
 
 
-CHECKS = [check for module in (test_permissions, test_storage, test_pipeline) for check in _checks(module)]
+CHECKS = [check for module in (test_permissions, test_people, test_storage, test_pipeline) for check in _checks(module)]
 
 
 def _statements(template: JsonObject) -> Iterator[tuple[Place, JsonObject]]:
@@ -85,7 +85,7 @@ def _without(template: JsonObject, place: Place) -> JsonObject:
     holder: Json = copy
     for step in place[:-1]:
         holder = holder[step]  # type: ignore[index]  # the place was found in this very document
-    del holder[place[-1]]  # type: ignore[union-attr, arg-type]
+    del holder[place[-1]]  # type: ignore[union-attr, arg-type]  # as above
     return copy
 
 

@@ -131,40 +131,39 @@ def statements_by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
     """Return every statement of each function's role."""
     functions = resources(pipeline, "AWS::Lambda::Function")
     return {
-        module: list(_statements(pipeline, as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name)))
+        module: list(
+            statements_of_role(pipeline, as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name))
+        )
         for name, module in function_modules(pipeline).items()
     }
 
 
-def _statements(pipeline: JsonObject, role: str) -> Iterator[Statement]:
-    inline = as_object(resources(pipeline)[role]["Properties"], role).get("Policies", [])
-    attached = [
-        policy["Properties"]
-        for policy in resources(pipeline, "AWS::IAM::Policy").values()
-        if {"Ref": role} in listed(at(policy, "Properties", "Roles"))
-    ]
-    for policy in (*listed(inline), *attached):
-        yield from _statements_of(policy)
+def statements_of_role(pipeline: JsonObject, role: str) -> Iterator[Statement]:
+    """Yield what the policies of a role allow, by the logical id of the role."""
+    for policy in resources(pipeline, "AWS::IAM::ManagedPolicy").values():
+        properties = as_object(policy["Properties"], role)
+        if {"Ref": role} in listed(properties.get("Roles", [])):
+            yield from statements_of(properties)
 
 
-def _statements_of(policy: Json) -> Iterator[Statement]:
+def statements_of(policy: Json) -> Iterator[Statement]:
     for found in listed(at(policy, "PolicyDocument", "Statement")):
         statement = as_object(found, "Statement")
         assert statement["Effect"] == "Allow"
         yield Statement(
             tuple(as_text(action, "Action") for action in listed(statement["Action"])),
-            tuple(_text(resource) for resource in listed(statement["Resource"])),
+            tuple(text_of(resource) for resource in listed(statement["Resource"])),
             as_object(statement.get("Condition", {}), "Condition"),
         )
 
 
-def _text(value: Json) -> str:
+def text_of(value: Json) -> str:
     """Return a resource with its references written as the last word of what they name."""
     match value:
         case str():
             return value
         case {"Fn::Join": ["", list(parts)]}:
-            return "".join(map(_text, parts))
+            return "".join(map(text_of, parts))
         case {"Fn::ImportValue": str(export)}:
             return f"<{export.rpartition(':')[2]}>"
         case {"Fn::GetAtt": [str(name), str(attribute)]}:
@@ -184,13 +183,60 @@ def _holders(by_function: dict[str, list[Statement]]) -> dict[str, set[str]]:
     return holders
 
 
-def test_every_function_has_a_role_of_its_own_without_managed_policies(pipeline: JsonObject) -> None:
+def test_every_function_has_a_role_and_a_policy_of_its_own(pipeline: JsonObject) -> None:
     functions = resources(pipeline, "AWS::Lambda::Function")
     roles = [as_text(at(function, "Properties", "Role", "Fn::GetAtt", 0), name) for name, function in functions.items()]
     assert len(set(roles)) == len(functions)
-    assert [
-        name for name, role in resources(pipeline, "AWS::IAM::Role").items() if "ManagedPolicyArns" in str(role)
-    ] == []
+    own = [
+        listed(at(policy, "Properties", "Roles"))
+        for name, policy in resources(pipeline, "AWS::IAM::ManagedPolicy").items()
+        if "RolePermissions" in name
+    ]
+    assert all([{"Ref": role}] in own for role in roles)
+
+
+def test_roles_hold_no_policies_of_aws_and_none_that_would_hide_inside_them(templates: dict[str, JsonObject]) -> None:
+    for template in templates.values():
+        assert not resources(template, "AWS::IAM::Policy")
+        for name, role in resources(template, "AWS::IAM::Role").items():
+            assert not {"ManagedPolicyArns", "Policies"} & set(as_object(role["Properties"], name)), name
+
+
+def test_what_a_role_needs_from_its_first_moment_waits_for_its_policy(pipeline: JsonObject) -> None:
+    waiting = resources(pipeline, "AWS::Lambda::Function") | resources(pipeline, "AWS::StepFunctions::StateMachine")
+    for name, resource in waiting.items():
+        role = next(role for role in listed(resource["DependsOn"]) if "RolePermissions" not in str(role))
+        policies = [
+            policy
+            for policy, found in resources(pipeline, "AWS::IAM::ManagedPolicy").items()
+            if as_object(found["Properties"], policy).get("Roles") == [{"Ref": role}] and "RolePermissions" in policy
+        ]
+        assert len(policies) == 1, name
+        assert set(policies) < set(listed(resource["DependsOn"])), name
+
+
+def test_every_policy_is_within_what_iam_takes(templates: dict[str, JsonObject]) -> None:
+    # IAM guide, "IAM and AWS STS quotas": 6,144 characters without white space; names and ids are written out here
+    for template in templates.values():
+        for name, policy in resources(template, "AWS::IAM::ManagedPolicy").items():
+            text = json.dumps(_written_out(at(policy, "Properties", "PolicyDocument")), separators=(",", ":"))
+            assert len(text) < 6144, name
+
+
+def _written_out(value: Json) -> Json:
+    match value:
+        case {"Fn::Join": ["", list(parts)]}:
+            return "".join(str(_written_out(part)) for part in parts)
+        case {"Ref": "AWS::AccountId"}:
+            return "123456789012"
+        case {"Fn::ImportValue": _} | {"Fn::GetAtt": _} | {"Ref": _}:
+            return "arn:aws:service:us-east-1:123456789012:" + "n" * 64
+        case dict():
+            return {key: _written_out(inner) for key, inner in value.items()}
+        case list():
+            return [_written_out(inner) for inner in value]
+        case _:
+            return value
 
 
 def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonObject) -> None:
@@ -205,7 +251,7 @@ def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonO
         else:
             assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
         if service == "states.amazonaws.com":
-            source = _text(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
+            source = text_of(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
             assert source == "arn:aws:states:us-east-1:<AWS::AccountId>:*"
     assert dict(trusted) == {
         "lambda.amazonaws.com": len(resources(pipeline, "AWS::Lambda::Function")),
@@ -404,7 +450,7 @@ def test_who_makes_serves_or_asks_an_encrypted_model_may_use_its_key_through_bed
 def test_the_state_machine_calls_its_functions_and_its_topic_and_starts_itself_for_maps(pipeline: JsonObject) -> None:
     (machine,) = resources(pipeline, "AWS::StepFunctions::StateMachine").values()
     role = as_text(at(machine, "Properties", "RoleArn", "Fn::GetAtt", 0), "role")
-    statements = {action: found for found in _statements(pipeline, role) for action in found.actions}
+    statements = {action: found for found in statements_of_role(pipeline, role) for action in found.actions}
     modules = function_modules(pipeline)
     invoked = {
         modules[resource.removeprefix("<").partition(".")[0]]
@@ -425,18 +471,6 @@ def test_the_state_machine_calls_its_functions_and_its_topic_and_starts_itself_f
     }
 
 
-def test_applications_may_ask_what_this_deployment_serves_and_nothing_else(pipeline: JsonObject) -> None:
-    (policy,) = resources(pipeline, "AWS::IAM::ManagedPolicy").values()
-    asking, looking, decrypting = _statements_of(at(policy, "Properties"))
-    own = "arn:aws:bedrock:us-east-1:<AWS::AccountId>:"
-    assert set(asking.actions) == {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
-    assert set(asking.resources) == {f"{own}custom-model-deployment/*", f"{own}provisioned-model/*"}
-    assert asking.conditions == OWN_TAG
-    (parameters,) = looking.resources
-    assert (looking.actions, parameters.rpartition("/dev/")[2]) == (("ssm:GetParameter",), "<DeploymentId>/datasets/*")
-    assert _key_services([decrypting]) == {"bedrock": {"kms:Decrypt"}}
-
-
 def test_the_rule_starts_this_machine_and_nothing_else(pipeline: JsonObject) -> None:
     (machine,) = resources(pipeline, "AWS::StepFunctions::StateMachine")
     (role,) = [
@@ -444,7 +478,7 @@ def test_the_rule_starts_this_machine_and_nothing_else(pipeline: JsonObject) -> 
         for name, found in resources(pipeline, "AWS::IAM::Role").items()
         if "events.amazonaws.com" in str(found["Properties"])
     ]
-    assert list(_statements(pipeline, role)) == [Statement(("states:StartExecution",), (f"<{machine}>",), {})]
+    assert list(statements_of_role(pipeline, role)) == [Statement(("states:StartExecution",), (f"<{machine}>",), {})]
 
 
 def test_every_function_writes_traces(by_function: dict[str, list[Statement]]) -> None:
@@ -473,7 +507,7 @@ def test_every_function_gets_the_environment_that_the_settings_read(pipeline: Js
 def test_the_settings_can_be_read_from_the_environment(pipeline: JsonObject) -> None:
     function = next(iter(resources(pipeline, "AWS::Lambda::Function").values()))
     variables = as_object(at(function, "Properties", "Environment", "Variables"), "environment")
-    texts = {name: _text(value) for name, value in variables.items()}
+    texts = {name: text_of(value) for name, value in variables.items()}
     settings = read_settings({**texts, "AWS_REGION": "us-east-1"})
     assert settings.defaults.base_model_identifier == "amazon.nova-micro-v1:0:128k"
     assert (settings.defaults.budget_usd, settings.defaults.monthly_budget_usd) == (20, 200)

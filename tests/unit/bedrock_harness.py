@@ -85,19 +85,19 @@ class Bucket:
     objects: dict[str, bytes] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
 
-    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> JsonObject:  # noqa: N803
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> JsonObject:  # noqa: N803  boto3's own names
         del Bucket, Prefix, MaxKeys
         self._check("ListObjectsV2")
         return {}
 
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, BytesIO]:  # noqa: N803
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, BytesIO]:  # noqa: N803  boto3's own names
         del Bucket
         self._check("GetObject")
         if Key not in self.objects:
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
         return {"Body": BytesIO(self.objects[Key])}
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:  # noqa: N803
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:  # noqa: N803  boto3's own names
         del Bucket
         self._check("PutObject")
         self.objects[Key] = Body

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from customization.settings import VARIABLES
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lambda" / "customization"
 LONGEST_FUNCTION = 40
+SILENCED = re.compile(r"# (?:noqa: [A-Z0-9, ]*[0-9]|type: ignore\[[^]]*\])(?P<reason>.*)$")
+# An action by its commit, with the tag that it had
+PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v[\d.]+")
 
 
 def modules(folder: str) -> list[Path]:
@@ -39,9 +43,10 @@ def importers(folder: str, *packages: str) -> list[str]:
 
 
 def test_stacks_and_functions_do_not_import_each_other_nor_what_uses_them() -> None:
-    assert importers("stacks", "customization", "rehearsal", "tests", "samples") == []
-    assert importers("lambda", "stacks", "rehearsal", "tests", "samples", "aws_cdk") == []
-    assert importers("rehearsal", "tests", "samples") == []
+    assert importers("stacks", "customization", "rehearsal", "tests", "samples", "docs") == []
+    assert importers("lambda", "stacks", "rehearsal", "tests", "samples", "docs", "aws_cdk") == []
+    assert importers("rehearsal", "tests", "samples", "docs") == []
+    assert importers("docs", "tests", "samples") == []
 
 
 def test_only_the_gateway_calls_aws() -> None:
@@ -73,10 +78,23 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or 0) - node.lineno + 1
 
 
-@pytest.mark.parametrize("folder", ["lambda", "stacks", "rehearsal", "samples", "tests"])
+@pytest.mark.parametrize("folder", ["lambda", "stacks", "rehearsal", "samples", "docs", "tests"])
 def test_no_function_is_longer_than_forty_lines(folder: str) -> None:
     found = [name for path in modules(folder) for name, lines in functions(path) if lines > LONGEST_FUNCTION]
     assert found == []
+
+
+@pytest.mark.parametrize("folder", ["lambda", "stacks", "rehearsal", "docs"])
+def test_no_finding_of_a_tool_is_silenced_without_a_reason(folder: str) -> None:
+    silent = []
+    for path in modules(folder):
+        above = ""
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            found = SILENCED.search(line)
+            if found and not found["reason"].strip(" #-") and not above.strip().startswith("#"):
+                silent.append(f"{path.relative_to(ROOT)}:{number}")
+            above = line
+    assert silent == [], "say why, behind the mark or in a comment above it"
 
 
 def test_every_error_says_whether_it_passes_by_itself() -> None:
@@ -120,3 +138,23 @@ def test_no_file_of_the_repository_is_larger_than_a_megabyte_or_names_a_download
         assert not path.is_file() or path.stat().st_size < 1_000_000, name
     for lock in ("package-lock.json", "requirements.txt", "lambda/layers/core.txt", "lambda/layers/evaluation.txt"):
         assert "http" not in (ROOT / lock).read_text(), lock
+
+
+def test_ci_pins_every_action_by_commit_and_calls_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text()
+        assert [used for used in re.findall(r"uses: (.*)", text) if not PINNED.fullmatch(used)] == []
+        commands = re.findall(r"run: (.*)", text)
+        assert commands
+        assert {command.partition(" ")[0] for command in commands} == {"make"}
+        assert {command.partition(" ")[2] for command in commands} <= targets
+
+
+def test_hooks_of_a_commit_are_local_and_call_targets_that_exist() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"repo: (.*)", text) == ["local"]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    entries = re.findall(r"entry: make (.*)", text)
+    assert entries
+    assert set(entries) <= targets

@@ -1,5 +1,6 @@
 """Custom models, throughputs, deployments, tags and bills of the Bedrock stand-in."""
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -144,16 +145,15 @@ def test_a_model_customized_before_deployments_existed_needs_a_throughput() -> N
     rehearsal.close()
 
 
-def test_a_throughput_bills_its_units_from_in_service_until_it_is_deleted() -> None:
+def test_a_throughput_bills_every_hour_that_begins_between_its_purchase_and_its_end() -> None:
     rehearsal = Rehearsal()
     training = rehearsal.put("train.jsonl", conversations(20))
     model = rehearsal.train(base="amazon.nova-2-lite-v1:0:256k", training=training)
     arn = rehearsal.provision(model, units=2)
     described = rehearsal.control.get_provisioned_model_throughput(provisionedModelId=arn)
-    ready = described["lastModifiedTime"]
     rehearsal.wait(hours=3)
     rehearsal.control.delete_provisioned_model_throughput(provisionedModelId="throughput")
-    hours = (rehearsal.clock.time - ready).total_seconds() / 3600
+    hours = math.ceil((rehearsal.clock.time - described["creationTime"]).total_seconds() / 3600)
     rehearsal.wait(hours=5)
     (charge,) = [entry for entry in rehearsal.service.ledger() if entry.item == "provisionedThroughput"]
     assert charge.quantity == pytest.approx(2 * hours, abs=0.001)

@@ -64,7 +64,10 @@ def roles(*names: str) -> object:
         (conversation("Bot: hello", "hello"), "Amazon S3 file train.jsonl contains the reserved keyword Bot:"),
         (conversation("あ" * 32_001, "hello"), "Maximum input token count 32001 exceeds limit of 32000"),
         (conversation("hello", "あ" * 32_002), "Maximum output token count 32002 exceeds limit of 32000"),
-        (conversation("あ" * 20_000, "い" * 20_000), "Max sum of input and output token count 40000 exceeds"),
+        (
+            conversation("あ" * 20_000, "い" * 20_000),
+            "Max sum of input and output token length 40000 exceeds total",
+        ),
         (
             conversation("hello " * 50_000, "hello"),
             "Input size exceeded in file train.jsonl for record starting with hello",

@@ -1,22 +1,26 @@
 """Runs reserve before they spend, so that many of them together stay within the month."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
+from threading import Barrier
 
 import msgspec
 import pytest
 
-from customization import budget
+from customization import budget, leases, promotion
 from customization.errors import BudgetExceeded
+from customization.json_types import JsonObject
+from customization.leases import Lease
 from customization.money import TrainingUsage, Usage, estimate, load_prices
-from customization.profile import Profile
+from customization.profile import PreparedFile, Profile, TokenEstimate
 from customization.runs import Call, Plan
-from tests.unit.fakes import NOW, GatewayInMemory
-
-NO_DATA = Profile(files=(), prepared={}, test_records=0, test_digest="", warnings=(), notes=())
+from customization.sweeper import sweep
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job
 
 
 def prepare(gateway: GatewayInMemory, plan: Plan, usd: float) -> None:
-    """Write an estimate of so many US dollars for training."""
+    """Write an estimate of so many US dollars for two epochs of training."""
     usage = Usage(
         model=plan.base_model_identifier,
         region=plan.region,
@@ -25,7 +29,10 @@ def prepare(gateway: GatewayInMemory, plan: Plan, usd: float) -> None:
     estimated = estimate(usage, load_prices(), NOW)
     assert estimated.known_usd == pytest.approx(usd)
     gateway.artifacts.put(f"{plan.prefix}estimate.json", msgspec.json.encode(estimated))
-    gateway.artifacts.put(f"{plan.prefix}data/profile.json", msgspec.json.encode(NO_DATA))
+    tokens = TokenEstimate(0, round(usd * 1_000_000 / 2), 0)
+    train = PreparedFile("train", "train.jsonl", 100, 0, "", tokens, TokenEstimate(0, 0, 0))
+    profile = Profile(files=(), prepared={"train": train}, test_records=0, test_digest="", warnings=(), notes=())
+    gateway.artifacts.put(f"{plan.prefix}data/profile.json", msgspec.json.encode(profile))
 
 
 def committed(gateway: GatewayInMemory) -> float:
@@ -43,7 +50,7 @@ def test_an_attempt_reserves_once_however_often_it_is_retried(claimed: GatewayIn
 def test_a_run_beyond_the_months_budget_is_refused_naming_it(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
     claimed.runs.put({"runId": "month#2026-11", "committedUsd": 190})
     prepare(claimed, plan, 12.5)
-    with pytest.raises(BudgetExceeded, match=r"monthlyBudgetUsd: this run needs 12\.50 USD, and 190 of 200\.00"):
+    with pytest.raises(BudgetExceeded, match=r"monthlyBudgetUsd: this run needs 12\.50 USD, and 190\.00 of 200\.00"):
         budget.reserve(claimed, plan, call)
     assert committed(claimed) == 190
 
@@ -69,20 +76,164 @@ def test_a_run_beyond_its_own_budget_is_refused(claimed: GatewayInMemory, plan: 
     assert committed(claimed) == 0
 
 
-def test_what_was_not_spent_is_given_back_once(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
-    prepare(claimed, plan, 12.5)
-    budget.reserve(claimed, plan, call)
-    budget.give_back(claimed, call.run_id, 1, 4.25)
-    budget.give_back(claimed, call.run_id, 1, 4.25)
-    assert committed(claimed) == 4.25
+TITAN = "amazon.titan-text-lite-v1:0:4k"
 
 
-def test_training_counts_as_spent_once_a_job_was_asked_for(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
+def job_of(bedrock: BedrockInMemory, *, phase: str = "Completed") -> None:
+    name = "dev-0a1b2c3d-aaaaaaaaaa-1"
+    bedrock.jobs[name] = msgspec.structs.replace(job(name), phases={"Training": phase})
+
+
+def test_what_was_not_spent_is_given_back_once(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
     prepare(claimed, plan, 12.5)
     budget.reserve(claimed, plan, call)
-    claimed.runs.update(call.run_id, {"jobName0": "dev-0a1b2c3d-aaaaaaaaaa-1"})
-    budget.give_back(claimed, call.run_id, 1)
+    job_of(bedrock, phase="NotStarted")
+    claimed.runs.update(call.run_id, {"jobName0": "dev-0a1b2c3d-aaaaaaaaaa-1", "baseInputTokens": 1_000_000})
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    # The answers of the base model were paid, the training had not begun
+    assert committed(claimed) == pytest.approx(0.035)
+    assert (claimed.runs.get(call.run_id) or {})["spentUsd"] == pytest.approx(0.035)
+
+
+@pytest.mark.parametrize(
+    ("row", "phase", "spent"),
+    [
+        ({"jobName0": "dev-0a1b2c3d-aaaaaaaaaa-1"}, "InProgress", 12.5),
+        ({"jobName0": "dev-0a1b2c3d-aaaaaaaaaa-1", "jobAdopted0": True}, "Completed", 0),
+        ({"jobName0": "dev-0a1b2c3d-bbbbbbbbbb-1"}, "Completed", 0),
+        ({"jobName0": ""}, "Completed", 0),
+    ],
+    ids=["begun", "adopted", "never-created", "never-asked-for"],
+)
+def test_training_counts_as_spent_once_the_runs_own_job_trains(
+    claimed: GatewayInMemory,
+    bedrock: BedrockInMemory,
+    plan: Plan,
+    call: Call,
+    row: JsonObject,
+    phase: str,
+    spent: float,
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    job_of(bedrock, phase=phase)
+    claimed.runs.update(call.run_id, row)
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    assert committed(claimed) == spent
+
+
+def served_by(call: Call, **times: datetime | None) -> Lease:
+    return Lease(
+        resource_name="dev-0a1b2c3d-support-0123456789",
+        kind="provisioned",
+        run_id=call.run_id,
+        dataset="support",
+        execution_arn=call.execution_arn,
+        opened_at=NOW,
+        hard_end=NOW + timedelta(hours=24),
+        hourly_usd=7.1,
+        **times,  # type: ignore[arg-type]  # the moments of a lease
+    )
+
+
+@pytest.mark.parametrize(
+    ("times", "hours"),
+    [
+        ({}, 0),
+        ({"created_at": NOW}, 2),
+        ({"created_at": NOW, "closed_at": NOW + timedelta(minutes=40)}, 1),
+        ({"created_at": NOW, "keep_until": NOW + timedelta(hours=5, minutes=1)}, 6),
+    ],
+    ids=["never-created", "until-now", "released", "kept"],
+)
+def test_every_hour_that_a_throughput_has_begun_or_is_kept_counts_as_spent(
+    claimed: GatewayInMemory, plan: Plan, call: Call, times: dict[str, datetime | None], hours: int
+) -> None:
+    titan = msgspec.structs.replace(plan, serving_mode="provisioned", base_model_identifier=TITAN)
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, titan, call)
+    leases.open_lease(claimed, served_by(call, **times))
+    leases.open_lease(
+        claimed,
+        msgspec.structs.replace(
+            served_by(call, created_at=NOW),
+            execution_arn="arn:another",
+            resource_name="dev-0a1b2c3d-support-0123456789-2",
+        ),
+    )
+    budget.give_back(claimed, call.run_id, 1, NOW + timedelta(minutes=61))
+    assert committed(claimed) == pytest.approx(hours * 7.1)
+
+
+def test_what_is_released_before_its_time_gives_the_hours_back(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    titan = msgspec.structs.replace(plan, serving_mode="provisioned", base_model_identifier=TITAN)
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, titan, call)
+    kept = served_by(call, created_at=NOW, keep_until=NOW + timedelta(hours=10))
+    leases.open_lease(claimed, kept)
+    bedrock.serve(
+        mode="provisioned",
+        name=kept.resource_name,
+        model_arn="arn:model",
+        tags={"deployment": "0a1b2c3d"},
+        units=1,
+        token="t",  # noqa: S106  no secret
+    )
+    claimed.runs.update(call.run_id, {"state": "SUCCEEDED"})
+    claimed.executions[call.execution_arn] = "SUCCEEDED"
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    assert committed(claimed) == pytest.approx(71)
+    promotion.release_dataset(claimed, "support", NOW + timedelta(hours=2))
+    assert committed(claimed) == pytest.approx(14.2)
+
+
+def test_an_attempt_that_another_one_has_replaced_keeps_its_reservation(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    claimed.runs.update(call.run_id, {"attempt": 2})
+    budget.give_back(claimed, call.run_id, 1, NOW)
     assert committed(claimed) == 12.5
+
+
+def test_a_run_that_died_before_its_failure_was_handled_is_settled_by_the_sweeper(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    sweep(claimed, NOW)
+    assert committed(claimed) == 12.5
+    claimed.runs.update(call.run_id, {"state": "FAILED"})
+    sweep(claimed, NOW)
+    assert committed(claimed) == 0
+
+
+def test_runs_that_reserve_at_once_cannot_overshoot_together(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
+    begun = Barrier(8)
+
+    def reserve(number: int) -> bool:
+        own = replace(call, run_id=f"support-{number:010d}")
+        its_plan = msgspec.structs.replace(plan, run_id=own.run_id)
+        begun.wait()
+        try:
+            budget.reserve(claimed, its_plan, own)
+        except BudgetExceeded:
+            return False
+        return True
+
+    for number in range(8):
+        prepare(claimed, msgspec.structs.replace(plan, run_id=f"support-{number:010d}"), 60)
+    plan = msgspec.structs.replace(plan, budget_usd=60)
+    with ThreadPoolExecutor(8) as threads:
+        reserved = list(threads.map(reserve, range(8)))
+    assert reserved.count(True) == 3
+    assert committed(claimed) == 180
 
 
 def test_the_start_is_told_with_its_cost(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
@@ -101,7 +252,7 @@ def test_what_was_given_back_is_reserved_again_when_the_execution_goes_on(
     budget.reserve(claimed, plan, call)
     budget.renew(claimed, plan, call)
     assert committed(claimed) == 12.5
-    budget.give_back(claimed, call.run_id, 1)
+    budget.give_back(claimed, call.run_id, 1, NOW)
     assert committed(claimed) == 0
     budget.renew(claimed, plan, call)
     budget.renew(claimed, plan, call)

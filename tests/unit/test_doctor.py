@@ -10,6 +10,7 @@ from customization.catalogue import load_catalogue
 from customization.doctor import DONE, MISSES, WRONG_USE, Examination
 from customization.errors import AccessDenied, RequestRejected
 from customization.gateway.operator import Caller, DeployedStack, Operator
+from customization.idle import idle_cost
 from customization.preconditions import CHECKS, Finding
 from tests.unit.fakes import BedrockInMemory
 
@@ -98,6 +99,19 @@ def test_without_credentials_nothing_else_is_asked(account: Account) -> None:
     assert "aws configure" in finding.message
 
 
+def test_before_a_deployment_only_credentials_and_bootstrap_are_looked_at(account: Account) -> None:
+    model = load_catalogue().find(NOVA)
+    found = Examination(account, model, "dev", date(2026, 11, 22)).findings(before_deploy=True)
+    assert [(finding.check, finding.outcome) for finding in found] == [("credentials", "ok"), ("bootstrap", "ok")]
+
+
+def test_a_base_model_without_access_is_told_how_to_get_it(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BedrockOfAccount, "has_access", lambda *_: False)
+    finding = findings(account)["baseline"]
+    assert finding.outcome == "warning"
+    assert finding.message.endswith("see that no policy of the organization denies the model.")
+
+
 @pytest.mark.parametrize("version", [None, 5])
 def test_a_region_that_is_not_bootstrapped_is_told_the_command(account: Account, version: int | None) -> None:
     account.version = version
@@ -182,3 +196,10 @@ def test_the_exit_code_says_whether_something_is_missing(
     assert doctor.main(arguments, date(2026, 11, 22)) == MISSES
     assert doctor.main(["--model", "amazon.nova-mikro"]) == WRONG_USE
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_what_a_deployment_costs_while_nobody_uses_it_is_told_for_the_region(account: Account) -> None:
+    usd, unknown = idle_cost("us-east-1", date(2026, 11, 22))
+    assert unknown == 0
+    assert f"about {usd:.2f} USD a month while nobody uses it" in findings(account)["idleCost"].message
+    assert "whose price here no source gives" in findings(Account("us-west-2"))["idleCost"].message

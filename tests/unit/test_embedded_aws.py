@@ -575,14 +575,6 @@ def test_a_protected_stack_is_not_deleted_and_a_deleted_one_acts_no_more(deploy:
     assert not deployed.aws.deployed.functions
 
 
-def test_a_stack_is_not_updated_silently(deploy: Deploy) -> None:
-    deployed = deploy(pipeline(ECHO))
-    stacks = deployed.aws.session().client("cloudformation")
-    template: JsonObject = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
-    with pytest.raises(ClientError, match="does not update stacks"):
-        stacks.update_stack(StackName="Pipeline", TemplateBody=json.dumps(template))
-
-
 def test_code_that_the_cdk_cli_has_uploaded_is_unpacked(deploy: Deploy) -> None:
     deployed = deploy(pipeline(ECHO))
     archive = BytesIO()

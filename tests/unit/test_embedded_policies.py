@@ -38,6 +38,13 @@ def document(**statement: object) -> str:
         ({"Action": "s3:*", "Condition": {"StringNotEquals": {"absent": "v"}}}, True),
         ({"Action": "s3:*", "Condition": {"StringEquals": {"k": "v", "absent": "v"}}}, False),
         ({"Action": "s3:*", "Condition": {"Bool": {"secure": "true"}}}, True),
+        ({"Action": "s3:*", "Condition": {"Null": {"k": "false"}}}, True),
+        ({"Action": "s3:*", "Condition": {"Null": {"k": "true"}}}, False),
+        ({"Action": "s3:*", "Condition": {"Null": {"absent": "true"}}}, True),
+        ({"Action": "s3:*", "Condition": {"Null": {"absent": "false"}}}, False),
+        ({"Action": "s3:*", "Condition": {"ForAllValues:StringEquals": {"k": ["v", "w"]}}}, True),
+        ({"Action": "s3:*", "Condition": {"ForAllValues:StringEquals": {"k": "w"}}}, False),
+        ({"Action": "s3:*", "Condition": {"ForAllValues:StringEquals": {"absent": "w"}}}, True),
         ({"Effect": "Deny", "Action": "s3:*"}, False),
     ],
 )

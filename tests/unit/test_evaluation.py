@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,6 @@ from customization.evaluation import (
     Prediction,
     answer_records,
     asker,
-    decode_predictions,
     encode_predictions,
     shard_count,
     shard_range,
@@ -231,4 +231,4 @@ def test_shards_hold_every_record_once_and_end_alike(records: int) -> None:
 
 @given(st.lists(st.builds(Prediction, st.text(), st.text(), text=st.text(), error=st.text())))
 def test_predictions_survive_json_lines(predictions: list[Prediction]) -> None:
-    assert decode_predictions(encode_predictions(predictions)) == predictions
+    assert msgspec.json.Decoder(Prediction).decode_lines(encode_predictions(predictions)) == predictions

@@ -1,16 +1,29 @@
 """A cause is a sentence, and a documented message comes with what to do."""
 
+import ast
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from customization import publishing
-from customization.failures import explain, record_failure
+from customization import errors, handlers, publishing
+from customization.errors import BudgetExceeded, CustomizationJobStopped, PipelineError, PreconditionFailed
+from customization.failures import Example, Known, explain, load_failures, record_failure
+from customization.gateway import Gateway
 from customization.handlers import release_resources
+from customization.json_types import JsonObject
+from customization.planning import plan_run
 from customization.promotion import release_all
 from customization.runs import Call
+from customization.texts import LANGUAGES, Sentence, load_texts, wording
 from tests.unit.fakes import GatewayInMemory
+
+PACKAGE = Path(errors.__file__).parent
+# Commands at a terminal, what the sweeper logs, and what no data get to that were validated
+IN_ENGLISH_ALONE = {"commands.py", "teardown.py", "validate.py", "sweeper.py", "catalogue.py", "formats.py"}
 
 ROW = "support-0123456789"
 
@@ -33,12 +46,129 @@ def test_the_stack_trace_of_a_function_is_not_shown() -> None:
         ("Sandbox.Timedout", "Task timed out after 900.00 seconds", "subset"),
         ("AccessDenied", "User: x is not authorized to perform: bedrock:CreateModelCustomizationJob", "Deploy again"),
         ("States.Timeout", "", "Start the run again"),
+        ("Lambda.TooManyRequestsException", "Rate Exceeded.", "Start the run again later"),
     ],
 )
 def test_a_documented_failure_comes_with_its_fix(error: str, message: str, fix: str) -> None:
     failure = explain(error, lambda_cause(error, message))
     assert fix in failure.fix
     assert message in failure.cause
+
+
+EXAMPLES = [(known, example) for known in load_failures() for example in known.examples]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(("known", "example"), EXAMPLES, ids=[example.message[:60] for _, example in EXAMPLES])
+def test_a_message_that_bedrock_sends_gets_the_cause_and_the_fix_that_are_written_for_it(
+    known: Known, example: Example, language: str
+) -> None:
+    error = "QuotaUnavailable" if "QuotaExceeded" in example.end else "CustomizationJobFailed"
+    failure = explain(error, lambda_cause(error, example.message), language)
+    assert failure.cause == f"{example.message} - {known.cause[language]}"
+    assert failure.fix == known.fix[language]
+
+
+def error_classes() -> list[type[Exception]]:
+    """Return every error that a state can end with."""
+    bases = {errors.PipelineError, errors.TransientError}
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return [each for each in classes if each not in bases]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("error", error_classes())
+def test_every_error_has_a_fix_of_its_own_in_every_language(error: type[Exception], language: str) -> None:
+    fix = explain(error.__name__, "Something", language).fix
+    assert fix != wording("notice.startAgain", language)
+    assert fix.isascii() == (language == "en")
+
+
+def worded_in_place() -> Iterator[str]:
+    """Yield every place where an error of this pipeline is raised with text instead of a code of data/texts.json."""
+    named = {each.__name__ for each in error_classes() if issubclass(each, PipelineError)}
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in named:
+                first = node.args[0] if node.args else None
+                if path.name not in IN_ENGLISH_ALONE and isinstance(first, ast.Constant | ast.JoinedStr | ast.BinOp):
+                    yield f"{path.name}:{node.lineno}"
+
+
+def test_what_ends_a_run_is_worded_in_data() -> None:
+    assert list(worded_in_place()) == []
+
+
+def test_an_error_says_its_sentence_and_its_reasons_in_a_language() -> None:
+    error = PreconditionFailed(
+        Sentence("precondition.failed", {"model": "Nova"}),
+        [
+            (Sentence("precondition.check", {"check": "role"}), Sentence("precondition.roleGone", {"role": "r"})),
+            (Sentence("precondition.noModelOffered"),),
+        ],
+    )
+    assert str(error).splitlines() == [
+        "Nova cannot be customized now; nothing was started:",
+        "- role: The customization role r is gone; deploy the storage stack again.",
+        "- No model of the catalogue is offered any more.",
+    ]
+    error.put_into("ja")
+    assert str(error).splitlines()[2] == f"- {load_texts()['precondition.noModelOffered']['ja']}"
+    error.put_into("en")
+    assert str(error).splitlines()[2] == f"- {load_texts()['precondition.noModelOffered']['ja']}"
+
+
+def context() -> LambdaContext:
+    made = LambdaContext()
+    made._aws_request_id = "request"
+    return made
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ({"runId": ROW}, "job-1 は完了前に停止されました"),
+        ({"language": "ja"}, "job-1 は完了前に停止されました"),
+        ({"runId": "", "language": ""}, "job-1 was stopped"),
+    ],
+)
+def test_a_function_raises_in_the_language_of_its_run(
+    claimed: GatewayInMemory, event: JsonObject, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed.runs.update(ROW, {"language": "ja"})
+    monkeypatch.setattr(handlers, "connect", lambda: claimed)
+
+    @handlers.task
+    def function(_event: JsonObject, _gateway: Gateway) -> JsonObject:
+        raise CustomizationJobStopped.of("error.jobStopped", job="job-1")
+
+    with pytest.raises(CustomizationJobStopped, match=says):
+        function(event, context())
+
+
+def test_the_language_of_a_run_that_cannot_be_read_hides_no_error(
+    claimed: GatewayInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> JsonObject:
+        raise errors.AccessDenied("not authorized to perform: dynamodb:GetItem")
+
+    monkeypatch.setattr(handlers, "connect", lambda: claimed)
+    monkeypatch.setattr(claimed.runs, "get", refuse)
+
+    @handlers.task
+    def function(_event: JsonObject, _gateway: Gateway) -> JsonObject:
+        raise BudgetExceeded(Sentence("budget.exceeded"))
+
+    with pytest.raises(BudgetExceeded, match="does not fit"):
+        function({"runId": ROW}, context())
+
+
+def test_a_request_that_was_refused_in_its_language_is_told_in_it(gateway: GatewayInMemory, call: Call) -> None:
+    unplanned_call = Call(now=call.now, execution_arn=call.execution_arn, run_id="", attempt=0)
+    with pytest.raises(errors.InvalidRunRequest):
+        plan_run(gateway, {"dataset": "support", "language": "ja", "budgetUsd": -1}, unplanned_call)
+    told = record_failure(gateway, unplanned_call, "InvalidRunRequest", "budgetUsd", "PlanRun")
+    assert told["fix"] == explain("InvalidRunRequest", "budgetUsd", "ja").fix
 
 
 def test_an_undocumented_message_passes_through_whole() -> None:

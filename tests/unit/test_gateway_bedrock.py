@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import boto3
+import msgspec
 import pytest
 from botocore.stub import Stubber
 
@@ -32,28 +33,31 @@ def bedrock(rehearsal: Rehearsal) -> Bedrock:
     return Bedrock(rehearsal.control)
 
 
+def job_request(rehearsal: Rehearsal) -> JobRequest:
+    name = job_name(PREFIX, "0123456789", 12)
+    return JobRequest(
+        name=name,
+        base_model=NOVA,
+        customization_type="FINE_TUNING",
+        hyper_parameters={"epochCount": "2", "learningRate": "0.00001"},
+        training_uri=rehearsal.put("train.jsonl", conversations(10)),
+        validation_uri="",
+        output_uri=f"s3://bucket/runs/{RUN}/bedrock/1/",
+        role_arn=ROLE,
+        key_arn=SETTINGS.key_arn,
+        tags=TAGS,
+        token=name,
+    )
+
+
 def trained(rehearsal: Rehearsal, bedrock: Bedrock) -> str:
     """Return the ARN of a custom model that a job has made."""
-    name = job_name(PREFIX, "0123456789", 12)
-    bedrock.create_job(
-        JobRequest(
-            name=name,
-            base_model=NOVA,
-            customization_type="FINE_TUNING",
-            hyper_parameters={"epochCount": "2", "learningRate": "0.00001"},
-            training_uri=rehearsal.put("train.jsonl", conversations(10)),
-            validation_uri="",
-            output_uri=f"s3://bucket/runs/{RUN}/bedrock/1/",
-            role_arn=ROLE,
-            key_arn=SETTINGS.key_arn,
-            tags=TAGS,
-            token=name,
-        )
-    )
-    job = bedrock.job(name)
+    request = job_request(rehearsal)
+    bedrock.create_job(request)
+    job = bedrock.job(request.name)
     assert job is not None
     assert not job.has_started
-    assert [item.name for item in bedrock.jobs_in_progress()] == [name]
+    assert [item.name for item in bedrock.jobs_in_progress()] == [request.name]
     rehearsal.wait(minutes=600)
     job = bedrock.job(job.arn)
     assert job is not None
@@ -61,10 +65,21 @@ def trained(rehearsal: Rehearsal, bedrock: Bedrock) -> str:
     return job.output_model_arn
 
 
+@pytest.mark.parametrize(
+    "network", [{}, {"subnetIds": ["subnet-0123456789abcdef0"], "securityGroupIds": ["sg-0123456789abcdef0"]}]
+)
+def test_a_job_gets_the_key_of_its_model_and_the_network_of_the_deployment_if_there_is_one(
+    rehearsal: Rehearsal, bedrock: Bedrock, network: dict[str, list[str]]
+) -> None:
+    request = msgspec.structs.replace(job_request(rehearsal), vpc_config=network)
+    job = rehearsal.control.get_model_customization_job(jobIdentifier=bedrock.create_job(request))
+    assert (job.get("vpcConfig", {}), job["outputModelKmsKeyArn"]) == (network, SETTINGS.key_arn)
+
+
 @pytest.mark.parametrize("mode", ["on-demand", "provisioned"])
 def test_a_model_is_trained_served_asked_and_removed(rehearsal: Rehearsal, bedrock: Bedrock, mode: str) -> None:
     model_arn = trained(rehearsal, bedrock)
-    name = serving_name(PREFIX, RUN)
+    name = serving_name(PREFIX, RUN, 1)
     arn = bedrock.serve(mode=mode, name=name, model_arn=model_arn, tags=TAGS, units=1, token="t")  # noqa: S106  no secret
     rehearsal.wait(minutes=60)
     served = bedrock.served(mode, name)

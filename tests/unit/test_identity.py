@@ -120,16 +120,16 @@ def test_bedrock_takes_every_job_name_as_the_name_of_job_model_and_token(
     assert accepts("IdempotencyToken", name)
 
 
-@given(stage=STAGES, deployment=HEX_8, dataset=DATASETS, unique=HEX_10)
+@given(stage=STAGES, deployment=HEX_8, dataset=DATASETS, unique=HEX_10, attempt=st.integers(1, 999))
 def test_bedrock_takes_every_serving_name_and_the_unique_part_of_the_run_survives(
-    stage: str, deployment: str, dataset: str, unique: str
+    stage: str, deployment: str, dataset: str, unique: str, attempt: int
 ) -> None:
-    name = serving_name(f"{stage}-{deployment}-", f"{dataset}-{unique}")
+    name = serving_name(f"{stage}-{deployment}-", f"{dataset}-{unique}", attempt)
     assert accepts("ModelDeploymentName", name)
     assert accepts("ProvisionedModelName", name)
     assert accepts("IdempotencyToken", f"{name[:50]}1")
     assert name.startswith(f"{stage}-{deployment}-")
-    assert name.endswith(f"-{unique}")
+    assert name.endswith(f"-{unique}" if attempt == 1 else f"-{unique}-{attempt}")
 
 
 @given(stage=STAGES, deployment=HEX_8, dataset=DATASETS)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from customization import leases
@@ -38,7 +39,7 @@ def open_names(gateway: GatewayInMemory) -> list[str]:
 def test_what_a_running_execution_needs_is_left_alone(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
     serve(bedrock)
     leases.open_lease(gateway, lease())
-    assert sweep(gateway, NOW + timedelta(hours=1))["released"] == []
+    assert sweep(gateway, NOW + timedelta(hours=1)).released == ()
     assert NAME in bedrock.serving
 
 
@@ -151,16 +152,56 @@ def test_what_aws_refuses_for_one_lease_keeps_the_sweeper_from_no_other(
     monkeypatch.setattr(bedrock, "job", refuse)
     leases.open_lease(gateway, lease(leases.MODEL, name="dev-0a1b2c3d-aaaaaaaaaa-1/model"))
     bedrock.models.add("dev-0a1b2c3d-aaaaaaaaaa-1")
+    swept = sweep(gateway, NOW + timedelta(hours=1))
     with pytest.raises(ReleaseRefused, match=f"job dev-0a1b2c3d-aaaaaaaaaa-1: refused: {refusal}"):
-        sweep(gateway, NOW + timedelta(hours=1))
+        swept.raise_refused()
     assert not bedrock.serving
     assert not bedrock.models
 
 
+def test_a_sweep_tells_what_is_live_and_what_it_bills_an_hour(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, msgspec.structs.replace(lease(), hourly_usd=20.5))
+    leases.open_lease(gateway, lease(ON_DEMAND, name="dev-0a1b2c3d-not-created-yet"))
+    swept = sweep(gateway, NOW + timedelta(hours=1))
+    assert [(found.resource_name, found.hourly_usd) for found in swept.live] == [(NAME, 20.5)]
+    assert swept.overdue == ()
+
+
+def test_what_bills_past_its_hard_end_and_cannot_be_released_is_overdue(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    bedrock.busy.add(NAME)
+    leases.open_lease(gateway, lease(hours=2))
+    assert sweep(gateway, NOW + timedelta(hours=1)).overdue == ()
+    assert sweep(gateway, NOW + timedelta(hours=2)).overdue == (NAME,)
+    bedrock.busy.clear()
+    assert sweep(gateway, NOW + timedelta(hours=2, minutes=15)).overdue == ()
+
+
+def test_what_bills_without_a_lease_and_cannot_be_released_is_overdue(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    bedrock.busy.add(NAME)
+    assert sweep(gateway, NOW + timedelta(hours=1)).overdue == (NAME,)
+
+
+def test_a_job_that_is_stopping_bills_no_more(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    bedrock.jobs["dev-0a1b2c3d-aaaaaaaaaa-1"] = job("dev-0a1b2c3d-aaaaaaaaaa-1")
+    leases.open_lease(gateway, lease(leases.JOB, name="dev-0a1b2c3d-aaaaaaaaaa-1", hours=2))
+    assert [found.kind for found in sweep(gateway, NOW + timedelta(hours=1)).live] == [leases.JOB]
+    swept = sweep(gateway, NOW + timedelta(hours=2))
+    assert (swept.live, swept.overdue) == ((), ())
+
+
 def test_a_run_that_died_without_its_catch_is_recorded_and_told_once(claimed: GatewayInMemory, call: Call) -> None:
     claimed.executions[EXECUTION] = "ABORTED"
-    assert sweep(claimed, NOW)["runs"] == [call.run_id]
-    assert sweep(claimed, NOW)["runs"] == []
+    assert sweep(claimed, NOW).runs == (call.run_id,)
+    assert sweep(claimed, NOW).runs == ()
     row = claimed.runs.get(call.run_id)
     assert row is not None
     assert row["state"] == "ABORTED"

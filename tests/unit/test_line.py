@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,9 @@ from customization import budget, line
 from customization.errors import QuotaUnavailable
 from customization.runs import Call
 from tests.unit.fakes import NOW, GatewayInMemory
+
+if TYPE_CHECKING:
+    from customization.json_types import JsonObject
 
 
 def run_of(gateway: GatewayInMemory, name: str, minutes: int = 0) -> Call:
@@ -94,8 +98,10 @@ def test_what_is_there_already_needs_no_turn_and_gives_the_place_up(gateway: Gat
 
 def test_a_run_that_ends_in_line_has_spent_nothing(gateway: GatewayInMemory) -> None:
     call = run_of(gateway, "a-first")
-    gateway.runs.update(call.run_id, {"month": "month#2026-11", "trainingUsd": 5, "jobName0": "dev-0a1b2c3d-a-1"})
+    training: JsonObject = {"customizationType": "FINE_TUNING", "tokens": 5e6, "epochs": 1}
+    usage: JsonObject = {"model": "amazon.nova-micro-v1:0:128k", "region": "us-east-1", "training": [training]}
+    gateway.runs.update(call.run_id, {"month": "month#2026-11", "usage": usage, "jobName0": "dev-0a1b2c3d-a-1"})
     gateway.runs.put({"runId": "month#2026-11", "committedUsd": 5, "reserved#a-first#1": 5})
     assert not ask(gateway, call, room=False)
-    budget.give_back(gateway, call.run_id, 1)
+    budget.give_back(gateway, call.run_id, 1, call.now)
     assert (gateway.runs.get("month#2026-11") or {})["committedUsd"] == 0

@@ -106,7 +106,9 @@ def told(plan: Plan, text: str = "text") -> Iterator[Notice]:
             run_id=text, dataset=text, parameter=text, value=value, lines=lines, language=language, link=LINK
         )
     for arn in ("", text):
-        yield notices.withdrawn(run_id=text, lease=lease(), previous_arn=arn, parameter=text, language=language)
+        what = {"dataset": text, "kind": "provisioned", "name": text, "parameter": text, "previous_arn": arn}
+        for is_gone in (True, False):
+            yield notices.withdrawn(run_id=text, is_gone=is_gone, language=language, **what)
     yield notices.ends_soon(run_id=text, lease=lease(dataset=text), until=NOW, parameter=text, language=language)
     yield notices.released(dataset=text, outcomes=[outcome], language=language)
     yield notices.released(dataset=text, outcomes=[], language=language)
@@ -264,9 +266,19 @@ def served(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call:
     """A promoted model whose deployment is kept for six hours; its run has ended."""
     claimed.runs.update(call.run_id, {"jobName0": "job", "language": "ja", "state": "SUCCEEDED"})
     bedrock.models.add("arn:model/job")
-    leases.open_lease(claimed, lease("on-demand", keep_until=None))
+    made = lease("on-demand", keep_until=None)
+    leases.open_lease(claimed, made)
+    tags = {"deployment": "0a1b2c3d"}
+    arn = bedrock.serve(
+        mode=made.kind,
+        name=made.resource_name,
+        model_arn="arn:model/job",
+        tags=tags,
+        units=1,
+        token="t",  # noqa: S106  no secret
+    )
     kept = msgspec.structs.replace(plan, keep=6.0)
-    promote(claimed, kept, call, serving_arn="arn:served", model_arn="arn:model/job")
+    promote(claimed, kept, call, serving_arn=arn, model_arn="arn:model/job")
     claimed.executions[ARN] = "SUCCEEDED"
     return claimed
 

@@ -53,7 +53,7 @@ def test_a_legacy_model_takes_no_new_job_and_its_end_is_told() -> None:
     needs = replace(NEEDS, model=CATALOGUE.find("meta.llama3-3-70b-instruct-v1:0:128k"))
     facts = replace(FACTS, region="us-west-2", model_status="LEGACY")
     assert outcome("model", facts, needs) == "miss"
-    assert "its end of life is 2027-03-30" in message("model", facts, needs)
+    assert "Its end of life is 2027-03-30" in message("model", facts, needs)
 
 
 def test_bedrock_comes_before_the_catalogue_when_they_disagree() -> None:

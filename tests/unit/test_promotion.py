@@ -142,6 +142,34 @@ def test_the_previous_living_model_takes_the_place_of_one_that_goes(
     assert "is in use again" in trained.published[0][1]
 
 
+@pytest.mark.parametrize("what", ["the deployment", "the model"])
+def test_the_sweeper_withdraws_what_somebody_else_has_deleted_and_says_so_once(
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, what: str
+) -> None:
+    bedrock.models.add("arn:model/older")
+    older = msgspec.structs.replace(plan, run_id="support-9999999999")
+    promotion.promote(trained, older, PROMOTE, serving_arn="", model_arn="arn:model/older")
+    kept = msgspec.structs.replace(plan, keep=6.0)
+    promotion.promote(trained, kept, call, serving_arn=bedrock.serving[SERVED].arn, model_arn=f"arn:model/{JOB}")
+    trained.executions[call.execution_arn] = "SUCCEEDED"
+    trained.runs.update(call.run_id, {"state": "SUCCEEDED"})
+    leases.open_lease(trained, msgspec.structs.replace(lease(trained, SERVED), created_at=NOW))
+    sweep(trained, NOW + timedelta(hours=1))
+    assert trained.published == []
+
+    if what == "the deployment":
+        bedrock.stop_serving("on-demand", SERVED)
+    else:
+        bedrock.models -= {JOB, f"arn:model/{JOB}"}
+    swept = [sweep(trained, NOW + timedelta(hours=hours)) for hours in (1.25, 1.5)]
+    assert [len(done.released) for done in swept] == [1, 0]
+    assert parameter(trained) == {"arn": "arn:model/older", "until": None}
+    [(subject, message)] = trained.published
+    assert subject == f"No longer in use: {call.run_id}"
+    assert "somebody deleted it" in message
+    assert (lease(trained, SERVED).state == "CLOSED") == (what == "the deployment")
+
+
 def test_another_runs_lease_does_not_withdraw_the_model_in_use(
     trained: GatewayInMemory, plan: Plan, call: Call
 ) -> None:
@@ -199,7 +227,7 @@ def in_use(gateway: GatewayInMemory) -> tuple[str, list[str]]:
 
 def remove(gateway: GatewayInMemory, bedrock: BedrockInMemory, name: str) -> None:
     bedrock.models -= {name, f"arn:model/{name}"}
-    leases.close(gateway, lease(gateway, f"{name}{leases.MODEL_SUFFIX}"), NOW, "somebody deleted it")
+    leases.close(gateway, lease(gateway, f"{name}{leases.MODEL_SUFFIX}"), NOW, "somebody deleted it", was_there=False)
 
 
 def test_the_model_of_a_run_that_has_succeeded_is_put_in_use_and_kept_without_an_end(

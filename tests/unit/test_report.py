@@ -16,7 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it publishes no types
 
 from customization import money, report
-from customization.catalogue import load_catalogue
+from customization.catalogue import State, load_catalogue
 from customization.charts import Captions, bar_chart, line_chart
 from customization.comparison import (
     Comparison,
@@ -226,7 +226,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_script() -> None:
         item for item in page.attributes if item[1] in {"src", "href", "xlink:href"} or item[1].startswith("on")
     ]
     assert not re.search(r"url\(|@import|//[a-z]+\.", re.sub(r"http://www\.w3\.org/\S+", "", html))
-    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    assert ("meta", "content", policy) in page.attributes
 
 
 def test_every_section_is_there_when_everything_is_known() -> None:
@@ -391,7 +392,7 @@ def test_the_json_keeps_to_its_schema_however_much_is_known() -> None:
 
 def test_the_schema_in_the_documentation_is_that_of_the_code() -> None:
     written = (PACKAGE.parents[1] / "docs" / "report.schema.json").read_bytes()
-    assert json.loads(written) == json.loads(schema_text()), "write it anew: make schema"
+    assert json.loads(written) == json.loads(schema_text()), "write it anew: make docs"
 
 
 def test_english_and_japanese_pages_have_the_same_structure() -> None:
@@ -457,6 +458,8 @@ def _family_members() -> set[str]:
         ),
         "runs": ("dataChanged", "dataAdded", "dataLeftOut"),
         "nextStep": ("noTestRecords", "noBaseline", "noAnswers"),
+        "lifecycle": get_args(State),
+        "spendLess": money.ITEM_NAMES,
         "advice": ("raise", "lower", "raiseTo", "lowerTo"),
     }
     return {f"{family}.{member}" for family, members in kinds.items() for member in members}

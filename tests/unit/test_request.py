@@ -214,7 +214,7 @@ def test_promoting_needs_the_run_whose_model_is_meant() -> None:
 
 @pytest.mark.parametrize("tags", [{"run": "x"}, {"aws:x": "y"}, {"": "y"}, {"team": "é"}, {"k" * 129: ""}])
 def test_tags_that_bedrock_or_the_sweeper_could_not_bear_are_refused(tags: JsonObject) -> None:
-    assert f"- tags.{next(iter(tags))}: " in refused(tags=tags)
+    assert f"- tags.{next(iter(tags))[:70]}" in refused(tags=tags)
 
 
 def test_more_tags_than_bedrock_takes_beside_the_own_ones_are_refused() -> None:

@@ -42,11 +42,13 @@ def test_the_budget_bounds_how_long_a_throughput_may_stand(claimed: GatewayInMem
     titan = msgspec.structs.replace(
         plan, serving_mode="provisioned", base_model_identifier="amazon.titan-text-lite-v1:0:4k", budget_usd=71.0
     )
+    claimed.runs.update(call.run_id, {"estimatedUsd": 27.1, "servingUsd": 7.1})
     serving.create_serving(claimed, titan, call, MODEL)
     lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
     assert lease is not None
     assert lease["hourlyUsd"] == 7.1
-    assert lease["hardEnd"] == (NOW + timedelta(hours=10)).isoformat().replace("+00:00", "Z")
+    # 51 USD are left beside training and answers: 7 hours, and the last sweep in them
+    assert lease["hardEnd"] == (NOW + timedelta(hours=6, minutes=45)).isoformat().replace("+00:00", "Z")
 
 
 def test_what_failed_is_made_anew(claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call) -> None:
@@ -97,3 +99,24 @@ def test_one_that_somebody_deleted_ends_the_run(
     bedrock.serving.clear()
     with pytest.raises(ServingFailed, match="somebody deleted it"):
         serving.poll_serving(claimed, either, call, arn)
+
+
+def test_another_attempt_serves_its_model_beside_what_an_earlier_one_has_kept(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    serving.create_serving(claimed, either, call, MODEL)
+    again = msgspec.structs.replace(either, attempt=2, force=True)
+    serving.create_serving(claimed, again, replace(call, attempt=2, execution_arn="arn:again"), "arn:another-model")
+    assert sorted(item.model_arn for item in bedrock.serving.values()) == ["arn:another-model", MODEL]
+    kept = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
+    assert kept is not None
+    assert kept["executionArn"] == call.execution_arn
+
+
+def test_a_lease_tells_when_bedrock_created_what_bills(claimed: GatewayInMemory, either: Plan, call: Call) -> None:
+    serving.create_serving(claimed, either, call, MODEL)
+    # The same state again, an hour later, finds what it has made
+    serving.create_serving(claimed, either, replace(call, now=NOW + timedelta(hours=1)), MODEL)
+    lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
+    assert lease is not None
+    assert lease["createdAt"] == NOW.isoformat().replace("+00:00", "Z")

@@ -110,7 +110,7 @@ def test_an_update_that_fails_or_never_ends_leaves_the_model_before_in_use(
 ) -> None:
     promote(served, plan, call)
     bedrock.end_swap(status)
-    with pytest.raises(ServingFailed, match=f"its update is {status}; the model of run {OLD_RUN} stays in use"):
+    with pytest.raises(ServingFailed, match=f"its update is {status}. The model of run {OLD_RUN} stays in use"):
         promote(served, plan, call, timedelta(hours=3, minutes=1))
     assert in_use(served) == (f"arn:model/{OLD}", ARN)
     promote(served, plan, replace(call, execution_arn="arn:execution:again"))

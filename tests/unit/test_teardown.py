@@ -1,7 +1,7 @@
 """A deployment is taken down only when nothing bills any more; what stays is told, priced and removed on request."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,6 +169,29 @@ def test_destroy_with_release_stops_the_runs_and_ends_every_lease(
     assert gateway.executions == {EXECUTION: "ABORTED"}
     assert operator.protected == []
     assert person.waits == 0
+
+
+def test_the_policies_of_the_outputs_are_taken_from_whoever_has_them_since_they_could_not_be_deleted(
+    operator: OperatorInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iam = boto3.Session(region_name="us-east-1").client("iam")
+    text = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}]}'
+    policy = iam.create_policy(PolicyName="reader", PolicyDocument=text)["Policy"]["Arn"]
+    iam.create_role(RoleName="analyst", AssumeRolePolicyDocument="{}")
+    iam.create_user(UserName="ann")
+    iam.create_group(GroupName="team")
+    iam.attach_role_policy(RoleName="analyst", PolicyArn=policy)
+    iam.attach_user_policy(UserName="ann", PolicyArn=policy)
+    iam.attach_group_policy(GroupName="team", PolicyArn=policy)
+    stacks = operator.stacks("dev")
+    with_policy = [replace(stack, outputs={**stack.outputs, "ReportReaderPolicyArn": policy}) for stack in stacks[:1]]
+    monkeypatch.setattr(operator, "stacks", lambda _: [*with_policy, *stacks[1:]])
+    person = Person()
+    assert destroy(operator, person) == DONE
+    told = [line for line in person.said if "was detached" in line]
+    holders = ("role analyst", "user ann", "group team")
+    assert told == [f"The policy ReportReader was detached from the {holder}." for holder in holders]
+    iam.delete_policy(PolicyArn=policy)
 
 
 def test_what_aws_refuses_to_release_while_it_is_created_is_tried_until_it_goes(

@@ -61,6 +61,15 @@ def test_a_job_of_the_same_training_is_adopted(
     there(bedrock, status)
     assert training.create_job(prepared, plan, call, 0)["jobArn"] == f"arn:job/{NAME}"
     assert bedrock.created == []
+    assert (prepared.runs.get(plan.run_id) or {})["jobAdopted0"] is True
+
+
+def test_the_job_of_a_redriven_execution_is_not_taken_for_another_runs(
+    prepared: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    training.create_job(prepared, plan, call, 0)
+    training.create_job(prepared, plan, replace(call, now=NOW + timedelta(hours=2)), 0)
+    assert "jobAdopted0" not in (prepared.runs.get(plan.run_id) or {})
 
 
 @pytest.mark.parametrize("status", ["Failed", "Stopped", "Stopping"])

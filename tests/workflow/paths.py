@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tests.workflow import paths_of_models as models
 from tests.workflow import paths_of_runs as runs
+from tests.workflow import people
 from tests.workflow.pipeline import Pipeline
 
 Path = Callable[[Pipeline], None]
@@ -53,6 +54,7 @@ PATHS: tuple[Path, ...] = (
     models.other_test_records_than_those_of_the_model_in_use,
     runs.job_stalls,
     runs.large_file_whose_upload_breaks,
+    people.people_at_work,
 )
 
 

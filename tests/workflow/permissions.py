@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from rehearsal.embedded.policies import Demand, evaluate
 from tests.workflow.pipeline import Pipeline
 
 MACHINE, RULE, CUSTOMIZATION_ROLE = "the state machine", "the rule", "the customization role"
+PEOPLE = ("DataContributor", "ReportReader", "RunOperator", "InvokeServedModel")
 _POLICY = "Permissions"
 _VIA = "kms:ViaService"
 
@@ -33,19 +34,19 @@ class Permission:
 
 
 class Permissions:
-    """The policies of all roles, split into single permissions; one can be taken away for a while."""
+    """The policies of all roles or of `only` some, in single permissions; one can be taken away for a while."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, only: Collection[str] = ()) -> None:
         self._iam = pipeline.aws.session().client("iam")
-        self._labels = _labels(pipeline)
+        self._labels = {arn: label for arn, label in _labels(pipeline).items() if not only or label in only}
         self._words = _words(pipeline)
         self._of_role: dict[str, list[Permission]] = {}
         for arn in self._labels:
             texts = pipeline.aws._moto.role_policies(arn)
             self._of_role[arn] = sorted({found for text in texts for found in self._split(arn, text)})
             # In one policy each, so that one write takes a permission away wherever it stood
-            for name in self._iam.list_role_policies(RoleName=_name(arn))["PolicyNames"]:
-                self._iam.delete_role_policy(RoleName=_name(arn), PolicyName=name)
+            for policy in self._iam.list_attached_role_policies(RoleName=_name(arn))["AttachedPolicies"]:
+                self._iam.detach_role_policy(RoleName=_name(arn), PolicyArn=policy["PolicyArn"])
             self._write(arn, self._of_role[arn])
 
     @property
@@ -103,10 +104,11 @@ class Permissions:
 
 
 def _labels(pipeline: Pipeline) -> dict[str, str]:
-    """Return what stands behind each role: a function's module, or a word."""
+    """Return what stands behind each role: a function's module, a kind of people, or a word."""
     deployed = pipeline.aws.deployed
     labels = {function.role_arn: function.label for function in deployed.functions.values()}
     labels |= {machine.role_arn: MACHINE for machine in deployed.machines.values()}
+    labels |= {pipeline.role_of(kind): kind for kind in PEOPLE}
     labels |= {t.role_arn: RULE for rule in deployed.rules.values() for t in rule.targets if t.role_arn}
     return {**labels, pipeline._variable("CUSTOMIZATION_ROLE_ARN"): CUSTOMIZATION_ROLE}
 
@@ -120,7 +122,7 @@ def _words(pipeline: Pipeline) -> list[tuple[str, str]]:
     names += [(place.arn("logs", f"log-group:{f.log_group}"), "its own log") for f in deployed.functions.values()]
     names += [(function.name, function.label) for function in deployed.functions.values()]
     names += [(machine.name, "machine") for machine in deployed.machines.values()]
-    services = ("bedrock", "dynamodb", "lambda", "servicequotas", "sns", "sqs", "ssm", "states")
+    services = ("bedrock", "cloudformation", "dynamodb", "lambda", "servicequotas", "sns", "sqs", "ssm", "states")
     return [*names, *((place.arn(name, ""), "") for name in services), ("arn:aws:s3:::", ""), ("arn:aws:bedrock:", "")]
 
 

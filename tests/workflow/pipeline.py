@@ -123,7 +123,7 @@ class Pipeline(Rehearsal):
 
     def put(self, key: str, content: bytes) -> None:
         """Put one object into the data bucket."""
-        s3 = self.aws.session().client("s3")
+        s3 = self.person("DataContributor").client("s3")
         s3.put_object(Bucket=self.outputs["DataBucketName"], Key=key, Body=content)
 
     def run(self, files: Mapping[str, bytes], dataset: str = "") -> "Execution":
@@ -186,7 +186,11 @@ class Pipeline(Rehearsal):
 
     def stop(self, execution: "Execution") -> None:
         """Stop an execution as a person does in the console."""
-        self.aws.session().client("stepfunctions").stop_execution(executionArn=execution.arn)
+        self.person("RunOperator").client("stepfunctions").stop_execution(executionArn=execution.arn)
+
+    def role_of(self, kind: str) -> str:
+        """Return the ARN of the role that stands for people of a kind, such as DataContributor."""
+        return self.aws._moto.role_of_people(self.outputs[f"{kind}PolicyArn"])
 
     def pass_time(self, **amount: float) -> None:
         """Let so much time pass, with every sweep that falls into it."""
@@ -201,7 +205,7 @@ class Pipeline(Rehearsal):
     @contextmanager
     def without_sweeps(self) -> Iterator[None]:
         """Leave the scheduled sweeps out: of days there are more than a test can wait for."""
-        self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]
+        self.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]  # events are lost on purpose
         try:
             yield
         finally:
@@ -269,6 +273,14 @@ class Pipeline(Rehearsal):
         live = [arn for arn in self.bedrock.live_resources() if ":custom-model/" not in arn]
         leased = [f"lease {row['kind']} {row['resourceName']}" for row in self.open_leases() if row["kind"] != "model"]
         return live + leased
+
+    def what_serves(self) -> dict[str, str]:
+        """Return the ARNs of the models that are served, by the ARN of what serves them."""
+        bedrock = self.aws.session().client("bedrock")
+        deployments = bedrock.list_custom_model_deployments()["modelDeploymentSummaries"]
+        throughputs = bedrock.list_provisioned_model_throughputs()["provisionedModelSummaries"]
+        served = {item["customModelDeploymentArn"]: item["modelArn"] for item in deployments}
+        return served | {item["provisionedModelArn"]: item["modelArn"] for item in throughputs}
 
     def billed(self) -> dict[str, tuple[float, float]]:
         """Return what Bedrock has billed in this test: quantity and, as far as its price is known, USD of each item."""

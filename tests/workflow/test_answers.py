@@ -112,6 +112,7 @@ def check_commands(pipeline: Pipeline, second: JsonObject) -> None:
     assert "is not served" not in told
 
 
+@pytest.mark.exhaustive
 def test_the_model_in_use_answers_the_same_records_and_is_swapped_behind_its_deployment(pipeline: Pipeline) -> None:
     keep: JsonObject = {"mode": "on-demand", "keep": 100}
     first = pipeline.row_of(pipeline.run(pipeline.folder(test=32, promote="if-better", serving=keep)))

@@ -13,8 +13,8 @@ from tests.workflow.data import labelled
     ("arguments", "code", "told"),
     [
         ([], SUCCEEDED, "Verdict: inconclusive"),
-        (["--require", "better"], NOT_BETTER, "Verdict: inconclusive"),
-        (["--fault", "job-fails"], FAILED, "What to do: "),
+        pytest.param(["--require", "better"], NOT_BETTER, "Verdict: inconclusive", marks=pytest.mark.exhaustive),
+        pytest.param(["--fault", "job-fails"], FAILED, "What to do: ", marks=pytest.mark.exhaustive),
         (["--set", "hyperParameters.epochCount=99"], FAILED, "hyperParameters.epochCount: found 99"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from stacks.functions import FUNCTIONS
+from tests.workflow import people
 from tests.workflow.conftest import Deploy
 from tests.workflow.paths import PATHS, Path, clear
 from tests.workflow.permissions import CUSTOMIZATION_ROLE, MACHINE, RULE, Permission, Permissions
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.exhaustive
 
 # What no call of a rehearsal needs, with the reason; tests/infra/test_permission_tables.py says which test watches it
 UNSEEN = {
+    **{re.escape(name): reason for name, reason in people.UNSEEN.items()},
     r"\w+: (logs:(CreateLogStream|PutLogEvents) its own log"
     r"|xray:(PutTraceSegments|PutTelemetryRecords) \*)": "Lambda itself delivers logs and traces",
     rf"{MACHINE}: (logs:\w+|xray:\w+) \*": "Step Functions itself delivers logs and traces",

@@ -22,53 +22,86 @@ ITEMS = {
     ("baselineAnswers", "output"): "outputTokens",
     ("customAnswers", "input"): "customInputTokens",
     ("customAnswers", "output"): "customOutputTokens",
+    ("provisionedThroughput", ""): "provisionedThroughput",
+    ("customModelStorage", ""): "storage",
+}
+# The one model with a price for each of its items
+PROVISIONED: JsonObject = {
+    "baseModelIdentifier": "amazon.nova-2-lite-v1:0:256k",
+    "hyperParameters": {"epochCount": 2},
+    "serving": {"mode": "provisioned"},
+    "budgetUsd": 100,
 }
 
 
-def run_sample(pipeline: Pipeline, name: str) -> JsonObject:
-    """Run a sample as it is, with a budget that is enough for it, and return its settlement."""
+def run_sample(pipeline: Pipeline, name: str, changes: JsonObject) -> JsonObject:
+    """Run a sample with a budget that is enough for it, and return its settlement."""
     files = {file.name: file.read_bytes() for file in (ROOT / "samples" / name).iterdir()}
     asked = as_object(json.loads(files["run.json"]), "run.json")
-    files["run.json"] = data.request(**{**asked, "acceptUnknownPrices": data.ACCEPTED})
+    files["run.json"] = data.request(**{**asked, "acceptUnknownPrices": data.ACCEPTED, **changes})
     execution = pipeline.run(files, name)
     assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
     return as_object(pipeline.document(execution, "report.json")["settlement"], "settlement")
 
 
-def quantities(settlement: JsonObject, which: str) -> dict[str, float]:
-    """Return what was estimated or used of each item that is billed by tokens, by the ledger's names."""
-    sums: dict[str, float] = {}
+def sums(settlement: JsonObject, which: str) -> dict[str, float]:
+    """Return a column of the settlement, by the ledger's names of what is billed."""
+    found: dict[str, float] = {}
     for entry in as_list(settlement["items"], "items"):
         item = as_object(entry, "item")
-        part = "" if item["name"] == "training" else str(item["part"])
-        billed_as = ITEMS.get((str(item["name"]), part))
-        if billed_as is not None:
-            sums[billed_as] = sums.get(billed_as, 0.0) + float(str(item[which]))
-    return sums
+        part = str(item["part"]) if item["name"] in {"baselineAnswers", "customAnswers"} else ""
+        billed_as = ITEMS[str(item["name"]), part]
+        found[billed_as] = found.get(billed_as, 0.0) + float(str(item[which] or 0))
+    return found
 
 
 @pytest.mark.parametrize(
-    ("name", "day"), [("support-ja", TODAY), ("support-en", TODAY), ("handbook-ja", THEN), ("tutorial-titan", THEN)]
+    ("name", "day", "changes"),
+    [
+        ("support-ja", TODAY, {}),
+        ("support-en", TODAY, {}),
+        ("support-ja", TODAY, PROVISIONED),
+        ("handbook-ja", THEN, {}),
+        ("tutorial-titan", THEN, {}),
+    ],
+    ids=["support-ja", "support-en", "provisioned", "two-stages", "tutorial-titan"],
 )
 def test_the_ledger_is_within_five_percent_of_the_estimate_and_the_settlement(
-    deploy: Deploy, name: str, day: date
+    deploy: Deploy, name: str, day: date, changes: JsonObject
 ) -> None:
     with deploy(day) as pipeline:
         pipeline.forget()
-        settlement = run_sample(pipeline, name)
+        settlement = run_sample(pipeline, name, changes)
+        # Storage is estimated for a month of 30 days
+        pipeline.skip_time(days=30)
         billed = pipeline.billed()
-        used = quantities(settlement, "actualQuantity")
-        assert used.keys() == {item for item in billed if item.endswith("Tokens")}
-        for item, quantity in used.items():
-            assert billed[item][0] == pytest.approx(quantity, rel=NEAR if item == "trainingTokens" else 1e-6), item
-        estimated = quantities(settlement, "estimatedQuantity")
-        assert billed["trainingTokens"][0] == pytest.approx(estimated["trainingTokens"], rel=NEAR)
-        # Storage is estimated for a month, which has hardly begun
-        stored = sum(
-            float(str(item["actualUsd"]))
-            for item in (as_object(entry, "item") for entry in as_list(settlement["items"], "items"))
-            if item["name"] == "customModelStorage"
-        )
-        paid = sum(usd for item, (_, usd) in billed.items() if item != "storage")
-        assert paid == pytest.approx(float(str(settlement["actualUsd"])) - stored, rel=NEAR, abs=1e-6)
-        assert paid == pytest.approx(float(str(settlement["estimatedUsd"])) - stored, rel=NEAR, abs=1e-6)
+    quantities = {item: quantity for item, (quantity, _) in billed.items()}
+    used, estimated = sums(settlement, "actualQuantity"), sums(settlement, "estimatedQuantity")
+    assert quantities == pytest.approx(used, rel=NEAR)
+    answers = {item for item in used if item.endswith("putTokens")}
+    assert {item: quantities[item] for item in answers} == pytest.approx({item: used[item] for item in answers})
+    certain = quantities.keys() - answers
+    assert certain >= {"trainingTokens", "storage"}
+    assert ("provisionedThroughput" in certain) == (changes == PROVISIONED or day == THEN)
+    for item in certain:
+        assert quantities[item] == pytest.approx(estimated[item], rel=NEAR), item
+    paid = sum(usd for _, usd in billed.values())
+    assert paid == pytest.approx(float(str(settlement["actualUsd"])), rel=NEAR, abs=1e-6)
+    assert paid == pytest.approx(float(str(settlement["estimatedUsd"])), rel=NEAR, abs=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["serving-stuck", "serving-fails", "job-fails-validation"])
+def test_what_a_run_that_failed_has_spent_is_what_the_ledger_bills(deploy: Deploy, fault: str) -> None:
+    with deploy() as pipeline:
+        pipeline.forget()
+        pipeline.inject(fault)
+        execution = pipeline.run({**pipeline.folder(), "run.json": data.request(**PROVISIONED)})
+        assert execution.outcome.status == "FAILED"
+        pipeline.pass_time(minutes=31)
+        spent = float(str(pipeline.row_of(execution)["spentUsd"]))
+        [month] = [row for row in pipeline.rows() if str(row["runId"]).startswith("month#")]
+        assert month["committedUsd"] == spent > 0
+        pipeline.skip_time(days=30)
+        billed = pipeline.billed()
+    assert ("provisionedThroughput" in billed) == fault.startswith("serving")
+    assert sum(usd for _, usd in billed.values()) == pytest.approx(spent, rel=NEAR)

@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from customization.json_types import Json, JsonObject
 from tests.workflow.checks import assert_failed
-from tests.workflow.pipeline import Pipeline
+from tests.workflow.pipeline import Pipeline, sides_answered
 
 if TYPE_CHECKING:
     from rehearsal.embedded.states.machines import Execution
@@ -66,3 +68,37 @@ def test_what_cannot_be_put_in_use_is_refused_by_one_message_and_leaves_every_ru
         assert told.subject == "Failed at ChangeModelInUse: a request that started no run"
     assert pipeline.parameter() is None
     assert pipeline.runs() == [done]
+
+
+@pytest.mark.exhaustive
+def test_a_model_in_use_that_somebody_deletes_is_withdrawn_by_the_next_sweep(pipeline: Pipeline) -> None:
+    done = pipeline.row_of(pipeline.run(pipeline.folder()))
+    change(pipeline, action="promote", data=done["runId"])
+    pipeline.pass_time(minutes=16)
+    assert pipeline.parameter() == model_of(done)
+    [model] = pipeline.models()
+    pipeline.aws.session().client("bedrock").delete_custom_model(modelIdentifier=model)
+    pipeline.pass_time(minutes=16)
+    assert pipeline.parameter() is None
+    assert pipeline.subjects()[-1] == f"No longer in use: {done['runId']}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "keep"), [("on-demand", True), pytest.param("provisioned", 24, marks=pytest.mark.exhaustive)]
+)
+def test_a_run_that_is_forced_again_serves_its_new_model_beside_the_one_that_it_has_kept(
+    pipeline: Pipeline, mode: str, keep: Json
+) -> None:
+    serving: JsonObject = {"mode": mode, "keep": keep}
+    kept = pipeline.row_of(pipeline.run(pipeline.folder(serving=serving, budgetUsd=100)))
+    assert list(pipeline.what_serves().values()) == [kept["modelArn0"]]
+    again = pipeline.ask(pipeline.request(serving=serving, budgetUsd=100, force=True))
+    assert again.outcome.status == "SUCCEEDED", again.outcome.cause
+    forced = pipeline.row_of(again)
+    assert (forced["runId"], forced["attempt"]) == (kept["runId"], 2)
+    served = pipeline.what_serves()
+    assert sorted(served.values()) == sorted(str(row["modelArn0"]) for row in (kept, forced))
+    assert sides_answered(pipeline.predictions(again)) == {"base": 6, "custom": 6}
+
+    pipeline.ask({"dataset": pipeline.dataset, "action": "release"})
+    assert pipeline.what_bills() == []

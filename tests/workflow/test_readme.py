@@ -1,16 +1,26 @@
-"""The lines that README.md gives for deploying, run as they stand by the real CDK CLI against the embedded AWS."""
+"""From bootstrap to destroy by the real CDK CLI against the embedded AWS: what README.md and the Makefile say."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from rehearsal.run import Rehearsal, Setting
 from tests.workflow.data import labelled
 
 ROOT = Path(__file__).parents[2]
-DEPLOY = re.compile(r"<!-- deploy: .* -->\n```\n(.*?)```", re.DOTALL)
+DEPLOY = re.compile(r"<!-- deploy: .* -->\n```sh\n(.*?)```", re.DOTALL)
+# What of a clone is synthesized and deployed
+PROJECT = ("Makefile", "README.md", "app.py", "cdk.json", "package.json", "package-lock.json", "requirements.txt")
+_APPROVED = {"CDK_REQUIRE_APPROVAL": "never"}  # a person answers the CLI's question
+FOLDERS = ("stacks", "lambda")
+STACKS = [f"Customization-dev-{name}" for name in ("Storage", "Pipeline", "Operations")]
 
 
 def deploy_lines() -> str:
@@ -19,10 +29,10 @@ def deploy_lines() -> str:
     return found[1]
 
 
-def recipe(target: str) -> list[str]:
+def recipe(target: str, *variables: str) -> list[str]:
     """Return the lines that make would run for a target of the Makefile, without those of the targets before it."""
     done = subprocess.run(  # noqa: S603  the targets are those of the tests below
-        ["make", "--no-print-directory", "--dry-run", "--assume-old=install", target, "RELEASE=yes"],  # noqa: S607
+        ["make", "--no-print-directory", "--dry-run", "--assume-old=install", target, *variables],  # noqa: S607  make is on the path
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -31,53 +41,161 @@ def recipe(target: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def assert_is_taken_down(rehearsal: Rehearsal, environment: dict[str, str]) -> None:
-    """Run what make destroy and make purge run, but for what is installed already."""
-    lines = [line for line in recipe("destroy") if not line.startswith("npm")]
-    assert any("cdk destroy --all" in line for line in lines)
-    # A person answers the CLI's question; the app is the one that was synthesized
-    app = {"CDK_FORCE": "true", "CDK_APP": environment["CDK_OUTPUT"]}
-    destroyed = run("\n".join(lines), environment | app)
-    assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
-    assert "together 2.95 USD a month" in destroyed.stdout
-    stacks = rehearsal.aws.session().client("cloudformation").describe_stacks()["Stacks"]
-    assert [stack["StackName"] for stack in stacks] == ["CDKToolkit"]
-    purged = run("\n".join(recipe("purge")), environment, typed="dev\n")
-    assert purged.returncode == 0, purged.stdout + purged.stderr
-    assert rehearsal.aws.session().client("dynamodb").list_tables()["TableNames"] == []
+class Clone:
+    """A copy of the project in which a person runs commands, against the embedded AWS of a rehearsal."""
 
-
-def run(lines: str, environment: dict[str, str], typed: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # noqa: S603  the lines are those of the README and of the Makefile
-        ["bash", "-euo", "pipefail", "-c", lines],  # noqa: S607  bash is on the path
-        cwd=ROOT,
-        env=environment,
-        input=typed,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_deploy_lines_of_the_readme_deploy_a_pipeline_that_runs(tmp_path: Path) -> None:
-    lines = deploy_lines()
-    assert "cdk deploy --all" in lines
-    date = datetime(2026, 11, 22, 9, tzinfo=UTC)
-    setting = Setting(assembly=None, region="us-east-1", date=date, log_dir=tmp_path / "logs")
-    with Rehearsal(setting) as rehearsal:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))} | {
+    def __init__(self, folder: Path, rehearsal: Rehearsal) -> None:
+        self.folder = folder
+        self.rehearsal = rehearsal
+        folder.mkdir()
+        for name in PROJECT:
+            shutil.copy(ROOT / name, folder / name)
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in (".venv", "node_modules", ".cache"):
+            (folder / name).symlink_to(ROOT / name)
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_", "PYTEST"))
+        } | {
             "AWS_ENDPOINT_URL": rehearsal.aws.endpoint_url,
             "AWS_ACCESS_KEY_ID": "AKIAREHEARSALDEPLOYR",
             "AWS_SECRET_ACCESS_KEY": "none",
             "AWS_REGION": "us-east-1",
-            "CDK_REQUIRE_APPROVAL": "never",  # a person answers the CLI's question
-            "CDK_OUTPUT": str(tmp_path / "cdk.out"),
             "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         }
-        done = run(lines, environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        rehearsal.find_outputs()
-        rehearsal.drop("support", labelled())
-        rehearsal.finish()
-        assert [row["state"] for row in rehearsal.runs()] == ["SUCCEEDED"]
-        assert_is_taken_down(rehearsal, environment)
+
+    def run(self, lines: str, typed: str = "", **environment: str) -> tuple[int, str]:
+        """Return the exit code of lines of a shell and what they wrote."""
+        done = subprocess.run(  # noqa: S603  the lines are those of the README and of the Makefile
+            ["bash", "-euo", "pipefail", "-c", lines],  # noqa: S607  bash is on the path
+            cwd=self.folder,
+            env=self._environment | environment,
+            input=typed,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def make(self, target: str, *variables: str, typed: str = "", **environment: str) -> tuple[int, str]:
+        """Run a target as make would, but for what is installed already."""
+        lines = [line for line in recipe(target, *variables) if not line.startswith("npm ci")]
+        return self.run("\n".join(lines), typed, **environment)
+
+    def change(self, path: str, old: str, new: str) -> None:
+        """Replace one text of a file."""
+        written = (self.folder / path).read_text()
+        assert written.count(old) == 1, (path, old)
+        (self.folder / path).write_text(written.replace(old, new))
+
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each stack."""
+        found = self.rehearsal.aws.session().client("cloudformation").describe_stacks()["Stacks"]
+        return {stack["StackName"]: stack["StackStatus"] for stack in found if stack["StackName"] != "CDKToolkit"}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Clone]:
+    date = datetime(2026, 11, 22, 9, tzinfo=UTC)
+    setting = Setting(assembly=None, region="us-east-1", date=date, log_dir=tmp_path / "logs")
+    if not (ROOT / "node_modules" / ".bin" / "cdk").exists():
+        subprocess.run(["npm", "ci", "--silent"], cwd=ROOT, check=True)  # noqa: S607  comes with the environment
+    with Rehearsal(setting) as rehearsal:
+        yield Clone(tmp_path / "clone", rehearsal)
+        assert rehearsal.aws.problems == []
+
+
+def test_the_readme_deploys_with_the_pinned_cli_and_names_targets_that_exist() -> None:
+    lines = deploy_lines().splitlines()
+    assert lines[:-1] == ["make install", "npm ci", "npx cdk bootstrap"]
+    assert lines[-1] in {"npx cdk deploy --all", "make deploy"}
+    pinned = json.loads((ROOT / "package.json").read_text())["devDependencies"]["aws-cdk"]
+    locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]["node_modules/aws-cdk"]["version"]
+    assert pinned == locked
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert {"install", "deploy", "doctor", "destroy", "purge", "run"} <= named
+    assert [target for target in sorted(named) if f"\n{target}:" not in makefile] == []
+
+
+def test_make_deploy_checks_the_bootstrap_shows_the_changes_and_asks_before_it_deploys_what_it_has_shown() -> None:
+    installed, checked, shown, asked, deployed = recipe("deploy", "STAGE=prod", "REGION=us-west-2", "OUT=out")
+    assert installed == "npm ci --silent"
+    assert checked.endswith("customization.doctor --stage prod --region us-west-2 --before-deploy")
+    assert shown == "npx cdk diff --all --method template --output out -c stage=prod -c region=us-west-2"
+    assert deployed == "npx cdk deploy --all --app out --require-approval never"
+    for typed, code in (("yes\n", 0), ("no\n", 1), ("", 1)):
+        done = subprocess.run(["sh", "-c", asked], input=typed, capture_output=True, text=True, check=False)  # noqa: S603, S607
+        assert (done.returncode, "Nothing was deployed." in done.stdout) == (code, code == 1)
+    confirmed = recipe("deploy", "YES=yes")[3]
+    assert subprocess.run(["sh", "-c", confirmed], input="", text=True, check=False).returncode == 0  # noqa: S603, S607
+
+
+def run_a_dropped_file(rehearsal: Rehearsal, dataset: str, files: Mapping[str, bytes]) -> None:
+    rehearsal.find_outputs()
+    rehearsal.drop(dataset, files)
+    rehearsal.finish()
+    assert [row["state"] for row in rehearsal.runs() if row["dataset"] == dataset] == ["SUCCEEDED"]
+
+
+def deploy_again_with_changes(clone: Clone) -> None:
+    """Change a setting, people and the code of a handler, look at what that changes, decline, then deploy it."""
+    clone.change("cdk.json", '"settleSeconds": 60', '"settleSeconds": 30')
+    clone.change("cdk.json", '"notificationEmails": []', '"notificationEmails": ["team@example.com"]')
+    clone.change("cdk.json", '"logRetentionDays": 90', '"logRetentionDays": 30')
+    clone.change("lambda/customization/handlers/plan_run.py", '"""PlanRun: ', '"""PlanRun, changed: ')
+    code, said = clone.make("deploy", typed="no\n")
+    assert code != 0
+    assert "teamexamplecom" in said
+    assert "Nothing was deployed." in said
+    assert set(clone.statuses().values()) == {"CREATE_COMPLETE"}
+    code, said = clone.make("deploy", typed="yes\n")
+    assert code == 0, said
+    assert clone.statuses() == dict(zip(STACKS, ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE"], strict=True))
+
+
+def assert_is_changed(clone: Clone) -> None:
+    deployed = clone.rehearsal.aws.deployed
+    versions = {function.version for function in deployed.functions.values() if function.label == "plan_run"}
+    assert versions == {"$LATEST", "1", "2"}
+    newest = next(f for f in deployed.functions.values() if (f.label, f.version) == ("plan_run", "2"))
+    assert json.loads(dict(newest.environment)["DEFAULTS"])["settleSeconds"] == 30
+    groups = clone.rehearsal.aws.session().client("logs").describe_log_groups()["logGroups"]
+    assert {group["retentionInDays"] for group in groups} == {30}
+
+
+def assert_is_taken_down(clone: Clone) -> None:
+    """Run make destroy, while people still hold their policies, and make purge."""
+    code, said = clone.make("destroy", "RELEASE=yes", CDK_FORCE="true")
+    assert code == 0, said
+    assert "The policy DataContributor was detached from the role Person-" in said
+    assert "USD a month" in said
+    assert clone.statuses() == {}
+    code, said = clone.make("purge", typed="dev\n")
+    assert code == 0, said
+    assert clone.rehearsal.aws.session().client("dynamodb").list_tables()["TableNames"] == []
+
+
+@pytest.mark.exhaustive
+def test_a_clone_is_bootstrapped_deployed_used_deployed_again_with_a_change_and_destroyed(clone: Clone) -> None:
+    code, said = clone.make("deploy", "YES=yes")
+    assert (code != 0, clone.statuses()) == (True, {})
+    assert "npx cdk bootstrap aws://123456789012/us-east-1" in said
+    code, said = clone.run("npx cdk bootstrap")
+    assert code == 0, said
+    by_make = "make deploy" in deploy_lines()
+    code, said = clone.make("deploy", typed="yes\n") if by_make else clone.run("npx cdk deploy --all", **_APPROVED)
+    assert code == 0, said
+    for output in (
+        "DropLocation = s3://",
+        "StateMachineUrl = https://us-east-1.console",
+        "RunOperatorPolicyArn = arn:",
+    ):
+        assert output in said
+    run_a_dropped_file(clone.rehearsal, "support", labelled())
+    deploy_again_with_changes(clone)
+    assert_is_changed(clone)
+    run_a_dropped_file(clone.rehearsal, "again", labelled(start=5_000))
+    code, said = clone.make("deploy", "YES=yes")
+    assert (code, said.count("(no changes)")) == (0, len(STACKS)), said
+    assert_is_taken_down(clone)

@@ -21,7 +21,7 @@ _OLD_ANSWER, _NEW_ANSWER = '"status": job.status, "waitSeconds": wait', '"jobSta
 
 
 def redeploy_with_another_contract(pipeline: Pipeline, folder: Path) -> None:
-    """Do what an update of the stack does, which the rehearsal's CloudFormation does not.
+    """Do what an update of the stack does, without synthesizing an app with another contract.
 
     The code of each function is replaced and published as another version, the old version is retained, and the machine
     gets a definition that names the new versions.

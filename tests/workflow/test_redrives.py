@@ -15,7 +15,7 @@ pytestmark = pytest.mark.exhaustive
 
 def redrive(pipeline: Pipeline, execution: "Execution") -> "Execution":
     """Redrive an execution as a person does in the console, and let it end."""
-    pipeline.aws.session().client("stepfunctions").redrive_execution(executionArn=execution.arn)
+    pipeline.person("RunOperator").client("stepfunctions").redrive_execution(executionArn=execution.arn)
     pipeline.finish()
     return execution
 
@@ -76,7 +76,7 @@ def test_a_redriven_execution_touches_nothing_of_the_attempt_that_has_taken_its_
     with pipeline.clock.hold():
         arn = pipeline.start(request)
         served.wait(86_400)
-        pipeline.aws.session().client("stepfunctions").redrive_execution(executionArn=stopped.arn)
+        pipeline.person("RunOperator").client("stepfunctions").redrive_execution(executionArn=stopped.arn)
     pipeline.finish()
     assert (stopped.outcome.status, stopped.outcome.error) == ("FAILED", "RunSuperseded")
     second = pipeline.aws.wait_for_execution(arn)

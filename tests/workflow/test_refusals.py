@@ -92,6 +92,7 @@ def test_a_run_above_its_budget_is_refused_with_the_amounts(pipeline: Pipeline) 
     assert_refused(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
 
 
+@pytest.mark.exhaustive
 def test_runs_that_begin_together_cannot_overshoot_the_months_budget(pipeline: Pipeline) -> None:
     model = "amazon.nova-2-lite-v1:0:256k"  # an hour of its model unit costs more than 60 USD
     request = data.request(baseModelIdentifier=model, serving={"mode": "provisioned"}, budgetUsd=100)
@@ -127,6 +128,7 @@ def test_a_request_without_data_is_refused_naming_the_files_to_upload(pipeline: 
     [
         ("incoming/My_Data/train.jsonl", "incoming/my-data/train.jsonl"),
         ("incoming/shop/old/train.jsonl", "incoming/shop-old/train.jsonl"),
+        ("incoming/a+b c%20データ/train.jsonl", "incoming/a-b-c-20/train.jsonl"),
     ],
 )
 def test_a_folder_that_names_no_data_set_is_refused_with_the_command_that_mends_it(

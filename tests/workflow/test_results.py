@@ -132,6 +132,7 @@ def last_validation_loss(pipeline: Pipeline, execution: "Execution") -> float:
     return float(str(last["loss"]))
 
 
+@pytest.mark.exhaustive
 def test_completions_shuffled_among_the_prompts_teach_the_model_nothing_that_helps(pipeline: Pipeline) -> None:
     samples = ROOT / "samples" / "support-en"
     files = {name: (samples / name).read_bytes() for name in ("train.jsonl", "test.jsonl")}
@@ -143,6 +144,7 @@ def test_completions_shuffled_among_the_prompts_teach_the_model_nothing_that_hel
     assert last_validation_loss(pipeline, confused) > 2 * last_validation_loss(pipeline, learnt)
 
 
+@pytest.mark.exhaustive
 def test_a_job_of_a_day_takes_at_most_a_thousand_events(pipeline: Pipeline) -> None:
     pipeline.inject("job-slow=24")
     execution = pipeline.run(pipeline.folder())

@@ -20,7 +20,7 @@ COMPARED_EVERY = 15
 
 def run_without_sweeps(pipeline: Pipeline, files: dict[str, bytes]) -> "Execution":
     """Let a run end without the scheduled sweeps: there are more in so many runs than a test can wait for."""
-    pipeline.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]
+    pipeline.aws._events._fire = lambda _: None  # type: ignore[method-assign, assignment]  # the test takes the rules away
     execution = pipeline.run(files)
     del pipeline.aws._events._fire
     return execution

@@ -71,6 +71,7 @@ def kept(pipeline: Pipeline) -> list[str]:
     ]
 
 
+@pytest.mark.exhaustive
 def test_a_deployment_whose_throughput_is_alive_goes_only_when_it_is_released_and_leaves_nothing(
     pipeline: Pipeline,
 ) -> None:

@@ -22,6 +22,7 @@ def deployed(deploy: Deploy) -> Iterator[Pipeline]:
         yield pipeline
 
 
+@pytest.mark.exhaustive
 def test_the_tutorial_of_titan_text_express_runs_with_the_parameters_it_gives(pipeline: Pipeline) -> None:
     tutorial = ROOT / "samples" / "tutorial-titan"
     execution = pipeline.run({file.name: file.read_bytes() for file in tutorial.iterdir()}, tutorial.name)

@@ -10,7 +10,7 @@ import msgspec
 
 from customization import errors
 from customization.gateway.calls import named_errors
-from customization.json_types import JsonObject
+from customization.json_types import JsonObject, as_object
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
@@ -77,6 +77,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     key_arn: str
     tags: Mapping[str, str]
     token: str
+    vpc_config: Mapping[str, list[str]] = {}
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +181,7 @@ class Bedrock:
     def create_job(self, request: JobRequest) -> str:
         """Start a model customization job and return its ARN."""
         validation = {"validationDataConfig": {"validators": [{"s3Uri": request.validation_uri}]}}
+        network = {"vpcConfig": request.vpc_config}
         with named_errors():
             return self._client.create_model_customization_job(
                 jobName=request.name,
@@ -190,6 +192,7 @@ class Bedrock:
                 hyperParameters=request.hyper_parameters,
                 trainingDataConfig={"s3Uri": request.training_uri},
                 **(validation if request.validation_uri else {}),  # type: ignore[arg-type]  # one member, present or not
+                **(network if request.vpc_config else {}),  # type: ignore[arg-type]  # one member, present or not
                 outputDataConfig={"s3Uri": request.output_uri},
                 customModelKmsKeyId=request.key_arn,
                 jobTags=_tag_list(request.tags),
@@ -378,6 +381,14 @@ class BedrockRuntime:
                 accept="application/json",
                 contentType="application/json",
             )
-            body = cast("JsonObject", json.loads(answer["body"].read()))
+            said_in_json = answer["body"].read()
         headers: JsonObject = {**answer["ResponseMetadata"]["HTTPHeaders"]}
-        return {**body, "ResponseMetadata": {"HTTPHeaders": headers}}
+        return {**_body(said_in_json), "ResponseMetadata": {"HTTPHeaders": headers}}
+
+
+def _body(said: bytes) -> JsonObject:
+    """Return the body of a model's answer; raises RequestRejected where it is no JSON object."""
+    try:
+        return as_object(json.loads(said), "the body of the answer")
+    except (ValueError, RecursionError, TypeError) as error:
+        raise errors.RequestRejected(f"InvokeModel: the answer is no JSON object ({error})") from error

@@ -9,7 +9,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote_plus
+
+import msgspec
 
 from customization import errors
 from customization.gateway.calls import named_errors
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 PART_BYTES = 8 * 1024 * 1024
 READ_BYTES = 256 * 1024
 PIECES_AHEAD = 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +119,18 @@ def _read_ahead(read: Callable[[], bytes]) -> Iterator[bytes]:
             reader.shutdown(wait=False, cancel_futures=True)
 
 
+@contextmanager
+def _readable(uri: str) -> Iterator[None]:
+    """Raise ArtifactUnreadable where what is decoded inside is not what it should be."""
+    try:
+        yield
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise errors.ArtifactUnreadable(
+            f"{uri}: {error}; the pipeline wrote something else there. Restore the version before, or start the run "
+            "again"
+        ) from error
+
+
 class Objects:
     """One bucket."""
 
@@ -137,8 +155,9 @@ class Objects:
     def open_uploads(self, prefix: str) -> list[str]:
         """Return the keys under `prefix` whose multipart upload is in progress."""
         with named_errors():
-            page = self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix)
-            return [upload["Key"] for upload in page.get("Uploads", [])]
+            # XML cannot hold every key; botocore asks for encoded ones by itself in the other listings alone
+            page = self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, EncodingType="url")
+            return [unquote_plus(upload["Key"]) for upload in page.get("Uploads", [])]
 
     def newest(self, key: str) -> StoredObject | None:
         """Return the newest version of `key`, or None where there is none."""
@@ -154,19 +173,39 @@ class Objects:
             version_id=head.get("VersionId", ""),
         )
 
-    def read(self, key: str, version_id: str = "") -> bytes:
-        """Return the bytes of `key`; raises ResourceNotFound."""
-        with named_errors():
-            if version_id:
-                return self._client.get_object(Bucket=self.bucket, Key=key, VersionId=version_id)["Body"].read()
-            return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+    def read(self, key: str, most: int | None = None) -> bytes:
+        """Return the bytes of `key`, or the first `most` of them; raises ResourceNotFound."""
+        with named_errors(), closing(self._client.get_object(Bucket=self.bucket, Key=key)["Body"]) as body:
+            return body.read(most)
 
-    def read_if_there(self, key: str) -> bytes | None:
-        """Return the bytes of `key`, or None where there is no such object."""
+    def read_if_there(self, key: str, most: int | None = None) -> bytes | None:
+        """Return the bytes of `key`, or the first `most` of them, or None where there is no such object."""
         try:
-            return self.read(key)
+            return self.read(key, most)
         except errors.ResourceNotFound:
             return None
+
+    def decoded(self, key: str, type_: type[T]) -> T:
+        """Return the JSON document `key`; raises ResourceNotFound, or ArtifactUnreadable where it is another."""
+        body = self.read(key)
+        with _readable(self.uri(key)):
+            return msgspec.json.decode(body, type=type_)
+
+    def decoded_if_there(self, key: str, type_: type[T]) -> T | None:
+        """Return what `decoded` returns, or None where there is no such object."""
+        try:
+            return self.decoded(key, type_)
+        except errors.ResourceNotFound:
+            return None
+
+    def decoded_lines(self, key: str, type_: type[T], places: range | None = None) -> list[T]:
+        """Return the JSON lines `key`, or those at some places: it is read no further than the last of them.
+
+        Raises what `decoded` raises.
+        """
+        body = b"".join(islice(self.lines(key), places.start, places.stop)) if places else self.read(key)
+        with _readable(self.uri(key)):
+            return msgspec.json.Decoder(type_).decode_lines(body)
 
     def chunks(self, key: str, version_id: str = "") -> Iterator[bytes]:
         """Yield the bytes of `key` piece by piece, read ahead while they are used; raises ResourceNotFound."""

@@ -117,6 +117,23 @@ class Operator:
         with named_errors():
             client.update_termination_protection(StackName=stack.name, EnableTerminationProtection=False)
 
+    def detach_policy(self, arn: str) -> list[str]:
+        """Detach a managed policy from whoever has it, since it cannot be deleted before, and return their names."""
+        client = self._session.client("iam", config=CLIENT_CONFIG)
+        names: list[str] = []
+        with _UnlessGone("NoSuchEntity"):
+            for page in client.get_paginator("list_entities_for_policy").paginate(PolicyArn=arn):
+                for role in page["PolicyRoles"]:
+                    client.detach_role_policy(RoleName=role["RoleName"], PolicyArn=arn)
+                    names.append(f"role {role['RoleName']}")
+                for user in page["PolicyUsers"]:
+                    client.detach_user_policy(UserName=user["UserName"], PolicyArn=arn)
+                    names.append(f"user {user['UserName']}")
+                for group in page["PolicyGroups"]:
+                    client.detach_group_policy(GroupName=group["GroupName"], PolicyArn=arn)
+                    names.append(f"group {group['GroupName']}")
+        return names
+
     def gateway(self, stage: str, outputs: Mapping[str, str], deployment_id: str) -> Gateway:
         """Return the gateway to a deployment, from the outputs of its stacks."""
         return Gateway(settings_of({**outputs, "DeploymentId": deployment_id}, stage, self.region))

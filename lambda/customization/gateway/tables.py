@@ -12,6 +12,8 @@ from customization import errors
 from customization.gateway.calls import named_errors
 from customization.json_types import Json, JsonObject
 
+_SMALLEST_EXPONENT = -130
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
@@ -83,7 +85,10 @@ class Attr(msgspec.Struct, frozen=True):
 
 
 def to_stored(value: Json) -> "AttributeValueTypeDef":
-    """Return `value` as DynamoDB's API takes it; a float goes through its shortest text."""
+    """Return `value` as DynamoDB's API takes it; a float goes through its shortest text.
+
+    Numbers nearer to nothing than 1E-130 are none to DynamoDB (Developer Guide, "Naming rules and data types").
+    """
     if value is None:
         return {"NULL": True}
     if isinstance(value, bool):
@@ -91,7 +96,7 @@ def to_stored(value: Json) -> "AttributeValueTypeDef":
     if isinstance(value, str):
         return {"S": value}
     if isinstance(value, int | float):
-        return {"N": str(value)}
+        return {"N": str(value) if Decimal(value).adjusted() >= _SMALLEST_EXPONENT else "0"}
     if isinstance(value, list):
         return {"L": [to_stored(item) for item in value]}
     return {"M": _item(value)}

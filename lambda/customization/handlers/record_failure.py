@@ -2,12 +2,17 @@
 
 from customization.failures import record_failure
 from customization.gateway import Gateway
-from customization.handlers import task
+from customization.handlers import emit, task
 from customization.json_types import JsonObject, as_text
+from customization.metrics import RUNS_FAILED
 from customization.runs import read_call
 
 
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
-    error, cause, state = (as_text(event.get(name) or "", name) for name in ("error", "cause", "failedState"))
-    return record_failure(gateway, read_call(event), error, cause, state)
+    names = ("error", "cause", "failedState", "language")
+    error, cause, state, language = (as_text(event.get(name) or "", name) for name in names)
+    call = read_call(event)
+    answer = record_failure(gateway, call, error, cause, state, language=language)
+    emit(gateway, {RUNS_FAILED: 1}, {"runId": call.run_id, "error": error, "failedState": state})
+    return answer

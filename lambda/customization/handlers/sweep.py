@@ -2,8 +2,11 @@
 
 from datetime import datetime
 
+import msgspec
+
+from customization import metrics
 from customization.gateway import Gateway
-from customization.handlers import task
+from customization.handlers import emit, task
 from customization.json_types import JsonObject, as_object, as_text
 from customization.sweeper import sweep
 
@@ -11,8 +14,17 @@ from customization.sweeper import sweep
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     now = datetime.fromisoformat(as_text(event["time"], "time"))
-    if "detail" not in event or not event["detail"]:  # the schedule's
-        return sweep(gateway, now)
+    swept = sweep(gateway, now, _ended(event))
+    answer = as_object(msgspec.to_builtins(swept), "swept")
+    emit(gateway, metrics.of_sweep(swept), {"live": answer["live"], "overdue": answer["overdue"]})
+    swept.raise_refused()
+    return answer
+
+
+def _ended(event: JsonObject) -> tuple[str, str, str] | None:
+    """Return ARN, status and error of the execution that the event tells of, None for the schedule's event."""
+    if not event.get("detail"):
+        return None
     execution = as_object(event["detail"], "detail")
     arn, status = (as_text(execution[name], name) for name in ("executionArn", "status"))
-    return sweep(gateway, now, (arn, status, str(execution.get("error") or "")))
+    return arn, status, str(execution.get("error") or "")

@@ -1,0 +1,51 @@
+"""Every page that is rendered, wholly or in parts."""
+
+import re
+from pathlib import Path
+
+from customization.report_schema import schema_text as report_schema_text
+from docs.render import deployment, layers, run_request
+from docs.render.graph import Machine
+from docs.render.pages import filled, marks, table
+from rehearsal.templates import read_templates
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def index() -> str:
+    """Return every page of docs/ with its sections."""
+    rows = []
+    for path in sorted(DOCS.glob("*.md")):
+        titles = re.findall(r"^(#{1,2}) (.+)$", path.read_text(), re.MULTILINE)
+        (_, title), *sections = titles
+        if path.name != "README.md":
+            rows.append((f"[{title}]({path.name})", ", ".join(name for _, name in sections)))
+    return table(("page", "what is in it"), rows)
+
+
+def rendered(assembly: Path) -> dict[Path, str]:
+    """Return each rendered file with what it should hold, from the templates in `assembly` and the code."""
+    templates = read_templates(assembly)
+    machine, policies = Machine(templates["pipeline"]), deployment.Policies(templates)
+    parts = {
+        "pages": index(),
+        "overview": machine.overview(),
+        "sections": machine.sections(),
+        "unusual-catches": machine.unusual_catches(),
+        "stacks": deployment.stacks(templates),
+        "outputs": deployment.outputs(templates),
+        "data-flow": policies.data_flow(),
+        "trust": policies.trust(),
+        "permissions-storage": policies.permissions("storage"),
+        "permissions-pipeline": policies.permissions("pipeline"),
+        "layers": layers.layers(),
+        "run-request": run_request.reference(),
+        "inputs": run_request.inputs(),
+    }
+    pages = {path: path.read_text() for path in (*ROOT.glob("*.md"), *DOCS.glob("*.md"))}
+    return {
+        **{path: filled(text, parts) for path, text in pages.items() if marks(text)},
+        DOCS / "report.schema.json": report_schema_text().decode(),
+        DOCS / "run-request.schema.json": run_request.schema_text(),
+    }

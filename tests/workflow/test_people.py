@@ -1,0 +1,44 @@
+"""People do what their managed policy is for, with that policy alone, and nothing else."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.workflow.conftest import Deploy
+from tests.workflow.people import ACTS, REFUSED, UNSEEN, Place, is_refused, serve_a_model
+from tests.workflow.permissions import PEOPLE, Permissions
+from tests.workflow.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def deployed(deploy: Deploy) -> Iterator[Pipeline]:
+    with deploy() as pipeline:
+        pipeline.forget()
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def place(deployed: Pipeline) -> Place:
+    return serve_a_model(deployed)
+
+
+@pytest.mark.parametrize("kind", PEOPLE)
+def test_a_policy_allows_what_it_is_for_and_refuses_the_rest(deployed: Pipeline, place: Place, kind: str) -> None:
+    person = deployed.person(kind)
+    assert [name for name, act in ACTS[kind].items() if is_refused(act, person, place)] == []
+    assert [name for name, act in REFUSED[kind].items() if not is_refused(act, person, place)] == []
+
+
+def test_every_permission_of_people_is_needed_for_something_that_they_do(deployed: Pipeline, place: Place) -> None:
+    permissions = Permissions(deployed, only=PEOPLE)
+    needed: dict[str, str] = {}
+    for kind, name in ((kind, name) for kind, acts in ACTS.items() for name in acts):
+        before = len(deployed.aws.calls)
+        assert not is_refused(ACTS[kind][name], deployed.person(kind), place)
+        for permission in permissions.used(deployed.aws.calls[before:]):
+            if permission.role == kind:
+                with permissions.without(permission):
+                    if is_refused(ACTS[kind][name], deployed.person(kind), place):
+                        needed[str(permission)] = name
+    granted = {str(permission) for permission in permissions.granted if permission.role in PEOPLE}
+    assert sorted(granted - set(needed)) == sorted(UNSEEN)

@@ -1,0 +1,24 @@
+"""A deployment in which everything is switched on works, and its jobs get what the settings ask for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rehearsal.synthesis import synthesize
+from stacks.settings_page import EXAMPLES
+from tests.workflow.conftest import Deploy
+
+pytestmark = pytest.mark.exhaustive
+
+
+def test_a_run_succeeds_with_everything_switched_on_and_its_job_gets_the_network_and_the_key(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    with deploy(assembly=synthesize(tmp_path / "cdk.out", EXAMPLES)) as pipeline:
+        run = pipeline.run(pipeline.folder())
+        assert run.outcome.status == "SUCCEEDED", run.outcome.cause
+        assert pipeline.aws.problems == []
+        (job,) = pipeline.jobs()
+        assert job["vpcConfig"] == json.loads(EXAMPLES["vpc"])
+        assert job["outputModelKmsKeyArn"] == pipeline._variable("KEY_ARN")
