@@ -465,11 +465,11 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
     withdraw = (g.model_parameters("PutParameter", "DeleteParameter"), g.publish())
     return {
         "release_serving": (*g.plan(), *served, leases, g.runs("UpdateItem")),
-        "release_model": (*g.plan(), *g.release_models(), leases, g.runs("UpdateItem")),
+        "release_model": (*g.plan(), *g.release_models(), leases, g.runs("Scan", "UpdateItem")),
         "release_resources": (
             *everything,
             *withdraw,
-            g.runs("GetItem", "PutItem", "UpdateItem", "DeleteItem"),
+            g.runs("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem"),
             # The report of a run that failed is written once it is known what was released
             g.read("runs/*/manifest.json", "runs/*/data/profile.json", "runs/*/estimate.json"),
             g.read("runs/*/training-metrics-*.json"),

@@ -32,7 +32,12 @@ from stacks.states import (
 # Two stages of at most 96 hours (jobEndHours), three waits of 5 days for a quota and the evaluations fit
 _LONGEST_RUN = Duration.days(28)
 _ALL = ["States.ALL"]
-_CAUSE = "$exists($states.errorOutput.Cause) ? $states.errorOutput.Cause : ''"  # States.Timeout has none
+# States.Timeout has no cause, and that of a function is JSON with a stack trace: its message is the sentence in it
+_MESSAGE = r'$match($c, /"errorMessage": ?("(?:[^\\"]|\\.)*")/).groups[0]'
+_CAUSE = (
+    "($c := $exists($states.errorOutput.Cause) ? $states.errorOutput.Cause : ''; "
+    f"$m := $substring($c, 0, 1) = '{{' ? {_MESSAGE}; $exists($m) ? $parse($m) : $c)"
+)
 
 # Step Functions guide, "Using CloudWatch Logs to log execution history" and "Trace Step Functions request data"
 _DELIVER_LOGS = (

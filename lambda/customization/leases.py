@@ -63,7 +63,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Release(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of one lease: released, stopping (gone soon) or absent."""
+    """What became of one lease: released, stopping (gone soon), absent or handedOver to another run."""
 
     resource_name: str
     kind: str
@@ -103,12 +103,38 @@ def close(gateway: "Gateway", lease: Lease, now: datetime, because: str, *, was_
 def release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Release:
     """Take the resource of a lease away and close the lease once it is proven gone.
 
-    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep.
+    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep. A job or a
+    model that another run under way has adopted is left to that run.
     """
+    if now < lease.hard_end and _hand_over(gateway, lease):
+        return Release(lease.resource_name, lease.kind, "handedOver")
     outcome = _RELEASERS[lease.kind](gateway, lease)
     if outcome == "released" or (outcome == "absent" and now >= lease.opened_at + CREATOR_TIMEOUT):
         close(gateway, lease, now, because, was_there=outcome == "released")
     return Release(lease.resource_name, lease.kind, outcome)
+
+
+def _hand_over(gateway: "Gateway", lease: Lease) -> bool:
+    """Make another run under way that works with the same job or model the holder of the lease, if there is one."""
+    if lease.kind not in {JOB, MODEL} or not _is_worked_with(gateway, lease):
+        return False
+    adopted = Attr("jobName0").eq(lease.bedrock_name) | Attr("jobName1").eq(lease.bedrock_name)
+    running = gateway.runs.scan(Attr("state").eq(RUNNING) & adopted)
+    heir = next((row for row in running if row["executionArn"] != lease.execution_arn), None)
+    if heir is None:
+        return False
+    holder = {field: heir[field] for field in ("runId", "dataset", "executionArn")}
+    # Where this does not hold, the other run has opened a lease of its own meanwhile
+    gateway.leases.update(lease.resource_name, holder, condition=Attr("executionArn").eq(lease.execution_arn))
+    return True
+
+
+def _is_worked_with(gateway: "Gateway", lease: Lease) -> bool:
+    """Return whether a job runs, or a model is there: nobody waits for anything else."""
+    if lease.kind == MODEL:
+        return gateway.bedrock.model_is_there(lease.bedrock_name)
+    job = gateway.bedrock.job(lease.bedrock_name)
+    return job is not None and job.status == "InProgress"
 
 
 def _release_job(gateway: "Gateway", lease: Lease) -> str:

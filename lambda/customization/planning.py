@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +19,7 @@ from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan, unplanned
 from customization.splits import Subset
 from customization.texts import Sentence, say
-from customization.uploads import DATA_FILES, INCOMING, dataset_of, read_drop, read_request_file
+from customization.uploads import DATA_FILES, INCOMING, Drop, dataset_of, read_drop, read_request_file
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -41,10 +42,11 @@ def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
     Raises:
         InvalidRunRequest: naming every problem of the request, the folder or the files.
     """
-    document = _read_document(gateway, event)
+    drop = read_drop(event)
+    document = _read_document(gateway, event, drop)
     language = asked_language(document, gateway.settings.defaults)
     try:
-        return _plan_run(gateway, document, call)
+        return _plan_run(gateway, document, call, drop.at if drop else None)
     except InvalidRunRequest as error:
         error.put_into(language)
         if language != gateway.settings.defaults.language:  # RecordFailure knows no run, and tells the fix
@@ -52,7 +54,7 @@ def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
         raise
 
 
-def _plan_run(gateway: "Gateway", document: JsonObject, call: Call) -> JsonObject:
+def _plan_run(gateway: "Gateway", document: JsonObject, call: Call, asked_at: datetime | None) -> JsonObject:
     request = parse_request(document, gateway.settings.defaults)
     if request.action in _ACTS_ON_EARLIER_RUNS:
         return _planned("", 0, request, stages=0, serving_mode="none")
@@ -65,7 +67,7 @@ def _plan_run(gateway: "Gateway", document: JsonObject, call: Call) -> JsonObjec
         today=call.now.date(),
     )
     plan = _plan(gateway, resolved, files, call)
-    claim = claim_run(gateway, _row(plan), call.execution_arn, force=plan.force)
+    claim = claim_run(gateway, _row(plan), call.execution_arn, force=plan.force, asked_at=asked_at)
     if claim.duplicate_of is not None:
         return _duplicate(gateway, plan, claim.duplicate_of)
     plan = msgspec.structs.replace(plan, attempt=claim.attempt)
@@ -89,8 +91,7 @@ def _planned(run: str, attempt: int, request: RunRequest, *, stages: int, servin
     }
 
 
-def _read_document(gateway: "Gateway", event: Json) -> JsonObject:
-    drop = read_drop(event)
+def _read_document(gateway: "Gateway", event: Json, drop: Drop | None) -> JsonObject:
     if drop is not None:
         dataset = dataset_of(drop)
         return {**read_request_file(gateway, dataset), "dataset": dataset}

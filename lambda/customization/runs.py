@@ -157,28 +157,31 @@ class Claim:
     duplicate_of: JsonObject | None
 
 
-def claim_run(gateway: "Gateway", row: JsonObject, execution_arn: str, *, force: bool) -> Claim:
+def claim_run(
+    gateway: "Gateway", row: JsonObject, execution_arn: str, *, force: bool, asked_at: datetime | None = None
+) -> Claim:
     """Make this execution the owner of the run described by `row`, or report which other run it repeats.
 
     A run is a duplicate only while another execution works on it or, without `force`, once it has succeeded; else it is
-    tried again.
+    tried again. `force` counts once: an event of before the run's start, `asked_at`, has been delivered again.
     """
     run_id = as_text(row["runId"], "runId")
     if gateway.runs.put_new({**row, "executionArn": execution_arn, "attempt": 1, "state": RUNNING}):
         return Claim(attempt=1, duplicate_of=None)
     known = gateway.runs.get(run_id)
     if known is None:
-        return claim_run(gateway, row, execution_arn, force=force)
+        return claim_run(gateway, row, execution_arn, force=force, asked_at=asked_at)
     attempt = int(str(known["attempt"]))
     if known["executionArn"] == execution_arn:
         return Claim(attempt=attempt, duplicate_of=None)
-    if (known["state"] == SUCCEEDED and not force) or _is_running(gateway, known):
+    is_repeated = asked_at is not None and asked_at <= datetime.fromisoformat(str(known["startedAt"]))
+    if (known["state"] == SUCCEEDED and (not force or is_repeated)) or _is_running(gateway, known):
         return Claim(attempt=0, duplicate_of=known)
     renewed: JsonObject = {**row, "executionArn": execution_arn, "attempt": attempt + 1, "state": RUNNING}
     unchanged = Attr("attempt").eq(attempt) & Attr("executionArn").eq(str(known["executionArn"]))
     if gateway.runs.put(renewed, unchanged):
         return Claim(attempt=attempt + 1, duplicate_of=None)
-    return claim_run(gateway, row, execution_arn, force=force)
+    return claim_run(gateway, row, execution_arn, force=force, asked_at=asked_at)
 
 
 def _is_running(gateway: "Gateway", row: JsonObject) -> bool:

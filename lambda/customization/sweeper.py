@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -94,10 +94,8 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
         released=tuple(released),
         refused=tuple(line for line in released if _REFUSED in line),
         live=tuple(live),
-        overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now))),
-        lifecycles=tuple(
-            load_catalogue().find(name).state_on(now.date()) for name in model_in_use.base_models(gateway)
-        ),
+        overdue=(*past_end, *(orphan.resource_name for orphan in _orphans(gateway, now)), *_unknown_models(gateway)),
+        lifecycles=tuple(_lifecycles(gateway, now)),
     )
 
 
@@ -108,7 +106,7 @@ def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
 
 
 def _live(gateway: "Gateway") -> list[LiveLease]:
-    there = {(kind, name) for kind, name, _ in _billing(gateway)}
+    there = {(found.kind, found.name) for found in _billing(gateway)}
     there |= {(leases.MODEL, name) for name in gateway.bedrock.model_names()}
     return [
         LiveLease(
@@ -229,24 +227,45 @@ def _tell_of_coming_ends(gateway: "Gateway", now: datetime) -> None:
             gateway.publish(told.subject, told.message)
 
 
-def _billing(gateway: "Gateway") -> list[tuple[str, str, datetime]]:
-    """Return kind, name and time of creation of everything in the account that is served or trained."""
-    served = [(served.mode, served.name, served.created) for served in gateway.bedrock.all_served()]
-    return served + [(leases.JOB, job.name, job.created) for job in gateway.bedrock.jobs_in_progress()]
+class _Billing(NamedTuple):
+    kind: str
+    name: str
+    arn: str
+    created: datetime
+
+
+def _billing(gateway: "Gateway") -> list[_Billing]:
+    """Return everything in the account that is served or trained."""
+    served = [_Billing(served.mode, served.name, served.arn, served.created) for served in gateway.bedrock.all_served()]
+    return served + [_Billing(leases.JOB, job.name, job.arn, job.created) for job in gateway.bedrock.jobs_in_progress()]
+
+
+def _unknown_models(gateway: "Gateway") -> Iterator[str]:
+    """Yield the names of this deployment's models without an open lease: a person decides whether they may go."""
+    known = {lease.bedrock_name for lease in leases.open_leases(gateway) if lease.kind == leases.MODEL}
+    for name in gateway.bedrock.model_names():
+        if name.startswith(gateway.settings.name_prefix) and name not in known:
+            yield name
 
 
 def _orphans(gateway: "Gateway", now: datetime) -> Iterator[Lease]:
-    """Yield, as leases of nobody, what bears this deployment's name but has no open lease and is no longer new."""
+    """Yield, as leases of nobody, what is this deployment's by name but has no open lease and is no longer new.
+
+    What serves a model is ours by its tag, too; jobs can be stopped by that tag alone.
+    """
     known = {lease.resource_name for lease in leases.open_leases(gateway)}
-    prefix = gateway.settings.name_prefix
-    for kind, name, created in _billing(gateway):
-        if name.startswith(prefix) and name not in known and now - created > leases.CREATOR_TIMEOUT:
+    settings = gateway.settings
+    for found in _billing(gateway):
+        is_new = now - found.created <= leases.CREATOR_TIMEOUT
+        if is_new or found.name in known or not found.name.startswith(settings.name_prefix):
+            continue
+        if found.kind == leases.JOB or gateway.bedrock.tags(found.arn).get("deployment") == settings.deployment_id:
             yield Lease(
-                resource_name=name,
-                kind=kind,
+                resource_name=found.name,
+                kind=found.kind,
                 run_id="",
                 dataset="",
                 execution_arn="",
-                opened_at=created,
-                hard_end=created + timedelta(0),
+                opened_at=found.created,
+                hard_end=found.created,
             )

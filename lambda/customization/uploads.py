@@ -39,6 +39,7 @@ class Drop:
 
     bucket: str
     key: str
+    at: datetime | None = None
 
     @property
     def folder(self) -> str:
@@ -64,8 +65,9 @@ def read_drop(event: Json) -> Drop | None:
         return Drop(
             bucket=as_text(as_object(detail.get("bucket"), "detail.bucket").get("name"), "detail.bucket.name"),
             key=as_text(as_object(detail.get("object"), "detail.object").get("key"), "detail.object.key"),
+            at=datetime.fromisoformat(as_text(event["time"], "time")) if "time" in event else None,
         )
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InvalidRunRequest(
             f'{error}; expected an event of Amazon S3, or a run request such as {{"dataset": "support-ja"}} without '
             "source"

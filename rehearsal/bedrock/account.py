@@ -40,7 +40,7 @@ class Serving:
     """A deployment or a provisioned throughput; `ready_at` None stands for never.
 
     `model_arn` is a custom model's ARN, or a base model's for a throughput. While `update_ends` lies ahead requests go
-    to `model_arn` still, from then on to `desired_arn`.
+    to `model_arn` still, from then on to `desired_arn` unless the update has failed.
     """
 
     arn: str
@@ -56,6 +56,7 @@ class Serving:
     description: str = ""
     desired_arn: str = ""
     update_ends: datetime | None = None
+    update_fails: bool = False
     updated: datetime | None = None
     loaded: bool = False
 
@@ -69,7 +70,8 @@ class Serving:
         return self.update_ends is not None and now < self.update_ends
 
     def current_arn(self, now: datetime) -> str:
-        return self.model_arn if self.update_ends is None or self.is_updating(now) else self.desired_arn
+        is_old = self.update_ends is None or self.is_updating(now) or self.update_fails
+        return self.model_arn if is_old else self.desired_arn
 
     def models_in_use(self, now: datetime) -> set[str]:
         return {self.current_arn(now), self.desired_arn or self.model_arn}

@@ -37,6 +37,7 @@ FAULTS: dict[str, FaultKind] = {
     "serving-fails": FaultKind(
         "the deployment or throughput ends as Failed; value: its failureMessage", INTERNAL_ERROR
     ),
+    "update-fails": FaultKind("a deployment that is given another custom model ends its update as UpdateFailed"),
     "serving-stuck": FaultKind("the deployment or throughput stays Creating"),
     "no-model-units": FaultKind("the account's quota of model units is 0, as it is in a new account"),
     "base-model-unavailable": FaultKind("the account has no access to base models, so they cannot be asked"),

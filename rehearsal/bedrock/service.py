@@ -47,6 +47,7 @@ class BedrockService:
 
     `s3_client_for_role` returns a client with the credentials of the customization role, or raises PermissionError when
     Bedrock may not assume it. `pretrained` makes the base model, which all base models of the catalogue share.
+    `created` has the ARN of everything that a call has ever created.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class BedrockService:
         self._handlers = self._control_plane(base_models, Tags(self._account))
         runtime = Runtime(self._account, base_models, trainer, self._ledger, self._faults)
         self.answers = runtime.answers
+        self.created: set[str] = set()
         self._handlers |= {"Converse": runtime.converse, "InvokeModel": runtime.invoke_model}
 
     def _control_plane(self, base_models: BaseModels, tags: Tags) -> dict[str, Handler]:
@@ -213,7 +215,10 @@ class BedrockService:
             now = self._clock.now()
             self._jobs.settle(now)
             if request.operation.name not in INFERENCE:
-                return handler(request, now)
+                response = handler(request, now)
+                if request.operation.name.startswith("Create"):
+                    self.created |= {str(value) for name, value in response.values.items() if name.endswith("Arn")}
+                return response
         # Answers are computed side by side; what is behind a modelId is looked up under the lock.
         return handler(request, now)
 

@@ -71,6 +71,7 @@ class _Servings:
     def _redirect(self, serving: Serving, model_arn: str, now: datetime) -> None:
         serving.model_arn = serving.current_arn(now)
         serving.desired_arn = model_arn
+        serving.update_fails = self._faults.strike("update-fails") is not None
         serving.update_ends = now + self._account.minutes(f"{serving.arn}/updating/{now.isoformat()}", *UPDATE_MINUTES)
         serving.updated = now
 
@@ -235,9 +236,10 @@ class Deployments(_Servings):
     def get(self, request: Request, now: datetime) -> Response:
         """GetCustomModelDeployment."""
         deployment = self._account.find_deployment(str(request.parameters["customModelDeploymentIdentifier"]))
+        ended = "UpdateFailed" if deployment.update_fails else "UpdateCompleted"
         update: JsonObject = {
             "modelArn": deployment.desired_arn,
-            "updateStatus": "Updating" if deployment.is_updating(now) else "UpdateCompleted",
+            "updateStatus": "Updating" if deployment.is_updating(now) else ended,
         }
         return Response(
             {

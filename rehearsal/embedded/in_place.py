@@ -46,6 +46,8 @@ class InPlace:
         """Let the resource that Ref answers with `reference` have the properties of `after`."""
         if after.kind in self._changes:
             self._changes[after.kind](reference, after.properties)
+        if after.kind == "AWS::IAM::ManagedPolicy":
+            self._attach(reference, _roles(before), _roles(after))
         old, new = tags_of(before), tags_of(after)
         if old != new:
             self._tag(after.kind, reference, new, list(old))
@@ -65,6 +67,15 @@ class InPlace:
             if not version.is_default:
                 backend.delete_policy_version(reference, version.version_id)
         backend.create_policy_version(reference, json.dumps(properties["PolicyDocument"]), set_as_default=True)
+
+    def _attach(self, policy: str, before: set[str], after: set[str]) -> None:
+        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
+
+        backend = iam_backends[self._account]["aws"]
+        for role in before - after:
+            backend.detach_role_policy(policy, role)
+        for role in after - before:
+            backend.attach_role_policy(policy, role)
 
     def _inline_policy(self, reference: str, properties: JsonObject) -> None:
         from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
@@ -174,3 +185,7 @@ class InPlace:
             backend.untag_resource(arn, removed)
         if tags:
             backend.tag_resource(arn, tags)
+
+
+def _roles(resource: Resource) -> set[str]:
+    return {str(role) for role in as_list(resource.properties.get("Roles", []), "Roles")}

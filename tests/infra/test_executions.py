@@ -19,6 +19,7 @@ PLANNED: JsonObject = {
     "dataset": "support-ja",
     "action": "run",
     "data": "newest",
+    "language": "ja",
     "stages": 1,
     "servingMode": "on-demand",
     "subject": "planned",
@@ -78,7 +79,7 @@ def _subjects(notices: list[JsonObject]) -> list[Json]:
 
 def test_a_run_goes_from_upload_to_report_by_on_demand_deployment(machine: JsonObject) -> None:
     execution, script = execute(machine, _script())
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert json.loads(execution.outcome.output or "") == {
         "runId": "support-ja-0123456789",
         "verdict": "better",
@@ -99,7 +100,7 @@ def test_a_run_goes_from_upload_to_report_by_on_demand_deployment(machine: JsonO
 def test_a_model_in_use_that_answers_is_asked_the_same_records_before_the_training(machine: JsonObject) -> None:
     asked: JsonObject = {"baselineAvailable": False, "modelInUse": SERVED_IN_USE}
     execution, script = execute(machine, _script(check_preconditions=asked))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     shards = [payload for module, payload in script.calls if module == "evaluate_shard"]
     assert [payload["side"] for payload in shards] == ["inUse"] * 3 + ["custom"] * 3
     assert all(payload["modelInUse"] == SERVED_IN_USE for payload in shards)
@@ -115,7 +116,7 @@ def test_a_model_in_use_that_does_not_answer_does_not_stop_the_run(machine: Json
 
     asked: JsonObject = {"baselineAvailable": True, "modelInUse": SERVED_IN_USE}
     execution, script = execute(machine, _script(check_preconditions=asked, evaluate_shard=answer))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert "record_failure" not in script.modules()
 
 
@@ -128,17 +129,17 @@ def test_a_shard_whose_time_is_over_is_called_again_until_it_is_done(machine: Js
             evaluate_shard=[*[over] * 20, {"answered": 500, "failed": 0}],
         ),
     )
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert script.modules().count("evaluate_shard") == 20 + 2
 
 
 def test_promotion_waits_until_the_deployment_serves_the_other_model(machine: JsonObject) -> None:
     execution, script = execute(machine, _script(promote_model=[SWAPPING, SWAPPING, IN_USE]))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert script.modules()[-5:] == [*["promote_model"] * 3, "release_model", "publish_report"]
     planned: JsonObject = {**PLANNED, "action": "rollback"}
     execution, script = execute(machine, _script(plan_run=planned, change_model_in_use=[SWAPPING, IN_USE]))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert _subjects(script.notices) == ["in use"]
 
 
@@ -190,14 +191,14 @@ def test_what_is_not_needed_is_skipped(
     machine: JsonObject, changes: Mapping[str, Answer | list[Answer]], skipped: str
 ) -> None:
     execution, script = execute(machine, _script(**changes))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert skipped not in script.modules()
 
 
 def test_a_run_without_test_records_asks_nobody(machine: JsonObject) -> None:
     none: JsonObject = {"testShards": 0, "estimatedUsd": 1.5, "subject": "estimate", "message": "estimate"}
     execution, script = execute(machine, _script(prepare_dataset=none))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert "evaluate_shard" not in script.modules()
 
 
@@ -245,7 +246,7 @@ def test_what_is_no_training_ends_green_and_early(
     subjects: list[str],
 ) -> None:
     execution, script = execute(machine, _script(**changes))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert (script.modules()[-1], json.loads(execution.outcome.output or "")) == (last, output)
     assert _subjects(script.notices) == subjects
 
@@ -297,6 +298,7 @@ def test_what_promotes_is_sent_the_request_and_a_failure_touches_no_run(machine:
     gone = StateError("InvalidRunRequest", "data: the custom model does not exist any more")
     _, script = execute(machine, _script(plan_run=planned, change_model_in_use=gone))
     assert asked.items() <= script.payload("change_model_in_use").items()
+    assert {script.payload(module)["language"] for module in ("change_model_in_use", "record_failure")} == {"ja"}
     for module in ("record_failure", "release_resources"):
         payload = script.payload(module)
         assert (payload["runId"], payload["attempt"]) == ("", 0)
@@ -307,6 +309,30 @@ def test_a_task_that_times_out_has_no_cause_and_is_recorded_all_the_same(machine
     _, script = execute(machine, _script(check_preconditions=StateError("States.Timeout", None)))
     recorded = script.payload("record_failure")
     assert (recorded["error"], recorded["cause"]) == ("States.Timeout", "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (
+            json.dumps({"errorType": "X", "errorMessage": 'line 3: "no"\n\\ 行', "stackTrace": ["  File"]}),
+            'line 3: "no"\n\\ 行',
+        ),
+        (json.dumps({"errorMessage": "行"}, ensure_ascii=False, separators=(",", ":")), "行"),
+        (json.dumps({"errorMessage": "x" * 20_000}), "x" * 20_000),
+        ('{"errorMessage": "cut o', '{"errorMessage": "cut o'),
+        ('{"errorMessage": null}', '{"errorMessage": null}'),
+        ("the role lacks a permission", "the role lacks a permission"),
+    ],
+)
+def test_a_cause_is_the_sentence_in_what_a_function_raises_though_the_failure_cannot_be_recorded(
+    machine: JsonObject, cause: str, sentence: str
+) -> None:
+    broken = _script(check_preconditions=StateError("X", cause), record_failure=StateError("AccessDenied", cause))
+    execution, script = execute(machine, broken)
+    assert execution.outcome.cause == script.payload("record_failure")["cause"] == sentence
+    (notice,) = script.notices
+    assert str(notice["Message"]).count(sentence) == 2
 
 
 def test_what_bills_is_released_and_told_though_the_failure_cannot_be_recorded(machine: JsonObject) -> None:
@@ -338,7 +364,7 @@ def test_a_failure_ends_red_though_releasing_and_telling_fail_too(machine: JsonO
 
 def test_a_run_succeeds_though_no_notice_arrives(machine: JsonObject) -> None:
     execution, script = execute(machine, _script(topic=StateError("SNS.AuthorizationErrorException", "no")))
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     assert "record_failure" not in script.modules()
 
 
@@ -381,7 +407,7 @@ def test_transient_errors_are_tried_again_and_a_quota_is_waited_for(machine: Jso
             create_customization_job=[full, full, CREATED],
         ),
     )
-    assert execution.outcome.status == "SUCCEEDED"
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome
     times = [str(payload["now"])[11:16] for module, payload in script.calls if module == "create_customization_job"]
     # Each attempt has its own time, as what it creates is paid for from then on
     minutes = [int(time[:2]) * 60 + int(time[3:]) for time in times]

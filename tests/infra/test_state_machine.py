@@ -188,8 +188,9 @@ def _used(value: Json) -> set[str]:
         return {name for item in value for name in _used(item)}
     if isinstance(value, str) and value.startswith("{%"):
         without_text = re.sub(r"'[^']*'", "", value)
-        functions = {"exists", "now", "substring", "string", "sum", "states"}
-        return set(re.findall(r"\$(\w+)", without_text)) - functions
+        functions = {"exists", "match", "now", "parse", "substring", "string", "sum", "states"}
+        own = set(re.findall(r"\$(\w+) :=", without_text))
+        return set(re.findall(r"\$(\w+)", without_text)) - functions - own
     return set()
 
 

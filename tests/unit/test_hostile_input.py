@@ -203,6 +203,7 @@ def test_the_longest_request_that_step_functions_takes_fits_the_table_of_runs(
         {"source": "aws.s3", "detail": {"bucket": "data", "object": []}},
         {"source": "aws.s3", "detail": {"bucket": {"name": "data"}, "object": {"key": 7}}},
         {"source": "aws.s3", "dataset": "support"},
+        {"source": "aws.s3", "time": "now", "detail": {"bucket": {"name": "data"}, "object": {"key": "incoming/x/y"}}},
     ],
 )
 def test_what_is_like_an_event_and_is_none_is_refused_by_name(event: JsonObject) -> None:

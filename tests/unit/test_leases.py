@@ -1,6 +1,7 @@
 """Whatever bills has a lease, and no lease is closed before its resource is proven gone."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -12,6 +13,9 @@ from customization.leases import Lease
 from customization.runs import Call
 from customization.sweeper import sweep
 from tests.unit.fakes import EXECUTION, NOW, BedrockInMemory, GatewayInMemory, job
+
+if TYPE_CHECKING:
+    from customization.json_types import JsonObject
 
 NAME = "dev-0a1b2c3d-support-0123456789"
 
@@ -115,6 +119,40 @@ def test_the_job_of_a_dead_run_is_stopped_and_its_lease_closed_once_it_has(
     assert open_names(gateway) == []
 
 
+@pytest.mark.parametrize("kind", [leases.JOB, leases.MODEL])
+def test_a_job_or_a_model_that_another_run_works_with_is_left_to_that_run_until_its_hard_end(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, kind: str
+) -> None:
+    name, other = "dev-0a1b2c3d-aaaaaaaaaa-1", EXECUTION.replace("first", "second")
+    bedrock.jobs[name] = job(name, status="InProgress" if kind == leases.JOB else "Completed")
+    bedrock.models = {name}
+    held = lease(kind, name=name if kind == leases.JOB else f"{name}{leases.MODEL_SUFFIX}")
+    leases.open_lease(gateway, held)
+    gateway.executions.update({EXECUTION: "ABORTED", other: "RUNNING"})
+    row: JsonObject = {"dataset": "other", "executionArn": other, "attempt": 1, "state": "RUNNING", "jobName0": name}
+    gateway.runs.put({"runId": "other-0123456789", **row})
+
+    assert leases.release(gateway, held, NOW, "its execution is ABORTED").outcome == "handedOver"
+    [handed] = leases.open_leases(gateway)
+    assert (handed.run_id, handed.dataset, handed.execution_arn) == ("other-0123456789", "other", other)
+    sweep(gateway, NOW + timedelta(hours=1))
+    assert bedrock.jobs[name].status != "Stopping"
+    assert bedrock.models == {name}
+
+    gateway.runs.update("other-0123456789", {"state": "FAILED"})
+    outcome = leases.release(gateway, handed, NOW, "the run failed").outcome
+    assert outcome == ("stopping" if kind == leases.JOB else "released")
+
+
+def test_a_lease_that_is_over_is_left_to_nobody(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    name = "dev-0a1b2c3d-aaaaaaaaaa-1"
+    bedrock.jobs[name] = job(name)
+    row: JsonObject = {"dataset": "other", "executionArn": "other", "attempt": 1, "state": "RUNNING", "jobName0": name}
+    gateway.runs.put({"runId": "other-0123456789", **row})
+    held = lease(leases.JOB, name=name)
+    assert leases.release(gateway, held, held.hard_end, "the budget").outcome == "stopping"
+
+
 def test_another_deployments_resource_of_the_same_name_is_left_alone(
     gateway: GatewayInMemory, bedrock: BedrockInMemory
 ) -> None:
@@ -188,6 +226,23 @@ def test_what_bills_without_a_lease_and_cannot_be_released_is_overdue(
     serve(bedrock)
     bedrock.busy.add(NAME)
     assert sweep(gateway, NOW + timedelta(hours=1)).overdue == (NAME,)
+
+
+def test_a_model_of_this_deployment_without_a_lease_is_overdue_and_left_to_a_person(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    bedrock.models |= {"dev-0a1b2c3d-aaaaaaaaaa-1", "somebody-elses"}
+    assert sweep(gateway, NOW + timedelta(days=30)).overdue == ("dev-0a1b2c3d-aaaaaaaaaa-1",)
+    assert len(bedrock.models) == 2
+
+
+def test_what_has_our_name_and_another_deployments_tag_is_neither_released_nor_overdue(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock, deployment="ffffffff")
+    swept = sweep(gateway, NOW + timedelta(days=1))
+    assert (swept.released, swept.overdue) == ((), ())
+    assert NAME in bedrock.serving
 
 
 def test_a_job_that_is_stopping_bills_no_more(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:

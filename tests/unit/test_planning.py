@@ -1,6 +1,7 @@
 """The same bytes and the same request are the same run, and every mistake is named before anything starts."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -8,7 +9,7 @@ from customization.errors import InvalidRunRequest
 from customization.json_types import Json, JsonObject
 from customization.planning import plan_run
 from customization.runs import Call, read_plan
-from tests.unit.fakes import EXECUTION, GatewayInMemory
+from tests.unit.fakes import EXECUTION, NOW, GatewayInMemory
 from tests.unit.test_uploads import event
 
 SECOND = EXECUTION.replace("first", "second")
@@ -59,6 +60,18 @@ def test_what_does_not_change_the_outcome_makes_the_same_run(
     dropped: GatewayInMemory, fresh: Call, change: JsonObject
 ) -> None:
     assert plan_run(dropped, CONSOLE, fresh)["runId"] == plan_run(dropped, {**CONSOLE, **change}, fresh)["runId"]
+
+
+def test_force_trains_again_for_every_drop_and_not_for_every_delivery_of_its_event(
+    dropped: GatewayInMemory, fresh: Call
+) -> None:
+    dropped.data.put("incoming/support/run.json", b'{"force": true}')
+    run_id = str(plan_run(dropped, event(), replace(fresh, now=NOW + timedelta(minutes=1)))["runId"])
+    dropped.runs.update(run_id, {"state": "SUCCEEDED"})
+    dropped.executions[SECOND] = "RUNNING"
+    second = replace(fresh, execution_arn=SECOND, now=NOW + timedelta(hours=3))
+    assert plan_run(dropped, event(), second)["outcome"] == "duplicate"
+    assert plan_run(dropped, {**event(), "time": "2026-11-22T11:59:00Z"}, second)["attempt"] == 2
 
 
 def test_the_versions_of_the_files_are_pinned(dropped: GatewayInMemory, fresh: Call) -> None:

@@ -1,6 +1,7 @@
 """One execution owns a run; who is not the owner touches nothing."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -48,6 +49,25 @@ def test_a_run_whose_execution_died_unnoticed_is_tried_again(gateway: GatewayInM
     claim(gateway, EXECUTION)
     gateway.executions[EXECUTION] = "ABORTED"
     assert claim(gateway, SECOND).attempt == 2
+
+
+def test_of_two_executions_that_try_a_run_again_at_the_same_moment_one_owns_it(
+    gateway: GatewayInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = EXECUTION.replace("first", "third")
+    claim(gateway, EXECUTION)
+    gateway.executions.update({EXECUTION: "FAILED", SECOND: "RUNNING", third: "RUNNING"})
+    ask = gateway.execution_status
+
+    def overtake(arn: str) -> tuple[str, datetime | None]:
+        monkeypatch.setattr(gateway, "execution_status", ask)
+        assert claim(gateway, third).attempt == 2
+        return ask(arn)
+
+    monkeypatch.setattr(gateway, "execution_status", overtake)
+    repeated = claim(gateway, SECOND)
+    assert repeated.duplicate_of is not None
+    assert repeated.duplicate_of["executionArn"] == third
 
 
 def test_an_execution_that_lost_its_run_is_told_so_and_changes_nothing(

@@ -125,7 +125,12 @@ def test_a_property_that_cannot_change_makes_a_new_resource_to_which_others_are_
             "PolicyDocument": {"Version": "2012-10-17", "Statement": [allow("sns:Publish", "*")]},
             "Roles": [ref("Role")],
         }
-        return {"Role": replaced, "Policy": {"Type": "AWS::IAM::Policy", "Properties": policy}}
+        managed: JsonObject = {"PolicyDocument": policy["PolicyDocument"], "Roles": [ref("Role")]}
+        return {
+            "Role": replaced,
+            "Policy": {"Type": "AWS::IAM::Policy", "Properties": policy},
+            "Managed": {"Type": "AWS::IAM::ManagedPolicy", "Properties": managed},
+        }
 
     stack.create(resources("/"))
     first = stack.physical("Role")
@@ -133,7 +138,11 @@ def test_a_property_that_cannot_change_makes_a_new_resource_to_which_others_are_
     second = stack.physical("Role")
     roles = {found["RoleName"]: found["Path"] for found in aws.session().client("iam").list_roles()["Roles"]}
     assert (first != second, roles) == (True, {second: "/teams/"})
-    assert aws.session().client("iam").list_role_policies(RoleName=second)["PolicyNames"] == ["p", "own"]
+    iam = aws.session().client("iam")
+    assert iam.list_role_policies(RoleName=second)["PolicyNames"] == ["p", "own"]
+    [attached] = iam.list_attached_role_policies(RoleName=second)["AttachedPolicies"]
+    assert attached["PolicyArn"] == stack.physical("Managed")
+    assert iam.get_policy(PolicyArn=attached["PolicyArn"])["Policy"]["AttachmentCount"] == 1
 
 
 def test_a_template_that_says_the_same_changes_nothing(stack: Stack) -> None:

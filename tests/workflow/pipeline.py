@@ -99,6 +99,7 @@ class Pipeline(Rehearsal):
         for table, key in (("RUNS_TABLE", "runId"), ("LEASES_TABLE", "resourceName")):
             for item in database.scan(TableName=self._variable(table))["Items"]:
                 database.delete_item(TableName=self._variable(table), Key={key: item[key]})
+        self._created_before = set(self.bedrock.created)
         self._jobs_before = len(self._all_jobs())
         self._executions_before = len(self.aws.executions())
         self._notifications_before = len(self.aws.notifications)
@@ -211,6 +212,22 @@ class Pipeline(Rehearsal):
         finally:
             del self.aws._events._fire
 
+    @contextmanager
+    def without_status_events(self) -> Iterator[None]:
+        """Lose the events about executions: EventBridge delivers them with best effort only."""
+        publish = self.aws._events.publish
+        self.aws._events.publish = (  # type: ignore[method-assign]
+            lambda event: None if event["source"] == "aws.states" else publish(event)
+        )
+        try:
+            yield
+        finally:
+            del self.aws._events.publish
+
+    def created(self, kind: str) -> int:
+        """Return how many resources of a kind, as ARNs name it, this test has created."""
+        return sum(f":{kind}/" in arn for arn in self.bedrock.created - self._created_before)
+
     def jobs(self) -> "list[GetModelCustomizationJobResponseTypeDef]":
         """Return every customization job that this test has created, oldest first."""
         bedrock = self.aws.session().client("bedrock")
@@ -223,13 +240,17 @@ class Pipeline(Rehearsal):
 
     def open_leases(self) -> list[JsonObject]:
         """Return the leases that are not closed."""
+        return [row for row in self.leases() if row["state"] == "OPEN"]
+
+    def leases(self) -> list[JsonObject]:
+        """Return every lease of this test, closed ones too."""
         read = TypeDeserializer()
         items = self.aws.session().client("dynamodb").scan(TableName=self._variable("LEASES_TABLE"))["Items"]
         rows: list[JsonObject] = [
             {name: json.loads(json.dumps(read.deserialize(value), default=float)) for name, value in item.items()}
             for item in items
         ]
-        return [row for row in rows if row["state"] == "OPEN"]
+        return rows
 
     def notifications(self) -> "list[Notification]":
         """Return every message that was published in this test, in order."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from customization.json_types import Json, JsonObject, as_object
+from customization.json_types import JsonObject, as_object
 from tests.workflow import data
 from tests.workflow.pipeline import Pipeline
 
@@ -140,10 +140,10 @@ def test_a_file_that_comes_minutes_after_its_run_has_begun_makes_a_run_only_when
     assert pipeline.what_bills() == []
 
 
-def drop_twice(pipeline: Pipeline, **request: Json) -> None:
+def drop_twice(pipeline: Pipeline) -> None:
     """Drop the same bytes as two data sets."""
     for number in range(2):
-        pipeline.drop(f"{pipeline.dataset}-{number}", pipeline.folder(100, 6, **request))
+        pipeline.drop(f"{pipeline.dataset}-{number}", pipeline.folder())
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -160,24 +160,18 @@ def test_a_job_that_two_runs_wait_for_goes_on_when_one_of_them_is_stopped(pipeli
     assert pipeline.what_bills() == []
 
 
-def test_a_model_that_two_runs_evaluate_goes_with_the_last_of_them(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("done_first", [0, 1])
+def test_a_model_that_one_run_does_not_keep_goes_with_the_last_run_that_works_with_it(
+    pipeline: Pipeline, done_first: int
+) -> None:
+    """One run serves nothing, and is done before the other has created its throughput."""
     with pipeline.clock.hold():
-        drop_twice(pipeline, keepModel="never")
+        for number in range(2):
+            mode = "none" if number == done_first else "provisioned"
+            folder = pipeline.folder(keepModel="never", serving={"mode": mode}, budgetUsd=100)
+            pipeline.drop(f"{pipeline.dataset}-{number}", folder)
     pipeline.finish()
-    assert [row["state"] for row in pipeline.runs()] == ["SUCCEEDED", "SUCCEEDED"]
+    assert [(row["state"], row.get("error")) for row in pipeline.runs()] == [("SUCCEEDED", None)] * 2
     assert len(pipeline.jobs()) == 1
-    assert pipeline.models() == []
-    assert pipeline.open_leases() == []
-
-
-def test_a_model_that_one_run_does_not_keep_stays_for_another_that_is_still_to_serve_it(pipeline: Pipeline) -> None:
-    """One run serves nothing and is done hours before the other, whose deployment is not created yet."""
-    with pipeline.clock.hold():
-        pipeline.drop(f"{pipeline.dataset}-0", pipeline.folder(keepModel="never", serving={"mode": "none"}))
-        pipeline.drop(f"{pipeline.dataset}-1", pipeline.folder(keepModel="never"))
-    pipeline.finish()
-    assert [(row["dataset"], row["state"], row.get("error")) for row in pipeline.runs()] == [
-        (f"{pipeline.dataset}-{number}", "SUCCEEDED", None) for number in range(2)
-    ]
     assert pipeline.models() == []
     assert pipeline.open_leases() == []

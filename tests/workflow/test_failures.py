@@ -12,13 +12,6 @@ from tests.workflow.pipeline import Pipeline, sides_answered
     ("fault", "at", "error", "says"),
     [
         ("job-fails", "PollCustomizationJob", "CustomizationJobFailed", "internal error when processing the request"),
-        ("job-fails-validation", "PollCustomizationJob", "CustomizationJobFailed", "please try again"),
-        (
-            "job-fails=Input size exceeded in file train.jsonl",
-            "PollCustomizationJob",
-            "CustomizationJobFailed",
-            "A record has more tokens than the base model takes",
-        ),
         ("job-stopped", "PollCustomizationJob", "CustomizationJobStopped", "was stopped before it was done"),
         ("job-stalls", "PollCustomizationJob", "CustomizationJobStalled", "has not started after 24 h"),
         (
@@ -44,13 +37,6 @@ def test_what_fails_in_bedrock_ends_the_run_with_its_cause_and_releases_what_bil
     execution = pipeline.run(pipeline.folder())
     pipeline.pass_time(hours=1)
     assert_failed(pipeline, execution, at=at, error=error, says=says)
-
-
-def test_a_throughput_that_fails_ends_the_run_and_is_deleted(pipeline: Pipeline) -> None:
-    pipeline.inject("serving-fails")
-    execution = pipeline.run(pipeline.folder(serving={"mode": "provisioned"}))
-    says = "internal error when processing the request"
-    assert_failed(pipeline, execution, at="PollProvisionedThroughput", error="ServingFailed", says=says)
 
 
 @pytest.mark.parametrize(
