@@ -181,6 +181,11 @@ class EmbeddedAws:
         return list(self._access.calls)
 
     @property
+    def processor_seconds(self) -> list[tuple[Function, float]]:
+        """Return what each answered call of a function took of the processor, without the imports of libraries."""
+        return list(self._runtime.processor_seconds)
+
+    @property
     def notifications(self) -> list[Notification]:
         """Return every message that was published, in order."""
         return list(self._front.notifications)
