@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +78,11 @@ class RecordedRun:
         """Return the milliseconds of all functions, cold starts and waits included."""
         own = sum(_seconds(call) for call in self.calls)
         return 1000 * (own + self._waits())
+
+    @property
+    def starting_milliseconds(self) -> float:
+        """Return what remains of them for functions that only start."""
+        return 1000 * sum(_seconds(replace(call, processor_seconds=0.0)) for call in self.calls)
 
     def _waits(self) -> float:
         answers = sum(self.requests[action] for action in _ASKED)
