@@ -10,7 +10,10 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, TypedDict, Union
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Union
+
+if TYPE_CHECKING:
+    from customization.json_types import Json
 
 Value: TypeAlias = Union[str, bytes, int, float, bool, "list[Value]", "Mapping[str, Value]", None]
 # Service, method of its client, arguments
@@ -22,7 +25,7 @@ class Order(TypedDict):
 
     path: list[str]
     handler: str
-    event: Value
+    event: "Json"
     requests: list[Request]
     record: bool
 

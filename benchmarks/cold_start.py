@@ -157,11 +157,12 @@ def rehearse_every_function(rehearsal: Rehearsal) -> None:
     rehearsal.drop("misplaced", {"letters.csv": b"a,b\n"})
     rehearsal.aws.wait_until_idle(_PATIENCE)
     first: JsonObject = {"dataset": "measured", **few}
-    for request in (
+    requests: list[JsonObject] = [
         {**first, "serving": {"mode": "provisioned"}},
         {**first, "budgetUsd": 0.000001, "hyperParameters": {"epochCount": 1}},
         {"dataset": "measured", "action": "promote", "data": rehearsal.runs()[0]["runId"]},
-    ):
+    ]
+    for request in requests:
         rehearsal.start(request)
         rehearsal.aws.wait_until_idle(_PATIENCE)
 
