@@ -61,6 +61,9 @@ test: lint types ## lint, types and every test that needs no AWS account
 test-all: install ## the exhaustive tests, beyond make test: every Task broken in every way, each permission taken away
 	$(BIN)/pytest -q -n 2 -m exhaustive tests
 
+bench: install ## measure everything against its floor: make bench FRESH=yes adds a fresh clone
+	@$(BIN)/python -m benchmarks $(if $(filter yes,$(FRESH)),--fresh-clone)
+
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
 	@$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
 
@@ -100,4 +103,4 @@ purge: install ## remove what destroy keeps, for good, once the name of the stag
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test test-all run runs ask docs validate deploy doctor destroy purge clean
+.PHONY: help install lock format lint types unit infra workflow test test-all bench run runs ask docs validate deploy doctor destroy purge clean

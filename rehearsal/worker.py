@@ -83,7 +83,9 @@ class _Worker:
         self._become_the_function()
         self._send({"pid": os.getpid()})
         for line in self._reader:
-            self._send(self._answer(json.loads(line)))
+            began = time.process_time()
+            answer = self._answer(json.loads(line))
+            self._send({**answer, "processorSeconds": time.process_time() - began})
 
     def _become_the_function(self) -> None:
         environment = self._settings["environment"]

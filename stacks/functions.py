@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy, Stack
+from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -17,8 +16,6 @@ from stacks.config import DeploymentConfig
 from stacks.nag import acknowledge, acknowledge_unset
 from stacks.network import function_network
 from stacks.permissions import Grant, Grants, managed_policy
-
-_SOURCE = Path(__file__).parent.parent / "lambda"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +145,3 @@ def _operating_grants(spec: FunctionSpec, common: Common, log_group: logs.ILogGr
     if spec.starts_from_events:
         grants.append(Grant(actions=("sqs:SendMessage",), resources=(common.dead_letter_queue.queue_arn,)))
     return tuple(grants)
-
-
-def source_code() -> lambda_.Code:
-    """Return the one asset of all functions: the package and nothing beside it."""
-    return lambda_.Code.from_asset(
-        str(_SOURCE), exclude=["/*", "!/customization", "__pycache__", "*.pyc"], ignore_mode=IgnoreMode.GIT
-    )

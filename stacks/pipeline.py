@@ -11,8 +11,9 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from stacks import people
+from stacks.code import source_code
 from stacks.config import DeploymentConfig
-from stacks.functions import FUNCTIONS, Common, TaskFunction, source_code
+from stacks.functions import FUNCTIONS, Common, TaskFunction
 from stacks.layers import dependency_layer
 from stacks.nag import acknowledge
 from stacks.permissions import Grants, function_grants
@@ -151,4 +152,6 @@ class PipelineStack(Stack):
             "POWERTOOLS_SERVICE_NAME": SERVICE,
             "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
             "POWERTOOLS_LOG_LEVEL": "INFO",
+            # Importing numpy would start as many threads as there are processors, for sums of a few numbers
+            "OPENBLAS_NUM_THREADS": "1",
         }

@@ -31,7 +31,7 @@ from customization.identity import answers_id
 from customization.json_types import JsonObject
 from customization.model_in_use import ServedModelInUse, model_name_of
 from customization.money import AnswersUsage
-from customization.preparation import data_key, read_profile
+from customization.prepared import data_key, read_profile
 from customization.runs import Call, Plan, note
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from customization.answering import tokens_asked_for
 from customization.errors import BudgetExceeded
 from customization.evaluation import BASE, CUSTOM, IN_USE
 from customization.gateway.bedrock import PROVISIONED
-from customization.gateway.tables import Attr, number
+from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.links import Links
 from customization.model_in_use import read_served
 from customization.money import PROVISIONED_THROUGHPUT, Estimate, Usage, check_budget, estimate, load_prices
-from customization.preparation import read_profile, usage_of
+from customization.prepared import read_profile, usage_of
 from customization.runs import RUNNING, Call, Plan, note
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     check_budget(estimated, plan.budget_usd, plan.accept_unknown_prices)
     monthly = gateway.settings.defaults.monthly_budget_usd
     reserved_under = _reservation(plan.run_id, call.attempt)
-    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(number(monthly - estimated.known_usd))
+    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(monthly - estimated.known_usd)
     profile = read_profile(gateway, plan)
     expected: JsonObject = msgspec.json.decode(msgspec.json.encode(usage_of(plan, profile)))
     hourly = sum(item.usd or 0.0 for item in estimated.items if item.name == PROVISIONED_THROUGHPUT)
@@ -171,5 +171,5 @@ def give_back(gateway: "Gateway", run_id: str, attempt: int, now: datetime) -> N
             month,
             {reserved_under: _SETTLED, settled_under: spent},
             add={"committedUsd": spent - counted},
-            condition=Attr(counted_under).eq(number(counted)),
+            condition=Attr(counted_under).eq(counted),
         )

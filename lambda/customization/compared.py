@@ -11,7 +11,7 @@ from customization.evaluation import BASE, COMPARE_WITH, CUSTOM, IN_USE, Predict
 from customization.formats import TestRecord
 from customization.json_types import JsonObject
 from customization.model_in_use import read_in_use
-from customization.preparation import read_profile
+from customization.prepared import read_profile
 from customization.runs import Plan, read_plan
 from customization.texts import Sentence
 

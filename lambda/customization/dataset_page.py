@@ -11,7 +11,7 @@ from customization.bootstrap import Interval
 from customization.charts import Captions, bar_chart
 from customization.figures import Text
 from customization.history import Change, RunSummary
-from customization.report import environment
+from customization.pages import environment
 from customization.texts import Sentence, say, term
 
 _MOST_RUNS_IN_CHART = 12

@@ -36,6 +36,11 @@ PriceItem = Literal[
     "traces",
     "functionRequests",
     "functionTime",
+    "stateTransitions",
+    "objectWrites",
+    "objectReads",
+    "tableWrites",
+    "emails",
 ]
 TRAINING = "training"
 BASELINE_ANSWERS = "baselineAnswers"

@@ -8,28 +8,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization import notices
-from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, load_catalogue
+from customization.catalogue import load_catalogue
 from customization.dataset import PreparationRequest, Stage, prepare_dataset
 from customization.evaluation import shard_count
 from customization.files import Sink
 from customization.json_types import Json, JsonObject
 from customization.links import Links
 from customization.model_in_use import read_served
-from customization.money import AnswersUsage, TrainingUsage, Usage, estimate, load_prices
+from customization.money import estimate, load_prices
+from customization.prepared import STAGE_FILES, data_key, profile_key, usage_of
 from customization.problems import Findings, InvalidDataset, Problem
 from customization.profile import Profile
 from customization.runs import Call, PinnedFile, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
-
-# Training and validation file of each customization type, by the names of the prepared files.
-STAGE_FILES = {
-    FINE_TUNING: ("train", "validation"),
-    CONTINUED_PRE_TRAINING: ("pretrain", "pretrain-validation"),
-}
-# A throughput is made in some 20 minutes, and a test split is answered well within the rest of the hour.
-EVALUATION_HOURS = 1.0
 
 
 class _Uploaded:
@@ -46,15 +39,6 @@ class _Uploaded:
         return self._gateway.data.chunks(self._pinned.key, self._pinned.version_id)
 
 
-def data_key(plan: Plan, name: str) -> str:
-    """Return where a prepared file lies."""
-    return f"{plan.prefix}data/{name}.jsonl"
-
-
-def _profile_key(plan: Plan) -> str:
-    return f"{plan.prefix}data/profile.json"
-
-
 def _findings_key(plan: Plan) -> str:
     return f"{plan.prefix}data/problems.json"
 
@@ -62,11 +46,6 @@ def _findings_key(plan: Plan) -> str:
 def _put_findings(gateway: "Gateway", plan: Plan, problems: Sequence[Problem]) -> None:
     document = msgspec.json.format(msgspec.json.encode(Findings.of(problems)), indent=1)
     gateway.artifacts.put(_findings_key(plan), document)
-
-
-def read_profile(gateway: "Gateway", plan: Plan) -> Profile:
-    """Return what PrepareDataset found in the run's data."""
-    return gateway.artifacts.decoded(_profile_key(plan), Profile)
 
 
 def prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -90,7 +69,7 @@ def prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
         raise InvalidDataset(error.problems, plan.language, address) from None
     _put_findings(gateway, plan, [*profile.warnings, *profile.notes])
     profile = _with_epoch_costs(plan, profile, call.now)
-    gateway.artifacts.put(_profile_key(plan), msgspec.json.format(msgspec.json.encode(profile), indent=1))
+    gateway.artifacts.put(profile_key(plan), msgspec.json.format(msgspec.json.encode(profile), indent=1))
     gateway.artifacts.put(f"{plan.prefix}data/files.json", msgspec.json.encode(_stage_files(gateway, plan, profile)))
     in_use = read_served((gateway.runs.get(plan.run_id) or {}).get("modelInUse"))
     expected = usage_of(plan, profile)
@@ -156,33 +135,3 @@ def _stage_files(gateway: "Gateway", plan: Plan, profile: Profile) -> list[Json]
             uris["validation"] = gateway.artifacts.uri(data_key(plan, validation))
         stages.append(uris)
     return stages
-
-
-def usage_of(plan: Plan, profile: Profile) -> Usage:
-    """Return what the run is expected to use; answers are reckoned as long as the references."""
-    test = profile.prepared.get("test")
-    is_asked = test is not None and plan.serving_mode != "none"
-    answers = AnswersUsage()
-    if test is not None and is_asked:
-        longest = test.records * plan.inference.max_tokens
-        prompts = test.tokens.likely - test.completion_tokens.likely
-        answers = AnswersUsage(prompts, min(test.completion_tokens.likely, longest))
-    kept_hours = 0.0 if plan.keep is True else float(plan.keep)
-    return Usage(
-        model=plan.base_model_identifier,
-        region=plan.region,
-        training=tuple(
-            TrainingUsage(
-                stage.customization_type,
-                float(profile.prepared[STAGE_FILES[stage.customization_type][0]].tokens.likely),
-                float(stage.hyper_parameters["epochCount"]) if "epochCount" in stage.hyper_parameters else None,
-            )
-            for stage in plan.stages
-        ),
-        baseline=answers,
-        custom=answers,
-        serving_mode=plan.serving_mode,
-        model_units=plan.model_units,
-        serving_hours=EVALUATION_HOURS + kept_hours if plan.serving_mode == "provisioned" else 0.0,
-        stored_models=0 if plan.keep_model == "never" else len(plan.stages),
-    )

@@ -18,7 +18,7 @@ from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.links import Links
 from customization.money import Estimate, Settlement, estimate, load_prices, settle
-from customization.preparation import read_profile, usage_of
+from customization.prepared import read_profile, usage_of
 from customization.profile import Profile
 from customization.report import (
     MODEL_PLACE,
@@ -32,7 +32,7 @@ from customization.report import (
     render_report,
     report_json,
 )
-from customization.results import comparison_key, read_stages
+from customization.results import comparison_key, read_metrics
 from customization.runs import FAILED, SUCCEEDED, Call, Plan, note, read_plan
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _report_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease]) 
 
 def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], state: str) -> ReportData:
     """Return what is known however far the run came; `state` of the machine is the one that reports."""
-    stages = tuple(read_stages(gateway, plan))
+    stages = tuple(_stages(gateway, plan))
     return ReportData(
         run_id=plan.run_id,
         dataset=plan.dataset,
@@ -149,6 +149,26 @@ def _known_data(gateway: "Gateway", plan: Plan, call: Call, held: list[Lease], s
         files=tuple(FileReport(pin.key, pin.version_id, pin.size, pin.sha256) for pin in plan.files.values()),
         notes=tuple(_notes(gateway, plan)),
     )
+
+
+def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
+    """Yield the run's customization jobs with what is known of them."""
+    row = gateway.runs.get(plan.run_id) or {}
+    base = plan.base_model_identifier
+    for number, stage in enumerate(plan.stages):
+        model_arn = str(row.get(f"modelArn{number}") or "")
+        yield StageReport(
+            customization_type=stage.customization_type,
+            training_id=stage.training_id,
+            base_model=base,
+            hyper_parameters=stage.hyper_parameters,
+            job_name=str(row.get(f"jobName{number}") or ""),
+            job_arn=str(row.get(f"jobArn{number}") or ""),
+            model_arn=model_arn,
+            was_adopted=bool(row.get(f"jobAdopted{number}")),
+            metrics=read_metrics(gateway, plan, number + 1),
+        )
+        base = model_arn
 
 
 def _served_arn(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:

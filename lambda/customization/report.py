@@ -2,25 +2,22 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache
-from pathlib import Path
 from pprint import pformat
 from typing import Literal
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from customization.comparison import Comparison
 from customization.figures import Figures
 from customization.inference import Call
 from customization.money import Estimate, Settlement
+from customization.pages import environment
 from customization.profile import Profile
 from customization.texts import Sentence, say, term
 from customization.training_metrics import TrainingMetrics
 
 # Stands in the call of a model that is not served any more
 MODEL_PLACE = "ARN OF WHAT SERVES THE MODEL"
-_LONGEST_TEXT = 2000
 
 
 class FailureReport(msgspec.Struct, frozen=True, rename="camel"):
@@ -157,46 +154,6 @@ def call_as_python(call: Call, region: str) -> str:
             'print(json.load(response["body"]))',
         ]
     return "\n".join(lines)
-
-
-@lru_cache(maxsize=1)
-def environment() -> Environment:
-    """Return what renders the pages: everything in them is escaped, and what is missing is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "first_upper": _first_upper,
-        "percent": lambda value: f"{value * 100:.1f} %",
-        "points": lambda value: f"{value * 100:+.1f}",
-        "number": lambda value: f"{value:,.6g}" if isinstance(value, float) else f"{value:,}",
-        "usd": lambda value: f"{value:,.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.6f}",  # noqa: PLR2004 - a cent
-        "short": _short,
-        "moment": lambda moment: f"{moment:%Y-%m-%d %H:%M}",
-        "duration": _duration,
-    }
-    return environment
-
-
-def _first_upper(text: str) -> str:
-    """Return the text as a heading begins; names such as chrF stay as they are."""
-    return text if any(character.isupper() for character in text.partition(" ")[0][1:]) else text[:1].upper() + text[1:]
-
-
-def _short(text: str, length: int = _LONGEST_TEXT) -> str:
-    return text if len(text) <= length else f"{text[:length]} …"
-
-
-def _duration(span: float) -> str:
-    """Return seconds as people say them."""
-    minutes = round(span / 60)
-    if minutes < 60:  # noqa: PLR2004 - an hour
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _rows(value: object, path: str = "") -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """What a run came to: every record scored, and base, custom model and the model in use compared."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,8 +9,7 @@ from customization.compared import predictions_key, read_compared, scores_for_ro
 from customization.comparison import ComparisonSettings, compare, not_compared, score_records
 from customization.evaluation import IN_USE
 from customization.json_types import JsonObject
-from customization.preparation import read_profile
-from customization.report import StageReport
+from customization.prepared import read_profile
 from customization.runs import Call, Plan, note
 from customization.texts import Sentence, say
 from customization.training_metrics import Finding, TrainingMetrics
@@ -72,32 +70,12 @@ def _after_a_gain(plan: Plan, *, is_promoted: bool, is_improvement: bool) -> Sen
     return Sentence("nextStep.better" if is_improvement else "nextStep.betterThanBaseOnly", run)
 
 
-def read_stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
-    """Yield the run's customization jobs with what is known of them."""
-    row = gateway.runs.get(plan.run_id) or {}
-    base = plan.base_model_identifier
-    for number, stage in enumerate(plan.stages):
-        model_arn = str(row.get(f"modelArn{number}") or "")
-        yield StageReport(
-            customization_type=stage.customization_type,
-            training_id=stage.training_id,
-            base_model=base,
-            hyper_parameters=stage.hyper_parameters,
-            job_name=str(row.get(f"jobName{number}") or ""),
-            job_arn=str(row.get(f"jobArn{number}") or ""),
-            model_arn=model_arn,
-            was_adopted=bool(row.get(f"jobAdopted{number}")),
-            metrics=_metrics(gateway, plan, number + 1),
-        )
-        base = model_arn
-
-
 def _findings(gateway: "Gateway", plan: Plan) -> tuple[Finding, ...]:
     """Return what the metrics of the last stage, which made the custom model, say of its training."""
-    metrics = _metrics(gateway, plan, len(plan.stages))
+    metrics = read_metrics(gateway, plan, len(plan.stages))
     return metrics.findings if metrics else ()
 
 
-def _metrics(gateway: "Gateway", plan: Plan, stage: int) -> TrainingMetrics | None:
+def read_metrics(gateway: "Gateway", plan: Plan, stage: int) -> TrainingMetrics | None:
     """Return what was measured in a stage, counted from 1, or None while nothing is."""
     return gateway.artifacts.decoded_if_there(f"{plan.prefix}training-metrics-{stage}.json", TrainingMetrics)

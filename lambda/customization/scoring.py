@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import cast
 
 import msgspec
-from rapidfuzz.distance import LCSseq
 
 from customization.json_types import Json
 from customization.texts import Sentence
@@ -91,14 +90,16 @@ def token_f1(answer: str, reference: str) -> float:
 
 def rouge_l(answer: str, reference: str) -> float:
     """Return ROUGE-L: the F1 of the longest common subsequence of units (Lin 2004, with beta 1)."""
+    # Whoever only reads a comparison, such as the report, does without the libraries that compute the scores.
+    from rapidfuzz.distance import LCSseq  # noqa: PLC0415
+
     ours, theirs = units(answer), units(reference)
     return _f1(LCSseq.similarity(ours, theirs), len(ours), len(theirs))
 
 
 def chrf(answer: str, reference: str) -> float:
     """Return chrF of the normalized texts: the F score, recall counting most, of runs of one to six characters."""
-    # Whoever only reads a comparison, such as the report, does without this import of a quarter of a second.
-    from customization.chrf import sentence_chrf  # noqa: PLC0415
+    from customization.chrf import sentence_chrf  # noqa: PLC0415  as above
 
     return sentence_chrf(normalized(answer), normalized(reference))
 
@@ -107,9 +108,9 @@ def signatures(metrics: Collection[str]) -> dict[str, str]:
     """Return metric → the signature of its settings and version, for those of `metrics` that a library defines."""
     if CHRF not in metrics:
         return {}
-    from customization.chrf import signature  # noqa: PLC0415  as above
+    from customization.chrf import SIGNATURE  # noqa: PLC0415  as above
 
-    return {CHRF: signature()}
+    return {CHRF: SIGNATURE}
 
 
 def json_valid(answer: str, _reference: str) -> float:

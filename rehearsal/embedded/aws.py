@@ -162,6 +162,10 @@ class EmbeddedAws:
             self._moto.bootstrap()
             return Deployer(self.place, self._code, create).deploy(assembly)
 
+    def environment(self, function: Function) -> dict[str, str]:
+        """Return all variables of a process of a deployed function, its role's credentials among them."""
+        return self._runtime.environment(function)
+
     def publish(self, event: JsonObject) -> None:
         """Deliver an event, such as one that was delivered before: EventBridge may deliver any event twice."""
         with self.clock.hold():
@@ -175,6 +179,11 @@ class EmbeddedAws:
     def calls(self) -> list[Call]:
         """Return every permission that a role's session has needed, in order."""
         return list(self._access.calls)
+
+    @property
+    def processor_seconds(self) -> list[tuple[Function, float]]:
+        """Return what each answered call of a function took of the processor, without the imports of libraries."""
+        return list(self._runtime.processor_seconds)
 
     @property
     def notifications(self) -> list[Notification]:

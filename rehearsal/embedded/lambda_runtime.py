@@ -62,12 +62,16 @@ class RuntimeSurroundings:
 
 
 class LambdaRuntime:
-    """Keeps the workers of all functions: warm ones are used again, concurrent calls get further ones."""
+    """Keeps the workers of all functions: warm ones are used again, concurrent calls get further ones.
+
+    `processor_seconds` has what each answered call took, without the imports of libraries, which workers share.
+    """
 
     def __init__(self, around: RuntimeSurroundings) -> None:
         self._around = around
         self._lock = threading.Lock()
         self._idle: dict[Function, list[Worker]] = {}
+        self.processor_seconds: list[tuple[Function, float]] = []
         self._started: dict[str, int] = {}
 
     def invoke(self, function: Function, payload: Json, state: str = "") -> Answer:
@@ -131,6 +135,7 @@ class LambdaRuntime:
             return self._lost(function, worker, _exited(request_id))
         self._around.log(function, worker.new_log_text())
         with self._lock:
+            self.processor_seconds.append((function, float(str(answer["processorSeconds"]))))
             self._idle.setdefault(function, []).append(worker)
         if "error" in answer:
             return Answer(json.dumps(answer["error"], ensure_ascii=False), failed=True)
@@ -149,10 +154,10 @@ class LambdaRuntime:
             self._started[function.arn] = number
         suffix = "" if number == 1 else f"-{number}"
         log = self._around.log_dir / f"{function.label}{suffix}.log"
-        environment = self._environment(function) | self._around.credentials(function)
-        return Worker(WorkerSettings(environment, function.root, function.handler, log))
+        return Worker(WorkerSettings(self.environment(function), function.root, function.handler, log))
 
-    def _environment(self, function: Function) -> dict[str, str]:
+    def environment(self, function: Function) -> dict[str, str]:
+        """Return all variables of a process of the function, its role's credentials among them."""
         return {
             **dict(function.environment),
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
@@ -165,6 +170,7 @@ class LambdaRuntime:
             "LANG": "C.UTF-8",
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "TZ": ":UTC",
+            **self._around.credentials(function),
         }
 
 

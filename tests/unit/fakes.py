@@ -1,7 +1,9 @@
 """Bedrock and Step Functions in memory, as the domain sees them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import msgspec
 
 from customization.errors import Conflict
 from customization.gateway import Gateway
@@ -69,7 +71,7 @@ class BedrockInMemory:
     def stop_job(self, identifier: str) -> None:
         found = self.job(identifier)
         assert found is not None
-        self.jobs[found.name] = replace(found, status="Stopping")
+        self.jobs[found.name] = msgspec.structs.replace(found, status="Stopping")
 
     def jobs_in_progress(self) -> list[JobSummary]:
         return [
@@ -116,7 +118,7 @@ class BedrockInMemory:
 
     def swap_model(self, deployment_arn: str, model_arn: str) -> None:
         found = next(item for item in self.serving.values() if item.arn == deployment_arn)
-        self.serving[found.name] = replace(found, update_status="Updating")
+        self.serving[found.name] = msgspec.structs.replace(found, update_status="Updating")
         self.swaps.append((deployment_arn, model_arn))
 
     def end_swap(self, status: str = "UpdateCompleted") -> None:
@@ -124,7 +126,9 @@ class BedrockInMemory:
         arn, model_arn = self.swaps[-1]
         found = next(item for item in self.serving.values() if item.arn == arn)
         served = model_arn if status == "UpdateCompleted" else found.model_arn
-        self.serving[found.name] = replace(found, update_status=status, model_arn=served, status="Active")
+        self.serving[found.name] = msgspec.structs.replace(
+            found, update_status=status, model_arn=served, status="Active"
+        )
 
     def stop_serving(self, mode: str, identifier: str) -> None:
         found = self.served(mode, identifier)

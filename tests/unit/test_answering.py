@@ -18,7 +18,7 @@ from customization.gateway.bedrock import BedrockRuntime
 from customization.json_types import JsonObject, as_list, as_object
 from customization.model_in_use import ServedModelInUse
 from customization.money import AnswersUsage
-from customization.preparation import data_key
+from customization.prepared import data_key
 from customization.runs import Call, Plan
 from tests.unit.fakes import GatewayInMemory
 

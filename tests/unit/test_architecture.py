@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,3 +159,23 @@ def test_hooks_of_a_commit_are_local_and_call_targets_that_exist() -> None:
     entries = re.findall(r"entry: make (.*)", text)
     assert entries
     assert set(entries) <= targets
+
+
+def test_a_function_imports_only_what_its_work_needs() -> None:
+    needs = {
+        "boto3": set[str](),
+        "customization.dataset": {"prepare_dataset"},
+        "jinja2": {"publish_report"},
+        "numpy": set[str](),
+        "pydantic": {"plan_run"},
+    }
+    heavy = set().union(*needs.values())
+    handlers = {path.stem for path in (PACKAGE / "handlers").glob("[a-z]*.py")}
+    for imports in [handlers - heavy, *({handler} for handler in heavy)]:
+        lines = [*(f"import customization.handlers.{name}" for name in sorted(imports)), "import sys"]
+        program = "\n".join([*lines, "print(*sys.modules)"])
+        done = subprocess.run(  # noqa: S603  this interpreter, these modules
+            [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+        )
+        expected = {name for name, users in needs.items() if users & imports}
+        assert needs.keys() & set(done.stdout.split()) == expected, imports

@@ -1,6 +1,5 @@
 """Base model and model in use are asked the same, side by side."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
@@ -22,7 +21,7 @@ def promoted(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, cal
     bedrock.models |= {"trained", MODEL}
     name = f"dev-0a1b2c3d-{plan.run_id}"
     arn = bedrock.serve(mode="on-demand", name=name, model_arn=MODEL, tags={}, units=1, token=name)
-    bedrock.serving[name] = replace(bedrock.serving[name], status="Active")
+    bedrock.serving[name] = msgspec.structs.replace(bedrock.serving[name], status="Active")
     save_plan(claimed, plan)
     promotion.promote(claimed, msgspec.structs.replace(plan, keep=6.0), call, serving_arn=arn, model_arn=MODEL)
     questions: list[JsonObject] = []

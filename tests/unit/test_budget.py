@@ -82,7 +82,7 @@ TITAN = "amazon.titan-text-lite-v1:0:4k"
 
 def job_of(bedrock: BedrockInMemory, *, phase: str = "Completed") -> None:
     name = "dev-0a1b2c3d-aaaaaaaaaa-1"
-    bedrock.jobs[name] = replace(job(name), phases={"Training": phase})
+    bedrock.jobs[name] = msgspec.structs.replace(job(name), phases={"Training": phase})
 
 
 def test_what_was_not_spent_is_given_back_once(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation import BAR, MANY_RECORDS, Service, VirtualEvaluation, ratio
+from benchmarks.evaluation import BAR, MANY_RECORDS, Service, VirtualEvaluation, compare
 from customization.catalogue import load_catalogue
 from customization.errors import AccessDenied, EvaluationUnfinished, RequestRejected, ServiceUnavailable, Throttled
 from customization.evaluation import (
@@ -180,7 +180,7 @@ def test_a_service_that_takes_few_questions_a_minute_slows_an_evaluation_down_an
 
 
 def test_ten_thousand_records_take_at_most_15_percent_more_than_latency_and_concurrency_allow() -> None:
-    assert ratio(Service(), MANY_RECORDS) <= BAR
+    assert compare(Service(), MANY_RECORDS).ratio <= BAR
 
 
 def test_throttling_without_one_answer_is_raised_after_five_minutes_of_pauses() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from customization import errors
 from customization.gateway.calls import named_error, named_errors
 from customization.gateway.objects import PART_BYTES, READ_BYTES
-from customization.gateway.tables import Attr
+from customization.gateway.tables import Attr, from_stored, to_stored
 from tests.unit.fakes import GatewayInMemory
 
 
@@ -116,9 +116,7 @@ def test_an_object_that_is_complete_though_the_answer_was_lost_stays(
 
 @given(value=st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), st.lists, max_leaves=5))
 def test_what_is_stored_comes_back(value: object) -> None:
-    from customization.gateway.tables import _from_stored, _to_stored  # noqa: PLC0415 - private, tested as a pair
-
-    assert _from_stored(_to_stored(value)) == value  # type: ignore[arg-type]  # JSON by construction
+    assert from_stored(to_stored(value)) == value  # type: ignore[arg-type]  # JSON by construction
 
 
 def test_a_condition_that_does_not_hold_is_an_answer_and_no_error(gateway: GatewayInMemory) -> None:

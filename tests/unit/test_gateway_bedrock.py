@@ -1,9 +1,9 @@
 """Every call of Bedrock that the gateway makes is one that the service model, patterns and bounds included, takes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import boto3
+import msgspec
 import pytest
 from botocore.stub import Stubber
 
@@ -71,7 +71,7 @@ def trained(rehearsal: Rehearsal, bedrock: Bedrock) -> str:
 def test_a_job_gets_the_key_of_its_model_and_the_network_of_the_deployment_if_there_is_one(
     rehearsal: Rehearsal, bedrock: Bedrock, network: dict[str, list[str]]
 ) -> None:
-    request = replace(job_request(rehearsal), vpc_config=network)
+    request = msgspec.structs.replace(job_request(rehearsal), vpc_config=network)
     job = rehearsal.control.get_model_customization_job(jobIdentifier=bedrock.create_job(request))
     assert (job.get("vpcConfig", {}), job["outputModelKmsKeyArn"]) == (network, SETTINGS.key_arn)
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -23,12 +24,12 @@ from customization.evaluation import Prediction, encode_predictions
 from customization.formats import TestRecord, Turn
 from customization.gateway.bedrock import BedrockRuntime
 from customization.gateway.objects import Objects
-from customization.gateway.tables import number
+from customization.gateway.tables import to_stored
 from customization.history import ROW_FILE
 from customization.inference import InferenceSettings, build_call, read_answer
 from customization.json_types import Json, JsonObject
 from customization.planning import plan_run
-from customization.preparation import read_profile
+from customization.prepared import read_profile
 from customization.request import RunRequest, parse_request
 from customization.resolution import resolve
 from customization.runs import Call, PinnedFile, Plan, read_plan
@@ -430,7 +431,7 @@ def test_a_body_that_is_no_json_object_is_an_error_of_its_record(body: bytes) ->
 
 @given(st.floats(min_value=-1e125, max_value=1e125) | st.integers(-(2**53), 2**53))
 def test_every_number_that_a_run_has_is_one_for_dynamodb(value: float) -> None:
-    kept = number(value)
+    kept = Decimal(to_stored(value)["N"])
     assert kept == 0 or -130 <= kept.adjusted() <= 125
     assert float(kept) == pytest.approx(value, abs=1e-129)
 

@@ -17,7 +17,8 @@ from customization.catalogue import load_catalogue
 from customization.failures import explain
 from customization.json_types import JsonObject, as_object
 from customization.planning import plan_run
-from customization.preparation import STAGE_FILES, data_key, prepare
+from customization.preparation import prepare
+from customization.prepared import STAGE_FILES, data_key
 from customization.problems import (
     EXCERPT_CHARACTERS,
     MESSAGE_BYTES,

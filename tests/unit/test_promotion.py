@@ -347,7 +347,7 @@ def test_a_rollback_names_what_serves_the_model_only_where_it_still_serves(
 ) -> None:
     # A deployment would be swapped in place
     served = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc"
-    bedrock.serving[SERVED] = replace(bedrock.serving[SERVED], mode="provisioned", arn=served)
+    bedrock.serving[SERVED] = msgspec.structs.replace(bedrock.serving[SERVED], mode="provisioned", arn=served)
     kept = msgspec.structs.replace(plan, keep=6.0)
     promotion.promote(finished, kept, call, serving_arn=served, model_arn=f"arn:model/{JOB}")
     promote_run(finished, older.run_id, PROMOTE)

@@ -11,7 +11,8 @@ from customization.formats import Example, RawText, TestRecord, Turn
 from customization.inference import build_call
 from customization.json_types import JsonObject
 from customization.planning import plan_run
-from customization.preparation import data_key, prepare
+from customization.preparation import prepare
+from customization.prepared import data_key
 from customization.problems import Problem
 from customization.role_cues import strip_role_cues, without_role_cues
 from customization.runs import Call, read_plan

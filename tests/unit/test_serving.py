@@ -54,7 +54,7 @@ def test_the_budget_bounds_how_long_a_throughput_may_stand(claimed: GatewayInMem
 def test_what_failed_is_made_anew(claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call) -> None:
     serving.create_serving(claimed, either, call, MODEL)
     name = next(iter(bedrock.serving))
-    bedrock.serving[name] = replace(bedrock.serving[name], status="Failed")
+    bedrock.serving[name] = msgspec.structs.replace(bedrock.serving[name], status="Failed")
     serving.create_serving(claimed, either, call, MODEL)
     assert bedrock.serving[name].status == "Creating"
 
@@ -78,7 +78,9 @@ def test_a_failed_one_ends_the_run_with_bedrocks_reason(
 ) -> None:
     arn = str(serving.create_serving(claimed, either, call, MODEL)["servingArn"])
     name = next(iter(bedrock.serving))
-    bedrock.serving[name] = replace(bedrock.serving[name], status="Failed", failure_message="No capacity")
+    bedrock.serving[name] = msgspec.structs.replace(
+        bedrock.serving[name], status="Failed", failure_message="No capacity"
+    )
     with pytest.raises(ServingFailed, match="No capacity"):
         serving.poll_serving(claimed, either, call, arn)
 

@@ -42,7 +42,7 @@ def served(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call:
     tags = {"deployment": "0a1b2c3d"}
     for run, name, model in ((OLD_RUN, DEPLOYMENT, OLD), (plan.run_id, OWN, NEW)):
         bedrock.serve(mode="on-demand", name=name, model_arn=f"arn:model/{model}", tags=tags, units=1, token=name)
-        bedrock.serving[name] = replace(bedrock.serving[name], status="Active")
+        bedrock.serving[name] = msgspec.structs.replace(bedrock.serving[name], status="Active")
         execution = call.execution_arn if run == plan.run_id else "arn:execution:earlier"
         open_lease(claimed, name, "on-demand", run, execution)
         open_lease(claimed, f"{model}{leases.MODEL_SUFFIX}", leases.MODEL, run, execution)
@@ -184,7 +184,7 @@ def test_the_model_in_use_can_be_asked_only_while_it_is_served_and_another_than_
     same = msgspec.structs.replace(plan.stages[0], training_id="bbbbbbbbbb")
     assert served_in_use(served, msgspec.structs.replace(plan, stages=(same,))) is None
     assert served_in_use(served, msgspec.structs.replace(plan, stages=(same,), force=True)) == found
-    bedrock.serving[DEPLOYMENT] = replace(bedrock.serving[DEPLOYMENT], model_arn="arn:model/another")
+    bedrock.serving[DEPLOYMENT] = msgspec.structs.replace(bedrock.serving[DEPLOYMENT], model_arn="arn:model/another")
     assert served_in_use(served, plan) is None
     bedrock.stop_serving("on-demand", DEPLOYMENT)
     assert served_in_use(served, plan) is None

@@ -135,7 +135,9 @@ def test_the_poll_interval_grows_from_one_to_twenty_minutes(
 def test_a_failed_job_ends_the_run_with_bedrocks_message(
     prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call
 ) -> None:
-    bedrock.jobs[NAME] = replace(job(NAME, status="Failed"), failure_message="Input size exceeded in file train.jsonl")
+    bedrock.jobs[NAME] = msgspec.structs.replace(
+        job(NAME, status="Failed"), failure_message="Input size exceeded in file train.jsonl"
+    )
     with pytest.raises(CustomizationJobFailed, match=r"Input size exceeded in file train\.jsonl"):
         training.poll_job(prepared, call, NAME)
 
@@ -153,7 +155,7 @@ def test_a_job_that_stalls_is_stopped(
     prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call, *, hours: int, training_status: str, setting: str
 ) -> None:
     phases = {"Validation": "Completed", "Data processing": "Completed", "Training": training_status}
-    bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
+    bedrock.jobs[NAME] = msgspec.structs.replace(job(NAME), phases=phases)
     late = replace(call, now=NOW + timedelta(hours=hours))
     with pytest.raises(CustomizationJobStalled, match=setting):
         training.poll_job(prepared, late, NAME)
@@ -164,7 +166,7 @@ def test_a_job_that_has_started_is_given_its_time(
     prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call
 ) -> None:
     phases = {"Validation": "Completed", "Data processing": "Completed", "Training": "InProgress"}
-    bedrock.jobs[NAME] = replace(job(NAME), phases=phases)
+    bedrock.jobs[NAME] = msgspec.structs.replace(job(NAME), phases=phases)
     late = replace(call, now=NOW + timedelta(hours=95))
     assert training.poll_job(prepared, late, NAME)["status"] == "InProgress"
 

@@ -2,18 +2,22 @@
 
 from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
-
-import boto3
+from typing import TYPE_CHECKING, cast
 
 from customization import errors
 from customization.gateway.bedrock import Bedrock, BedrockRuntime
-from customization.gateway.calls import CLIENT_CONFIG, named_errors
+from customization.gateway.calls import CLIENT_CONFIG, named_errors, new_session
 from customization.gateway.objects import Objects
 from customization.gateway.tables import Items
 from customization.settings import Settings, current_settings
 
 if TYPE_CHECKING:
+    from botocore.client import BaseClient
+    from mypy_boto3_bedrock import BedrockClient
+    from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
@@ -24,51 +28,60 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._session = boto3.Session(region_name=settings.region)
+        self._session = new_session(settings.region)
+
+    def _client(self, service: str) -> "BaseClient":
+        return self._session.create_client(service, config=CLIENT_CONFIG)
+
+    @cached_property
+    def _s3(self) -> "S3Client":
+        return cast("S3Client", self._client("s3"))
+
+    @cached_property
+    def _dynamodb(self) -> "DynamoDBClient":
+        return cast("DynamoDBClient", self._client("dynamodb"))
 
     @cached_property
     def data(self) -> Objects:
         """Return the bucket that people write to."""
-        return Objects(self._session.client("s3", config=CLIENT_CONFIG), self.settings.data_bucket)
+        return Objects(self._s3, self.settings.data_bucket)
 
     @cached_property
     def artifacts(self) -> Objects:
         """Return the bucket that runs write to."""
-        return Objects(self._session.client("s3", config=CLIENT_CONFIG), self.settings.artifact_bucket)
+        return Objects(self._s3, self.settings.artifact_bucket)
 
     @cached_property
     def runs(self) -> Items:
         """Return the table of runs."""
-        table = self._session.resource("dynamodb", config=CLIENT_CONFIG).Table(self.settings.runs_table)
-        return Items(table, "runId")
+        return Items(self._dynamodb, self.settings.runs_table, "runId")
 
     @cached_property
     def leases(self) -> Items:
         """Return the table of leases."""
-        table = self._session.resource("dynamodb", config=CLIENT_CONFIG).Table(self.settings.leases_table)
-        return Items(table, "resourceName")
+        return Items(self._dynamodb, self.settings.leases_table, "resourceName")
 
     @cached_property
     def bedrock(self) -> Bedrock:
         """Return Bedrock's control plane."""
-        return Bedrock(self._session.client("bedrock", config=CLIENT_CONFIG))
+        return Bedrock(cast("BedrockClient", self._client("bedrock")))
 
     @cached_property
     def runtime(self) -> BedrockRuntime:
         """Return Bedrock's runtime."""
-        return BedrockRuntime(self._session.client("bedrock-runtime", config=CLIENT_CONFIG))
+        return BedrockRuntime(cast("BedrockRuntimeClient", self._client("bedrock-runtime")))
 
     @cached_property
     def _sns(self) -> "SNSClient":
-        return self._session.client("sns", config=CLIENT_CONFIG)
+        return cast("SNSClient", self._client("sns"))
 
     @cached_property
     def _ssm(self) -> "SSMClient":
-        return self._session.client("ssm", config=CLIENT_CONFIG)
+        return cast("SSMClient", self._client("ssm"))
 
     @cached_property
     def _states(self) -> "SFNClient":
-        return self._session.client("stepfunctions", config=CLIENT_CONFIG)
+        return cast("SFNClient", self._client("stepfunctions"))
 
     def publish(self, subject: str, message: str) -> None:
         """Send a notification; `subject` is ASCII of at most 99 characters (Amazon SNS API, Publish)."""
@@ -86,7 +99,7 @@ class Gateway:
 
     def bedrock_quota(self, code: str) -> int | None:
         """Return a quota of Bedrock in this account and Region, or None where it cannot be read."""
-        client = self._session.client("service-quotas", config=CLIENT_CONFIG)
+        client = cast("ServiceQuotasClient", self._client("service-quotas"))
         try:
             with named_errors():
                 return int(client.get_service_quota(ServiceCode="bedrock", QuotaCode=code)["Quota"]["Value"])

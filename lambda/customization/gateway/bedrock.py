@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from customization import errors
 from customization.gateway.calls import named_errors
@@ -21,8 +22,7 @@ ON_DEMAND = "on-demand"
 PROVISIONED = "provisioned"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A model customization job as Bedrock describes it."""
 
     arn: str
@@ -57,15 +57,13 @@ class Job:
         return self.status
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobSummary:
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     arn: str
     name: str
     created: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobRequest:
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a model customization job is created from."""
 
     name: str
@@ -79,11 +77,10 @@ class JobRequest:
     key_arn: str
     tags: Mapping[str, str]
     token: str
-    vpc_config: Mapping[str, list[str]] = field(default_factory=dict)
+    vpc_config: Mapping[str, list[str]] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServedModel:
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A custom model deployment (on-demand) or a provisioned throughput."""
 
     arn: str
@@ -102,8 +99,7 @@ class ServedModel:
         return self.status in {"Active", "InService"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoundationModel:
+class FoundationModel(msgspec.Struct, frozen=True, kw_only=True):
     identifier: str
     lifecycle_status: str
     end_of_life: str

@@ -1,14 +1,21 @@
 """Clients, and the names under which their errors reach Retry and Catch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
+import msgspec
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as ConnectionFailed
+from botocore.loaders import JSONFileLoader, Loader
+from botocore.session import Session
 
 from customization import errors
+from customization.json_types import Json
 
+SERVICES = ("bedrock", "bedrock-runtime", "dynamodb", "s3", "service-quotas", "sns", "ssm", "stepfunctions")
 CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=120)
 
 _THROTTLED = {
@@ -49,6 +56,33 @@ _NAMED: dict[str, type[Exception]] = {
     "ServiceQuotaExceededException": errors.QuotaUnavailable,
     "UnauthorizedOperation": errors.AccessDenied,
 }
+
+
+class _QuickFiles(JSONFileLoader):
+    def _load_file(self, full_path: str, open_method: Callable[[str, str], IO[bytes]]) -> Json:
+        if not Path(full_path).is_file():
+            return None
+        with open_method(full_path, "rb") as file:
+            content: Json = msgspec.json.decode(file.read())
+        return content
+
+
+class _QuickLoader(Loader):
+    """Reads botocore's descriptions of services; half of a cold start would else go into it.
+
+    Botocore lists its folders of all services and fills an OrderedDict from Python code for each object in a file.
+    """
+
+    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002  botocore's interface
+        return list(SERVICES)
+
+
+def new_session(region: str) -> Session:
+    """Return a session whose clients are made quickly, of SERVICES alone; it is botocore's, boto3 takes longer."""
+    session = Session()
+    session.set_config_variable("region", region)
+    session.register_component("data_loader", _QuickLoader(file_loader=_QuickFiles()))
+    return session
 
 
 def named_error(error: ClientError) -> Exception:

@@ -1,54 +1,131 @@
 """Items in DynamoDB."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import count
+from typing import TYPE_CHECKING, TypedDict
 
-from boto3.dynamodb.conditions import Attr, ConditionBase, Key
+import msgspec
 
 from customization import errors
 from customization.gateway.calls import named_errors
 from customization.json_types import Json, JsonObject
 
-__all__ = ["Attr", "Items", "number"]
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.service_resource import Table as TableResource
-
 _SMALLEST_EXPONENT = -130
 
-Stored: TypeAlias = "bool | str | Decimal | list[Stored] | dict[str, Stored] | None"
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 
-def number(value: float) -> Decimal:
-    """Return `value` as conditions need it; a float goes through its shortest text.
+class _Expression(TypedDict, total=False):
+    ConditionExpression: str
+    ExpressionAttributeNames: "dict[str, str]"
+    ExpressionAttributeValues: "dict[str, AttributeValueTypeDef]"
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """A condition expression with a # for every name and a : for every value, in order."""
+
+    text: str
+    names: tuple[str, ...]
+    values: tuple[Json, ...] = ()
+
+    def __and__(self, other: "Condition") -> "Condition":
+        return self._joined("AND", other)
+
+    def __or__(self, other: "Condition") -> "Condition":
+        return self._joined("OR", other)
+
+    def _joined(self, word: str, other: "Condition") -> "Condition":
+        text = f"({self.text}) {word} ({other.text})"
+        return Condition(text, self.names + other.names, self.values + other.values)
+
+    def expression(self) -> _Expression:
+        """Return the members of a request, with placeholders that no other expression uses."""
+        numbers = {"#": count(), ":": count()}
+        text = re.sub("[#:]", lambda mark: f"{mark[0]}c{next(numbers[mark[0]])}", self.text)
+        names = {f"#c{index}": name for index, name in enumerate(self.names)}
+        if not self.values:
+            return {"ConditionExpression": text, "ExpressionAttributeNames": names}
+        values = {f":c{index}": to_stored(value) for index, value in enumerate(self.values)}
+        return {
+            "ConditionExpression": text,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+        }
+
+
+class Attr(msgspec.Struct, frozen=True):
+    """An attribute that a condition is about."""
+
+    name: str
+
+    def eq(self, value: Json) -> Condition:
+        return Condition("# = :", (self.name,), (value,))
+
+    def ne(self, value: Json) -> Condition:
+        return Condition("# <> :", (self.name,), (value,))
+
+    def lt(self, value: Json) -> Condition:
+        return Condition("# < :", (self.name,), (value,))
+
+    def lte(self, value: Json) -> Condition:
+        return Condition("# <= :", (self.name,), (value,))
+
+    def begins_with(self, value: str) -> Condition:
+        return Condition("begins_with(#, :)", (self.name,), (value,))
+
+    def exists(self) -> Condition:
+        return Condition("attribute_exists(#)", (self.name,))
+
+    def not_exists(self) -> Condition:
+        return Condition("attribute_not_exists(#)", (self.name,))
+
+
+def to_stored(value: Json) -> "AttributeValueTypeDef":
+    """Return `value` as DynamoDB's API takes it; a float goes through its shortest text.
 
     Numbers nearer to nothing than 1E-130 are none to DynamoDB (Developer Guide, "Naming rules and data types").
     """
-    exact = Decimal(str(value))
-    return exact if exact.adjusted() >= _SMALLEST_EXPONENT else Decimal(0)
-
-
-def _to_stored(value: Json) -> "Stored":
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return value
+    if value is None:
+        return {"NULL": True}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, str):
+        return {"S": value}
     if isinstance(value, int | float):
-        return number(value)
+        return {"N": str(value) if Decimal(value).adjusted() >= _SMALLEST_EXPONENT else "0"}
     if isinstance(value, list):
-        return [_to_stored(item) for item in value]
-    return {name: _to_stored(item) for name, item in value.items()}
+        return {"L": [to_stored(item) for item in value]}
+    return {"M": _item(value)}
 
 
-def _from_stored(value: object) -> Json:
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, list):
-        return [_from_stored(item) for item in value]
-    if isinstance(value, dict):
-        return {str(name): _from_stored(item) for name, item in value.items()}
-    if value is None or isinstance(value, bool | str):
-        return value
-    raise TypeError(f"{type(value).__name__} is not kept in the tables")
+def _item(values: JsonObject) -> "dict[str, AttributeValueTypeDef]":
+    return {name: to_stored(value) for name, value in values.items()}
+
+
+def from_stored(stored: "AttributeValueTypeDef") -> Json:
+    """Return the JSON that `stored` stands for; raises TypeError for types that the tables do not keep."""
+    if "S" in stored:
+        return stored["S"]
+    if "N" in stored:
+        number = Decimal(stored["N"])
+        return int(number) if number == number.to_integral_value() else float(number)
+    if "BOOL" in stored:
+        return stored["BOOL"]
+    if "M" in stored:
+        return _values(stored["M"])
+    if "L" in stored:
+        return [from_stored(item) for item in stored["L"]]
+    if "NULL" in stored:
+        return None
+    raise TypeError(f"{', '.join(stored)} is not kept in the tables")
+
+
+def _values(item: "Mapping[str, AttributeValueTypeDef]") -> JsonObject:
+    return {name: from_stored(value) for name, value in item.items()}
 
 
 def _held(write: Callable[[], object]) -> bool:
@@ -63,24 +140,28 @@ def _held(write: Callable[[], object]) -> bool:
     return True
 
 
+def _expression(condition: Condition | None) -> _Expression:
+    return condition.expression() if condition else {}
+
+
 class Items:
     """One table with one key attribute."""
 
-    def __init__(self, table: "TableResource", key: str) -> None:
+    def __init__(self, client: "DynamoDBClient", table: str, key: str) -> None:
+        self._client = client
         self._table = table
         self._key = key
-        self._always = Attr(key).exists() | Attr(key).not_exists()
 
     def get(self, key: str) -> JsonObject | None:
         """Return the item as it is now, or None."""
         with named_errors():
-            item = self._table.get_item(Key={self._key: key}, ConsistentRead=True).get("Item")
-        return {name: _from_stored(value) for name, value in item.items()} if item else None
+            answer = self._client.get_item(TableName=self._table, Key={self._key: {"S": key}}, ConsistentRead=True)
+        return _values(answer["Item"]) if answer.get("Item") else None
 
-    def put(self, item: JsonObject, condition: ConditionBase | None = None) -> bool:
+    def put(self, item: JsonObject, condition: Condition | None = None) -> bool:
         """Store `item` whole; returns False where `condition` does not hold."""
-        stored = {name: _to_stored(value) for name, value in item.items()}
-        return _held(lambda: self._table.put_item(Item=stored, ConditionExpression=condition or self._always))
+        expression = _expression(condition)
+        return _held(lambda: self._client.put_item(TableName=self._table, Item=_item(item), **expression))
 
     def put_new(self, item: JsonObject) -> bool:
         """Store `item` unless its key is taken; returns whether it was stored."""
@@ -92,58 +173,62 @@ class Items:
         values: JsonObject,
         *,
         add: dict[str, float] | None = None,
-        condition: ConditionBase | None = None,
+        condition: Condition | None = None,
     ) -> bool:
         """Set `values` and add the numbers of `add`; returns False where `condition` does not hold."""
         changed: JsonObject = {**values, **(add or {})}
         sets = ", ".join(f"#{index} = :{index}" for index in range(len(values)))
         adds = ", ".join(f"#{index} :{index}" for index in range(len(values), len(changed)))
+        expression = _expression(condition)
+        expression["ExpressionAttributeNames"] = {
+            **expression.get("ExpressionAttributeNames", {}),
+            **{f"#{index}": name for index, name in enumerate(changed)},
+        }
+        expression["ExpressionAttributeValues"] = {
+            **expression.get("ExpressionAttributeValues", {}),
+            **{f":{index}": to_stored(value) for index, value in enumerate(changed.values())},
+        }
         return _held(
-            lambda: self._table.update_item(
-                Key={self._key: key},
+            lambda: self._client.update_item(
+                TableName=self._table,
+                Key={self._key: {"S": key}},
                 UpdateExpression=" ".join(
                     part for part in (f"SET {sets}" if sets else "", f"ADD {adds}" if adds else "") if part
                 ),
-                ExpressionAttributeNames={f"#{index}": name for index, name in enumerate(changed)},
-                ExpressionAttributeValues={
-                    f":{index}": _to_stored(value) for index, value in enumerate(changed.values())
-                },
-                ConditionExpression=condition or self._always,
+                **expression,
             )
         )
 
-    def delete(self, key: str, condition: ConditionBase | None = None) -> bool:
+    def delete(self, key: str, condition: Condition | None = None) -> bool:
         """Remove the item; returns False where `condition` does not hold."""
         return _held(
-            lambda: self._table.delete_item(Key={self._key: key}, ConditionExpression=condition or self._always)
+            lambda: self._client.delete_item(
+                TableName=self._table, Key={self._key: {"S": key}}, **_expression(condition)
+            )
         )
 
-    def scan(self, condition: ConditionBase) -> list[JsonObject]:
+    def scan(self, condition: Condition) -> list[JsonObject]:
         """Return every item for which `condition` holds."""
-        found: list[JsonObject] = []
+        expression = condition.expression()
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._table,
+            FilterExpression=expression["ConditionExpression"],
+            ExpressionAttributeNames=expression["ExpressionAttributeNames"],
+            ExpressionAttributeValues=expression["ExpressionAttributeValues"],
+            ConsistentRead=True,
+        )
         with named_errors():
-            page = self._table.scan(FilterExpression=condition, ConsistentRead=True)
-            while True:
-                found += [{name: _from_stored(value) for name, value in item.items()} for item in page["Items"]]
-                if not page.get("LastEvaluatedKey"):
-                    return found
-                page = self._table.scan(
-                    FilterExpression=condition, ConsistentRead=True, ExclusiveStartKey=page["LastEvaluatedKey"]
-                )
+            return [_values(item) for page in pages for item in page["Items"]]
 
     def query(self, index: str, attribute: str, value: str) -> list[JsonObject]:
         """Return the items of `index` whose `attribute` is `value`, newest first."""
-        found: list[JsonObject] = []
-        asked = Key(attribute).eq(value)
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName=index,
+            KeyConditionExpression="#key = :key",
+            ExpressionAttributeNames={"#key": attribute},
+            ExpressionAttributeValues={":key": {"S": value}},
+            ScanIndexForward=False,
+        )
         with named_errors():
-            page = self._table.query(IndexName=index, KeyConditionExpression=asked, ScanIndexForward=False)
-            while True:
-                found += [{name: _from_stored(item) for name, item in row.items()} for row in page["Items"]]
-                if not page.get("LastEvaluatedKey"):
-                    return found
-                page = self._table.query(
-                    IndexName=index,
-                    KeyConditionExpression=asked,
-                    ScanIndexForward=False,
-                    ExclusiveStartKey=page["LastEvaluatedKey"],
-                )
+            return [_values(item) for page in pages for item in page["Items"]]
