@@ -132,14 +132,9 @@ def _fresh_clone() -> Iterator[Figure]:
         _say("  a new one")
         clone, home = Path(folder) / "clone", Path(folder) / "home"
         home.mkdir()
-        # Nothing of this environment but the path to git, make and Python, and what a network may demand
-        kept = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name == "PATH"}
-        kept["PATH"] = os.pathsep.join(
-            entry for entry in kept["PATH"].split(os.pathsep) if not Path(entry).is_relative_to(ROOT)
-        )
         began = time.perf_counter()
         _seconds(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT)
-        _seconds(["make", "run"], clone, {**kept, "HOME": str(home)})
+        _seconds(["make", "run"], clone, {**_without_caches(), "HOME": str(home)})
         fresh = time.perf_counter() - began
     yield Figure(
         what="make run in a fresh clone",
@@ -147,6 +142,14 @@ def _fresh_clone() -> Iterator[Figure]:
         floor=f"installed {installed:.0f} s",
         ratio=fresh / installed,
     )
+
+
+def _without_caches() -> dict[str, str]:
+    """Return this environment without what leads to packages, settings or caches that are here already."""
+    ours = ("XDG_", "VIRTUAL_ENV", "PYTHON", "MAKE", "AWS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and "CACHE" not in name}
+    folders = [folder for folder in kept["PATH"].split(os.pathsep) if not Path(folder).is_relative_to(ROOT)]
+    return {**kept, "PATH": os.pathsep.join(folders)}
 
 
 def _seconds(command: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> float:

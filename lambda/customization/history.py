@@ -89,7 +89,7 @@ def read_run(gateway: "Gateway", run_id: str) -> RunSummary:
     """Return one run by itself; raises ResourceNotFound."""
     row = gateway.runs.get(run_id)
     if row is None:
-        raise ResourceNotFound(f"run {run_id} is not in the table of runs; start it again")
+        raise ResourceNotFound.of("error.runGone", runId=run_id)
     return _summary(row, "")
 
 

@@ -126,10 +126,8 @@ def read_plan(gateway: "Gateway", run_id: str) -> Plan:
     """Return the plan of a run, whoever owns it; raises ResourceNotFound or ArtifactUnreadable."""
     plan = gateway.artifacts.decoded(manifest_key(run_id), Plan)
     if plan.run_id != run_id:
-        raise ArtifactUnreadable(
-            f"{gateway.artifacts.uri(manifest_key(run_id))}: it is the plan of {plan.run_id!r}; restore the version "
-            "before, or start the run again"
-        )
+        uri = gateway.artifacts.uri(manifest_key(run_id))
+        raise ArtifactUnreadable.of("error.otherPlan", uri=uri, found=repr(plan.run_id))
     return plan
 
 

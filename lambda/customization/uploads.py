@@ -68,10 +68,7 @@ def read_drop(event: Json) -> Drop | None:
             at=datetime.fromisoformat(as_text(event["time"], "time")) if "time" in event else None,
         )
     except (TypeError, ValueError) as error:
-        raise InvalidRunRequest(
-            f'{error}; expected an event of Amazon S3, or a run request such as {{"dataset": "support-ja"}} without '
-            "source"
-        ) from error
+        raise InvalidRunRequest.of("error.noDrop", problem=str(error)) from error
 
 
 def dataset_of(drop: Drop) -> str:

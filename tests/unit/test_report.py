@@ -422,7 +422,7 @@ def _used_codes() -> tuple[set[str], set[str]]:
     families = set[str]()
     code = re.compile(r"[a-z][A-Za-z]*\.[A-Za-z][A-Za-z-]*")
     known = {name.split(".")[0] for name in load_texts()}
-    for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "templates").glob("*.j2")]:
+    for path in [*PACKAGE.rglob("*.py"), *(PACKAGE / "templates").glob("*.j2")]:
         for quoted in re.findall(r"(?=[\"']([^\"'\n]*)[\"'{])", path.read_text()):
             if (PACKAGE / "templates" / quoted).exists() or quoted.endswith(".csv"):
                 continue

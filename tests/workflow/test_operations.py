@@ -77,15 +77,15 @@ def story(deploy: Deploy) -> Iterator[Story]:
         pipeline.inject("refuse:99=DeleteProvisionedModelThroughput/AccessDeniedException")
         pipeline.interrupt("EvaluateCustomModel", pipeline.folder(serving={"mode": "provisioned"}), pipeline.stop)
         before = len(logs.values("OverdueLeases"))
-        end_lease_and_base_model(pipeline)
+        end_lease_and_base_model(pipeline, pipeline.row_of(succeeded))
         pipeline.pass_time(minutes=15)
         pipeline.inject()
         pipeline.pass_time(minutes=15)
         yield Story(pipeline, logs, succeeded, refused, logs.values("OverdueLeases")[before:])
 
 
-def end_lease_and_base_model(pipeline: Pipeline) -> None:
-    """Let the budget of what bills have paid for it until long ago, and put a model of a legacy base model in use."""
+def end_lease_and_base_model(pipeline: Pipeline, run: JsonObject) -> None:
+    """Let the budget of what bills have paid for it until long ago, and put the run's model in use as a legacy one."""
     database = pipeline.aws.session().client("dynamodb")
     [lease] = [lease for lease in pipeline.open_leases() if lease["kind"] == "provisioned"]
     database.update_item(
@@ -94,7 +94,16 @@ def end_lease_and_base_model(pipeline: Pipeline) -> None:
         UpdateExpression="SET hardEnd = :end",
         ExpressionAttributeValues={":end": {"S": "2026-11-01T00:00:00+00:00"}},
     )
-    row = {"runId": "promoted#old", "baseModelIdentifier": "cohere.command-text-v14:7:4k"}
+    arn = str(run["modelArn0"])
+    name = pipeline.aws.session().client("bedrock").get_custom_model(modelIdentifier=arn)["modelName"]
+    row = {
+        "runId": "promoted#old",
+        "promotedRunId": str(run["runId"]),
+        "trainingId": "0123456789",
+        "baseModelIdentifier": "cohere.command-text-v14:7:4k",
+        "modelName": name,
+        "modelArn": arn,
+    }
     items = {name: {"S": value} for name, value in row.items()}
     database.put_item(TableName=pipeline.outputs["RunsTableName"], Item=items)
 

@@ -125,10 +125,7 @@ def _readable(uri: str) -> Iterator[None]:
     try:
         yield
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise errors.ArtifactUnreadable(
-            f"{uri}: {error}; the pipeline wrote something else there. Restore the version before, or start the run "
-            "again"
-        ) from error
+        raise errors.ArtifactUnreadable.of("error.artifact", uri=uri, problem=str(error)) from error
 
 
 class Objects:
