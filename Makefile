@@ -55,7 +55,11 @@ infra: install ## test the templates
 workflow: install ## test whole runs through the rehearsal
 	$(BIN)/pytest -q tests/workflow -n 2
 
-test: lint types ## lint, types and every test that needs no AWS account
+# The types are checked while the tests run: they keep one core busy for most of a minute.
+test: lint ## lint, types and every test that needs no AWS account, without the exhaustive ones
+	@$(MAKE) --no-print-directory --jobs 2 types suite
+
+suite: install
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not exhaustive" tests
 
 test-all: install ## the exhaustive tests, beyond make test: every Task broken in every way, each permission taken away
@@ -103,4 +107,4 @@ purge: install ## remove what destroy keeps, for good, once the name of the stag
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test test-all bench run runs ask docs validate deploy doctor destroy purge clean
+.PHONY: help install lock format lint types unit infra workflow test suite test-all bench run runs ask docs validate deploy doctor destroy purge clean

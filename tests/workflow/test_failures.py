@@ -13,7 +13,10 @@ from tests.workflow.pipeline import Pipeline, sides_answered
     [
         ("job-fails", "PollCustomizationJob", "CustomizationJobFailed", "internal error when processing the request"),
         ("job-stopped", "PollCustomizationJob", "CustomizationJobStopped", "was stopped before it was done"),
-        ("job-stalls", "PollCustomizationJob", "CustomizationJobStalled", "has not started after 24 h"),
+        pytest.param(
+            *("job-stalls", "PollCustomizationJob", "CustomizationJobStalled", "has not started after 24 h"),
+            marks=pytest.mark.exhaustive,
+        ),
         (
             "refuse:1=CreateModelCustomizationJob/ValidationException",
             "CreateCustomizationJob",
@@ -27,7 +30,10 @@ from tests.workflow.pipeline import Pipeline, sides_answered
             "AccessDenied: Converse",
         ),
         ("serving-fails", "PollModelDeployment", "ServingFailed", "internal error when processing the request"),
-        ("serving-stuck", "PollModelDeployment", "ServingFailed", "expected to be ready within 3:00:00"),
+        pytest.param(
+            *("serving-stuck", "PollModelDeployment", "ServingFailed", "expected to be ready within 3:00:00"),
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_what_fails_in_bedrock_ends_the_run_with_its_cause_and_releases_what_bills(

@@ -24,6 +24,7 @@ def model_of(row: JsonObject) -> JsonObject:
     return {"arn": row["modelArn0"], "until": None}
 
 
+@pytest.mark.exhaustive
 def test_a_run_is_promoted_afterwards_and_a_rollback_puts_the_model_before_back(pipeline: Pipeline) -> None:
     first = pipeline.row_of(pipeline.run(pipeline.folder(test=32)))
     run = pipeline.ask(pipeline.request(hyperParameters={"epochCount": 3}))

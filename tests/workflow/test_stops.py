@@ -39,8 +39,8 @@ def test_a_run_that_is_stopped_in_training_stops_its_job_and_a_second_start_trai
 @pytest.mark.parametrize(
     ("mode", "state"),
     [
-        ("on-demand", "WaitForModelDeployment"),
-        ("provisioned", "WaitForProvisionedThroughput"),
+        pytest.param("on-demand", "WaitForModelDeployment", marks=pytest.mark.exhaustive),
+        pytest.param("provisioned", "WaitForProvisionedThroughput", marks=pytest.mark.exhaustive),
         ("provisioned", "EvaluateCustomModel"),
     ],
 )

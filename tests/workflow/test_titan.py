@@ -49,6 +49,7 @@ def test_pre_training_alone_is_not_compared_and_serves_nothing(pipeline: Pipelin
     assert pipeline.object_of(execution, "training-metrics-1.json")
 
 
+@pytest.mark.exhaustive
 def test_a_run_whose_second_stage_failed_adopts_the_model_of_the_first_when_it_is_started_again(
     pipeline: Pipeline,
 ) -> None:
