@@ -27,7 +27,7 @@ class FunctionSpec:
 
     memory_mb: int = 512
     timeout_s: int = 60
-    evaluates: bool = False  # needs the evaluation layer: numpy, rapidfuzz, jinja2
+    evaluates: bool = False  # needs the evaluation layer: numpy, jinja2, pygal
     starts_from_events: bool = False  # called by EventBridge, not by the state machine
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics.chrf import CHRF
 
 from customization import chrf, scoring
@@ -51,6 +52,11 @@ def test_contains_looks_at_whole_words_but_at_any_characters_of_japanese() -> No
 def test_token_f1_and_rouge_l_of_known_pairs(answer: str, reference: str, token_f1: float, rouge_l: float) -> None:
     assert scoring.token_f1(answer, reference) == pytest.approx(token_f1)
     assert scoring.rouge_l(answer, reference) == pytest.approx(rouge_l)
+
+
+@given(st.lists(st.sampled_from("abcde"), max_size=90), st.lists(st.sampled_from("abcde"), max_size=90))
+def test_the_longest_common_subsequence_is_that_of_rapidfuzz(ours: list[str], theirs: list[str]) -> None:
+    assert scoring._longest_common(ours, theirs) == LCSseq.similarity(ours, theirs)
 
 
 @given(st.text(), st.text())
