@@ -1,6 +1,6 @@
 """Two deployments in one account, side by side or one after the other: neither touches what the other has."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,19 @@ def seen_from(pipeline: Pipeline, outputs: Outputs) -> Iterator[None]:
 def deploy_beside(pipeline: Pipeline, assembly: Path) -> Outputs:
     deployed: Mapping[str, Mapping[str, str]] = pipeline.aws.deploy(assembly)
     return {name: value for outputs in deployed.values() for name, value in outputs.items()}
+
+
+def delete_stacks(pipeline: Pipeline, names: Sequence[str]) -> None:
+    """Delete stacks of stage dev, once nobody has the policies of people any more: IAM refuses it before."""
+    session = pipeline.aws.session()
+    iam, cloudformation = session.client("iam"), session.client("cloudformation")
+    for policy in [arn for name, arn in pipeline.outputs.items() if name.endswith("PolicyArn")]:
+        for role in iam.list_entities_for_policy(PolicyArn=policy)["PolicyRoles"]:
+            iam.detach_role_policy(RoleName=role["RoleName"], PolicyArn=policy)
+    for name in names:
+        cloudformation.delete_stack(StackName=f"Customization-dev-{name}")
+        with pytest.raises(ClientError, match="does not exist"):
+            cloudformation.describe_stacks(StackName=f"Customization-dev-{name}")
 
 
 def running_execution(pipeline: Pipeline) -> "Execution":
@@ -154,9 +167,7 @@ def test_a_deployment_that_was_destroyed_and_made_again_adopts_nothing_of_the_ol
         old, old_prefix = pipeline.row_of(first), prefix(pipeline, "dev", pipeline.outputs)
         [served] = live(pipeline, "custom-model-deployment")
 
-        cloudformation = pipeline.aws.session().client("cloudformation")
-        for stack in ("Operations", "Pipeline", "Storage"):
-            cloudformation.delete_stack(StackName=f"Customization-dev-{stack}")
+        delete_stacks(pipeline, ("Operations", "Pipeline", "Storage"))
         pipeline.outputs = deploy_beside(pipeline, assemble("us-east-1"))
         new_prefix = prefix(pipeline, "dev", pipeline.outputs)
         assert new_prefix != old_prefix
