@@ -15,7 +15,7 @@ _PARTS = {
     "handlers": ("lambda/customization/handlers",),
     "gateway": ("lambda/customization/gateway",),
     "domain": ("lambda/customization",),
-    "contract": tuple(f"lambda/customization/{name}" for name in ("errors", "json_types", "settings")),
+    "contract": tuple(f"lambda/customization/{name}" for name in ("errors", "json_types", "settings", "texts")),
 }
 _LABELS = {
     "docs": "docs/render",
@@ -23,29 +23,41 @@ _LABELS = {
     "handlers": "lambda: handlers",
     "domain": "lambda: domain",
     "gateway": "lambda: gateway",
-    "contract": "lambda: errors, json_types, settings",
+    "contract": "lambda: errors, json_types, settings, texts",
 }
 
 
 def layers() -> str:
-    """Return the parts as a diagram, an arrow for every import but those that a longer way implies."""
-    arrows = dict.fromkeys(
+    """Return the parts as a diagram, an arrow for every import but those that a longer way implies.
+
+    Raises:
+        ValueError: parts import each other, so that nothing is above anything.
+    """
+    arrows = {
         (part, target)
         for path in sorted(_modules())
         for part in (_part(path.relative_to(ROOT).with_suffix("").as_posix()),)
         for name in _imported(path)
         for target in (_part(_place(name)),)
         if part and target and part != target
-    )
+    }
     nodes = [f'  {part}["{_LABELS.get(part, part)}"]' for part in _PARTS]
-    lines = [f"  {source} --> {target}" for source, target in sorted(_without_shortcuts(set(arrows)), key=_order)]
+    lines = [f"  {source} --> {target}" for source, target in sorted(without_shortcuts(arrows), key=_order)]
     return "\n".join(("```mermaid", "flowchart TD", *nodes, *lines, "```"))
 
 
-def _without_shortcuts(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def without_shortcuts(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the arrows that no longer way implies.
+
+    Raises:
+        ValueError: they lead in a circle, where each arrow would be implied by the others.
+    """
     reached = set(arrows)
-    for _ in _PARTS:
+    for _ in arrows:
         reached |= {(source, end) for source, middle in reached for start, end in arrows if start == middle}
+    circle = sorted(source for source, end in reached if source == end)
+    if circle:
+        raise ValueError(f"these parts import each other: {', '.join(circle)}")
     implied = {(source, end) for source, middle in arrows for start, end in reached if start == middle}
     return arrows - implied
 

@@ -8,6 +8,7 @@ from customization.json_types import JsonObject, as_object, as_text
 from docs.render import all as pages
 from docs.render.deployment import Policies
 from docs.render.graph import SECTIONS, Machine
+from docs.render.layers import layers, without_shortcuts
 from docs.render.pages import filled, marks, table
 from rehearsal.templates import all_states, at, listed, resources
 
@@ -45,6 +46,19 @@ def test_every_task_whose_error_leads_elsewhere_is_named(machine: Machine) -> No
         caught = {as_text(as_object(rule, name)["Next"], "Next") for rule in listed(state.get("Catch", []))}
         if state["Type"] in {"Task", "Map"} and caught != {"RecordFailure"}:
             assert f"| `{name}` |" in said
+
+
+def test_the_layers_have_the_arrows_that_the_rules_name() -> None:
+    drawn = {line.strip() for line in layers().splitlines() if "-->" in line}
+    ways = ("tests --> handlers", "rehearsal --> domain", "handlers --> domain", "domain --> gateway")
+    assert {*ways, "gateway --> contract"} <= drawn
+
+
+def test_an_arrow_that_a_longer_way_implies_is_left_out_and_a_circle_is_no_layering() -> None:
+    ways = {("handlers", "domain"), ("domain", "gateway")}
+    assert without_shortcuts({*ways, ("handlers", "gateway")}) == ways
+    with pytest.raises(ValueError, match="import each other: domain, gateway"):
+        without_shortcuts({*ways, ("gateway", "domain")})
 
 
 def test_a_statement_of_a_policy_that_nobody_has_words_for_stops_the_rendering(
