@@ -79,7 +79,8 @@ class Examination:
 
     def _bootstrap(self, caller: Caller) -> Outcome:
         version = self._operator.bootstrap_version()
-        fix = f"run npx cdk bootstrap aws://{caller.account}/{self._operator.region}"
+        in_clone = 'export PATH="$PWD/.venv/bin:$PATH" && npm ci'  # Node comes with .venv
+        fix = f"run {in_clone} && npx cdk bootstrap aws://{caller.account}/{self._operator.region}"
         if version is None:
             return Outcome("miss", f"there is none in {self._operator.region}; {fix}")
         if version < BOOTSTRAP_VERSION:

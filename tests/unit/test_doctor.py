@@ -117,7 +117,7 @@ def test_a_region_that_is_not_bootstrapped_is_told_the_command(account: Account,
     account.version = version
     finding = findings(account)["bootstrap"]
     assert finding.outcome == "miss"
-    assert finding.message.endswith("run npx cdk bootstrap aws://123456789012/us-east-1")
+    assert finding.message.endswith("npm ci && npx cdk bootstrap aws://123456789012/us-east-1")
 
 
 def test_a_model_that_is_not_customized_in_the_region_is_told_where_it_is() -> None:

@@ -44,7 +44,7 @@ def test_a_new_account_misses_the_bootstrap_and_a_deployed_one_nothing_but_peopl
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
         assert doctor.main(ARGUMENTS, NOVEMBER.date()) == doctor.MISSES
         said = capsys.readouterr().out
-        assert "run npx cdk bootstrap aws://123456789012/us-east-1" in said
+        assert "&& npx cdk bootstrap aws://123456789012/us-east-1" in said
         assert said.endswith("1 missing, 0 to look at\n"), said
 
         rehearsal.aws.deploy(assemble("us-east-1"))
