@@ -306,3 +306,18 @@ def test_the_readme_is_the_same_in_both_languages() -> None:
     english, japanese = shape(ROOT / "README.md"), shape(ROOT / "README.ja.md")
     for part, content in english.items():
         assert japanese[part] == content, part
+
+
+def speed(page: Path) -> tuple[list[str], list[list[str]]]:
+    """Return when and where the figures of a README were measured, and the figures of each row of their table."""
+    section = page.read_text().partition("`make bench`")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| .*", section, re.MULTILINE)[1:]
+    taken = re.findall(r"^\d{4}-\d\d-\d\d, .+, .+, Python [\d.]+:$", section, re.MULTILINE)
+    return taken, [re.findall(r"\b\d[\d.,]*", row.split("|", 2)[2]) for row in rows]
+
+
+def test_both_readmes_quote_the_same_figures_with_date_and_machine() -> None:
+    taken, figures = speed(ROOT / "README.md")
+    assert (len(taken), len(figures)) == (1, 8)
+    assert all(len(row) >= 3 for row in figures)
+    assert speed(ROOT / "README.ja.md") == (taken, figures)
