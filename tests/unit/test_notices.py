@@ -293,7 +293,7 @@ def test_the_end_of_a_promoted_lease_is_told_once_at_least_an_hour_before(served
     assert subjects_after(hours=4, minutes=30) == []
     assert subjects_after(hours=4, minutes=59) == ["Ends soon: support-0123456789"]
     assert "2026-11-22 15:00" in served_message(served)
-    assert "利用中" in served_message(served)
+    assert "使用中" in served_message(served)
     assert subjects_after(hours=5, minutes=14) == []
     assert subjects_after(hours=6)[0] == "No longer in use: support-0123456789"
 
