@@ -285,8 +285,28 @@ def test_every_target_and_module_that_is_named_exists(page: Path) -> None:
     said = (*spans(page), *commands(page))
     assert {found[1] for span in said if (found := re.match(r"make ([a-z-]+)", span))} <= targets
     for module in (found[1] for span in said if (found := re.search(r"python -m ([\w.]+)", span))):
-        places = (ROOT / folder / module.replace(".", "/") for folder in (".", "lambda"))
-        assert any(p.with_suffix(".py").is_file() or (p / "__main__.py").is_file() for p in places), module
+        assert source_of(module), module
+
+
+def source_of(module: str) -> str:
+    """Return the text of what `python -m` runs, empty where there is none."""
+    places = (ROOT / folder / module.replace(".", "/") for folder in (".", "lambda"))
+    files = (file for place in places for file in (place.with_suffix(".py"), place / "__main__.py"))
+    return next((file.read_text() for file in files if file.is_file()), "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_option_that_is_named_exists(page: Path) -> None:
+    variables = set(re.findall(r"\$[($]([A-Z]+)", (ROOT / "Makefile").read_text()))
+    context = {*known_settings(), *re.findall(r"`(\w+)`", (ROOT / "stacks" / "nag.py").read_text())}
+    for said in (*spans(page), *commands(page)):
+        if said.startswith("make "):
+            assert {*re.findall(r" ([A-Z]+)=", said)} <= variables, said
+        if module := re.search(r"python -m ([\w.]+)", said):
+            options = {*re.findall(r" (--[a-z-]+)", said)} - {"--help"}
+            assert options <= {*re.findall(r'"(--[a-z-]+)"', source_of(module[1]))}, said
+        if re.match(r"-c |npx cdk ", said):
+            assert {*re.findall(r"-c '?(\w+)=", said)} - {"name"} <= context, said
 
 
 def shape(page: Path) -> dict[str, object]:
