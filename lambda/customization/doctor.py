@@ -41,8 +41,7 @@ _FIXES = {
     "baseline": "Ask it once in the playground of the Bedrock console, as somebody who may subscribe in Marketplace "
     "(aws-marketplace:Subscribe), and see that no policy of the organization denies the model."
 }
-# These two are about the names and the role of a run
-_OF_A_RUN = {"names", "role"}
+_OF_A_RUN = {"names"}
 
 
 class Examination:
@@ -118,7 +117,6 @@ class Examination:
             serving_mode=self._mode,
             model_units=1,
             asks_base_model=True,
-            role_arn="",
         )
         examined = examine(replace(facts, quotas=replace(Quotas(), **numbers)), needs)
         yield from (_with_fix(finding) for finding in examined.findings if finding.check not in _OF_A_RUN)

@@ -90,7 +90,7 @@ def test_an_account_that_has_everything_misses_nothing(account: Account) -> None
 
 
 def test_every_check_of_a_run_that_needs_no_run_is_made(account: Account) -> None:
-    assert {check.name for check in CHECKS} - set(findings(account)) == {"names", "role"}
+    assert {check.name for check in CHECKS} - set(findings(account)) == {"names"}
 
 
 def test_without_credentials_nothing_else_is_asked(account: Account) -> None:
