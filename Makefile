@@ -76,7 +76,7 @@ validate: install ## check a data file without AWS: make validate FILE=train.jso
 
 docs: install ## write the parts of docs/ that come from the templates and the code
 	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
-	@$(BIN)/python -m stacks.settings_page > docs/settings.md
+	@$(BIN)/python -m docs.render.settings_page > docs/settings.md
 	@PYTHONPATH=.:lambda $(BIN)/python -m tests.workflow.matrix > docs/fault-matrix.md
 
 runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
