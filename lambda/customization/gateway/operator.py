@@ -59,7 +59,10 @@ class BucketContent:
 
 
 class _UnlessGone:
-    """Passes over what is gone already; `codes` are what the service calls that, where it has its own word."""
+    """Passes over what is gone already; `codes` are what the service calls that, where it has its own word.
+
+    A class, since mypy takes what follows a block of @contextmanager that returns for unreachable.
+    """
 
     def __init__(self, *codes: str) -> None:
         self._codes = codes
