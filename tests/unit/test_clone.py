@@ -63,6 +63,21 @@ def test_nothing_deployed_is_told_with_the_place_that_was_looked_at(
     assert capsys.readouterr().err.startswith("nothing is deployed as prod in us-east-1: give --stage")
 
 
+def test_who_operates_runs_looks_at_no_stack_beside_those_that_the_policy_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def stacks(_: Operator, stage: str, names: tuple[str, ...] = STACKS) -> list[DeployedStack]:
+        assert stage
+        asked.append(names)
+        return []
+
+    monkeypatch.setattr(Operator, "stacks", stacks)
+    assert commands.main(["runs", "support"]) == commands.FAILED
+    assert asked == [("Storage", "Pipeline")]
+
+
 @pytest.mark.parametrize("text", [b'{"context": {"settings": {"stage": 5}}}', b'{"context": ', b'"\xff"'])
 @pytest.mark.parametrize(("main", "arguments"), COMMANDS, ids=NAMES)
 def test_a_cdk_json_that_cannot_be_read_is_wrong_use_in_a_sentence(
