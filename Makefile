@@ -76,14 +76,14 @@ validate: install ## check a data file without AWS: make validate FILE=train.jso
 
 docs: install ## write the parts of docs/ that come from the templates and the code
 	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
-	@$(BIN)/python -m stacks.settings_page > docs/settings.md
+	@$(BIN)/python -m docs.render.settings_page > docs/settings.md
 	@PYTHONPATH=.:lambda $(BIN)/python -m tests.workflow.matrix > docs/fault-matrix.md
 
 runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
-	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) runs $(DATASET) $(FROM:%=--from %)
+	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(AT) runs $(DATASET) $(FROM:%=--from %)
 
 ask: install ## ask base model and model in use: make ask DATASET=support-ja PROMPT='...'
-	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(STAGE:%=--stage %) ask $(DATASET) "$$PROMPT"
+	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(AT) ask $(DATASET) "$$PROMPT"
 
 deploy: install ## show what changes, ask, then deploy: make deploy YES=yes STAGE=prod REGION=us-west-2
 	npm ci --silent

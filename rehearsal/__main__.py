@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from customization.catalogue import load_catalogue
+from customization.clone import read_chosen
 from customization.errors import InvalidRunRequest
 from customization.history import ROW_FILE
 from customization.json_types import Json, JsonObject
 from rehearsal.bedrock.faults import FAULTS, Fault, parse_fault
-from rehearsal.embedded.aws import preload
+from rehearsal.embedded.aws import DEPLOYER_ACCESS_KEY, preload
 from rehearsal.progress import Progress
 from rehearsal.run import Rehearsal, Setting
 from rehearsal.synthesis import ROOT, SynthesisError, synthesize
@@ -125,14 +126,17 @@ def _json_or_text(value: str) -> Json:
 def _region_and_model(request: JsonObject) -> tuple[str, str]:
     """Return where the requested base model can be customized; an unknown one is for the pipeline to refuse."""
     catalogue = load_catalogue()
-    default = json.loads((ROOT / "cdk.json").read_bytes())["context"]["settings"]
-    identifier = str(request.get("baseModelIdentifier") or default["baseModelIdentifier"])
+    try:
+        default = read_chosen(ROOT / "cdk.json")
+    except ValueError as error:
+        raise WrongUseError(str(error)) from error
+    identifier = str(request.get("baseModelIdentifier") or default.base_model_identifier)
     try:
         model = catalogue.find(identifier)
     except InvalidRunRequest:
-        return default["region"], default["baseModelIdentifier"]
-    if not model.supported_types or default["region"] in model.customization_regions:
-        return default["region"], default["baseModelIdentifier"]
+        return default.region, default.base_model_identifier
+    if not model.supported_types or default.region in model.customization_regions:
+        return default.region, default.base_model_identifier
     return model.customization_regions[0], identifier
 
 
@@ -246,7 +250,7 @@ def _finish(order: Order, rehearsal: Rehearsal, progress: Progress) -> int:
 def _keep_serving(rehearsal: Rehearsal) -> None:
     sys.stdout.write(
         f"\nThe embedded AWS answers at {rehearsal.aws.endpoint_url} until you press Ctrl-C. Try:\n"
-        f"  export AWS_ENDPOINT_URL={rehearsal.aws.endpoint_url} AWS_ACCESS_KEY_ID=AKIAREHEARSALDEPLOYR "
+        f"  export AWS_ENDPOINT_URL={rehearsal.aws.endpoint_url} AWS_ACCESS_KEY_ID={DEPLOYER_ACCESS_KEY} "
         f"AWS_SECRET_ACCESS_KEY=none AWS_REGION={rehearsal.aws.place.region}\n"
         f"  aws s3 ls s3://{rehearsal.outputs['ArtifactBucketName']}/runs/ --recursive\n"
     )

@@ -18,9 +18,8 @@ from functools import partial
 @dataclass(order=True)
 class _WakeUp:
     due: float
-    foreground: (
-        bool  # of wake-ups at the same time the background ones come first: what is scheduled up to then happens
-    )
+    # Of wake-ups at the same time the background ones come first: what is scheduled up to then happens
+    foreground: bool
     order: int
     wake: Callable[[], None] = field(compare=False)
     cancelled: bool = field(default=False, compare=False)
@@ -83,7 +82,7 @@ class VirtualClock:
 
     def signal(self, name: str) -> "Signal":
         """Return a new signal; `name` says what is waited for when nothing will ever set it."""
-        return Signal(self, name)
+        return Signal(name, self._lock, self._block)
 
     def spawn(self, target: Callable[[], None], name: str) -> None:
         """Run `target` in a thread that holds the clock from this moment on."""
@@ -152,7 +151,7 @@ class VirtualClock:
             self._thread.holds = 1
             try:
                 target()
-            except Exception as error:
+            except Exception as error:  # a thread has no caller: on_error tells people
                 if self.on_error is None:
                     raise
                 self.on_error(name, error)
@@ -167,6 +166,34 @@ class VirtualClock:
         heapq.heappush(self._wake_ups, wake_up)
         self._foreground += foreground
         return wake_up
+
+    def _block(self, name: str, wakers: list[Callable[[], None]], seconds: float | None) -> None:
+        """Return once somebody has called what this adds to `wakers`, or after `seconds` of virtual time."""
+        if not self._thread.holds:
+            raise ClockError(f"{name}: only a thread that holds the clock may wait")
+        woken = threading.Condition(self._lock)
+        awake = False
+        timeout: _WakeUp | None = None
+
+        def wake() -> None:
+            nonlocal awake
+            if awake:
+                return
+            awake = True
+            if timeout is not None:
+                self._forget(timeout)
+            self._holders += 1
+            woken.notify()
+
+        wakers.append(wake)
+        if seconds is None:
+            self._endless[id(woken)] = name
+        else:
+            timeout = self._push(self._seconds + max(seconds, 0.0), wake, foreground=True)
+        self._release()
+        while not awake:
+            woken.wait()
+        self._endless.pop(id(woken), None)
 
     def _cancel(self, wake_up: _WakeUp) -> None:
         with self._lock:
@@ -189,11 +216,20 @@ class VirtualClock:
 
 
 class Signal:
-    """Something that happens once; waiting for it lets virtual time go on."""
+    """Something that happens once; waiting for it lets virtual time go on.
 
-    def __init__(self, clock: VirtualClock, name: str) -> None:
-        self._clock = clock
+    `block` is called with the clock's `lock` held, and gives it up while it waits.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lock: threading.Lock,
+        block: Callable[[str, list[Callable[[], None]], float | None], None],
+    ) -> None:
         self._name = name
+        self._lock = lock
+        self._block = block
         self._happened = False
         self._wakers: list[Callable[[], None]] = []
 
@@ -202,7 +238,7 @@ class Signal:
 
     def set(self) -> None:
         """Wake everybody who waits; setting it again does nothing."""
-        with self._clock._lock:  # noqa: SLF001  signal and clock share one lock
+        with self._lock:
             self._happened = True
             for wake in self._wakers:
                 wake()
@@ -210,37 +246,7 @@ class Signal:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Return whether it happened within `seconds` of virtual time; the calling thread must hold the clock."""
-        clock = self._clock
-        with clock._lock:  # noqa: SLF001  the clock of this module
-            if self._happened:
-                return True
-            if not clock._thread.holds:  # noqa: SLF001  the clock of this module
-                raise ClockError(f"{self._name}: only a thread that holds the clock may wait")
-            return self._block(clock, seconds)
-
-    def _block(self, clock: VirtualClock, seconds: float | None) -> bool:
-        woken = threading.Condition(clock._lock)  # noqa: SLF001  the clock of this module
-        awake = False
-        timeout: _WakeUp | None = None
-
-        def wake() -> None:
-            nonlocal awake
-            if awake:
-                return
-            awake = True
-            if timeout is not None:
-                clock._forget(timeout)  # noqa: SLF001  the clock of this module
-            clock._holders += 1  # noqa: SLF001  the clock of this module
-            woken.notify()
-
-        self._wakers.append(wake)
-        if seconds is None:
-            clock._endless[id(woken)] = self._name  # noqa: SLF001  the clock of this module
-        else:
-            due = clock._seconds + max(seconds, 0.0)  # noqa: SLF001  the clock of this module
-            timeout = clock._push(due, wake, foreground=True)  # noqa: SLF001  the clock of this module
-        clock._release()  # noqa: SLF001  the clock of this module
-        while not awake:
-            woken.wait()
-        clock._endless.pop(id(woken), None)  # noqa: SLF001  the clock of this module
-        return self._happened
+        with self._lock:
+            if not self._happened:
+                self._block(self._name, self._wakers, seconds)
+            return self._happened

@@ -71,13 +71,3 @@ def _name(reference: Json, versions: Mapping[str, str]) -> str:
 def states(flow: JsonObject) -> dict[str, JsonObject]:
     """Return the states of `flow` by name, without those inside of maps."""
     return {name: as_object(state, name) for name, state in as_object(flow["States"], "States").items()}
-
-
-def all_states(flow: JsonObject) -> dict[str, JsonObject]:
-    """Return the states of `flow` and those inside of its maps by name."""
-    found: dict[str, JsonObject] = {}
-    for name, state in states(flow).items():
-        found[name] = state
-        if state["Type"] == "Map":
-            found |= states(as_object(state["ItemProcessor"], "ItemProcessor"))
-    return found

@@ -35,7 +35,7 @@ class ConfigurationError(Exception):
     """The settings of cdk.json or of `-c` cannot be used; the message lists every problem."""
 
 
-class _BaseModel(BaseModel):
+class _CatalogueModel(BaseModel):
     base_model_identifier: str
     customization_types: set[str]
     customization_regions: list[str]
@@ -44,7 +44,7 @@ class _BaseModel(BaseModel):
 
 
 class _Catalogue(BaseModel):
-    models: list[_BaseModel]
+    models: list[_CatalogueModel]
 
 
 @cache
@@ -140,7 +140,7 @@ class Replication(_Group):
     key_arn: str = Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+$")
 
 
-_Optional = BeforeValidator(_parse_text)
+_FromContext = BeforeValidator(_parse_text)
 
 
 class DeploymentConfig(BaseModel):
@@ -219,7 +219,7 @@ class DeploymentConfig(BaseModel):
         default="en",
         description="en or ja",
     )
-    notification_emails: Annotated[tuple[_Email, ...], BeforeValidator(_parse_text)] = Field(
+    notification_emails: Annotated[tuple[_Email, ...], _FromContext] = Field(
         title="Who is told of the start, end and failure of runs; SNS asks each address to confirm",
         default=(),
         description='a list of e-mail addresses, such as ["team@example.com"]',
@@ -237,44 +237,47 @@ class DeploymentConfig(BaseModel):
         pattern=r"^/([\w+=,.@-]+/)*$",
         description="/ or a path that begins and ends with /, such as /teams/ml/",
     )
-    tags: Annotated[dict[_TagKey, _TagValue], BeforeValidator(_parse_text), AfterValidator(_refuse_reserved_tags)] = (
-        Field(
-            title="The tags of every resource that takes tags",
-            default={},
-            max_length=40,
-            description="up to 40 keys of 1-128 and values of 0-256 letters, digits, spaces or any of _ . : / = + - @",
-        )
+    tags: Annotated[dict[_TagKey, _TagValue], _FromContext, AfterValidator(_refuse_reserved_tags)] = Field(
+        title="The tags of every resource that takes tags",
+        default={},
+        max_length=40,
+        description="up to 40 keys of 1-128 and values of 0-256 letters, digits, spaces or any of _ . : / = + - @",
     )
     log_retention_days: Annotated[int, AfterValidator(_require_retention)] = Field(
         title="How long CloudWatch keeps the logs",
         default=90,
         description=f"one of {', '.join(map(str, _RETENTION_DAYS))}",
     )
-    reserved_concurrency: Annotated[int | None, _Optional] = Field(
+    reserved_concurrency: Annotated[int | None, _FromContext] = Field(
         title="Calls that Lambda reserves for each function",
         default=None,
         ge=4,  # the shards that one run asks a model for at once; a test compares it
         le=1000,
         description="null, or 4 to 1000 calls at once that each function keeps for itself and never exceeds",
     )
-    vpc: Annotated[Vpc | None, _Optional] = Field(
+    vpc: Annotated[Vpc | None, _FromContext] = Field(
         title="The network of functions and customization jobs",
         default=None,
         description='null, or 1 to 16 subnets and 1 to 5 security groups: {"subnetIds": ["subnet-..."], '
         '"securityGroupIds": ["sg-..."]}',
     )
-    backup_vault: Annotated[str | None, _Optional] = Field(
+    backup_vault: Annotated[str | None, _FromContext] = Field(
         title="Daily copies of the tables, kept for 35 days",
         default=None,
         pattern=r"^[a-zA-Z0-9_-]{2,50}$",
         description="null, or the name of a backup vault of this account and Region",
     )
-    replication: Annotated[Replication | None, _Optional] = Field(
+    replication: Annotated[Replication | None, _FromContext] = Field(
         title="Copies of every new object in another Region",
         default=None,
         description='null, or {"bucketArn": "arn:aws:s3:::...", "keyArn": "arn:aws:kms:..."}: a versioned bucket of '
         "another Region, and the key that encrypts the copies",
     )
+
+    @property
+    def dashboard_name(self) -> str:
+        """Return the name of the dashboard: those of all Regions of an account share their names."""
+        return f"Customization-{self.stage}-{self.region}"
 
     @property
     def request_defaults(self) -> str:

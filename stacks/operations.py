@@ -12,11 +12,11 @@ from constructs import Construct
 from stacks.config import DeploymentConfig
 from stacks.nag import acknowledge
 from stacks.pipeline import METRICS_NAMESPACE, SERVICE
+from stacks.triggers import SWEEP_PERIOD
 
 if TYPE_CHECKING:
     from stacks.pipeline import PipelineStack
 
-_SWEEP_PERIOD = Duration.minutes(15)
 _RUN_PERIOD = Duration.hours(1)
 _RUNBOOK = "docs/operations.md"
 _OUTCOMES = ("RunsBetter", "RunsWorse", "RunsInconclusive", "RunsNotCompared", "RunsFailed", "RunsStopped")
@@ -49,12 +49,10 @@ class OperationsStack(Stack):
         self._build_run_alarms(pipeline, metrics)
         self._build_sweeper_alarms(pipeline, metrics)
         self._build_event_alarms(pipeline)
-        # Dashboards of all Regions of an account share their names
-        name = f"Customization-{config.stage}-{config.region}"
         cloudwatch.Dashboard(
             self,
             "Dashboard",
-            dashboard_name=name,
+            dashboard_name=config.dashboard_name,
             default_interval=Duration.days(30),
             widgets=widgets(pipeline, metrics),
         )
@@ -76,7 +74,7 @@ class OperationsStack(Stack):
         self._alarm("RunsTimedOut", machine.metric_timed_out(), "A run timed out.")
         self._alarm(
             "LegacyModel",
-            metrics.named("LegacyModels", "Maximum", _SWEEP_PERIOD),
+            metrics.named("LegacyModels", "Maximum", SWEEP_PERIOD),
             "A run or a model in use rests on a base model that AWS will end.",
         )
 
@@ -85,17 +83,17 @@ class OperationsStack(Stack):
         sweeper = pipeline.functions["sweep"]
         self._alarm(
             "LeaseOverdue",
-            metrics.named("OverdueLeases", "Maximum", _SWEEP_PERIOD),
+            metrics.named("OverdueLeases", "Maximum", SWEEP_PERIOD),
             "Something that bills has outlived its lease, or has none.",
         )
         self._alarm(
             "SweeperErrors",
-            sweeper.metric_errors(period=_SWEEP_PERIOD),
+            sweeper.metric_errors(period=SWEEP_PERIOD),
             "The sweeper fails, so that what bills may live on.",
         )
         self._alarm(
             "SweeperSilent",
-            sweeper.metric_invocations(period=_SWEEP_PERIOD),
+            sweeper.metric_invocations(period=SWEEP_PERIOD),
             "The sweeper was not called for an hour, so that what bills may live on. "
             "Right after the first deployment this is so until the first call.",
             comparison=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
@@ -163,7 +161,7 @@ class Metrics:
         return [self.named(name, "Average") for name in names]
 
     def highest(self, *names: str) -> list[cloudwatch.IMetric]:
-        return [self.named(name, "Maximum", _SWEEP_PERIOD) for name in names]
+        return [self.named(name, "Maximum", SWEEP_PERIOD) for name in names]
 
 
 def _search(schema: str, metric: str, words: str = "") -> cloudwatch.MathExpression:

@@ -23,10 +23,9 @@ _CONSOLE = "https://{region}.console.aws.amazon.com"
 def build_outputs(
     stack: Stack, *, config: DeploymentConfig, exports: StorageExports, machine: sfn.StateMachine, topic_arn: str
 ) -> None:
-    """Add the outputs that say where to go next; the name of the dashboard is that of the operations stack."""
+    """Add the outputs that say where to go next."""
     console = _CONSOLE.format(region=config.region)
     machine_arn = machine.state_machine_arn
-    dashboard = f"Customization-{config.stage}-{config.region}"
     outputs = {
         "DropLocation": (f"s3://{exports.data_bucket_name}/incoming/", "Drop data sets here, each in its own folder"),
         "StateMachineArn": (machine_arn, "Start runs here"),
@@ -36,7 +35,7 @@ def build_outputs(
         ),
         "TopicArn": (topic_arn, "Subscribe to the notifications here"),
         "DashboardUrl": (
-            f"{console}/cloudwatch/home?region={config.region}#dashboards/dashboard/{dashboard}",
+            f"{console}/cloudwatch/home?region={config.region}#dashboards/dashboard/{config.dashboard_name}",
             "What runs, what bills and what failed",
         ),
     }

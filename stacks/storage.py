@@ -50,7 +50,7 @@ class StorageStack(Stack):
             description="Bedrock model customization: data, results, state and key, kept when the stack is deleted",
             termination_protection=True,
         )
-        self.customization_role = self._build_customization_role()
+        self._customization_role = self._build_customization_role()
         self.key = self._build_key()
         self._access_logs = self._build_access_log_bucket()
         self.data_bucket = self._build_bucket("DataBucket", old_version_days=365, events=True)
@@ -69,7 +69,6 @@ class StorageStack(Stack):
         deployment_id = Fn.select(0, Fn.split("-", uuid))
         Tags.of(self).add(DEPLOYMENT_TAG, f"{config.stage}-{deployment_id}")
         self.exports = self._export(deployment_id)
-        self.deployment_id = self.exports.deployment_id
 
     def _build_customization_role(self) -> iam.Role:
         """Build the role of customization jobs with the trust of Bedrock's guide, "Create a service role"."""
@@ -124,7 +123,7 @@ class StorageStack(Stack):
             ),
             _key_statement(
                 "CustomizationRole",
-                iam.ArnPrincipal(self.customization_role.role_arn),
+                iam.ArnPrincipal(self._customization_role.role_arn),
                 list(_MODEL_KEY_ACTIONS),
                 {"StringEquals": {"kms:ViaService": f"bedrock.{self.region}.amazonaws.com"}},
             ),
@@ -232,7 +231,7 @@ class StorageStack(Stack):
             *(job_network(self, config.vpc) if config.vpc else ()),
         ]
         # Inside the role it would close a circle of role, key and bucket
-        managed_policy(self, "CustomizationPermissions", grants, roles=[self.customization_role])
+        managed_policy(self, "CustomizationPermissions", grants, roles=[self._customization_role])
 
     def _key_through(self, service: str, actions: tuple[str, ...]) -> Grant:
         return Grant(
@@ -256,7 +255,7 @@ class StorageStack(Stack):
             runs_table_arn=self.export_value(self.runs_table.table_arn),
             leases_table_name=self.export_value(self.leases_table.table_name),
             leases_table_arn=self.export_value(self.leases_table.table_arn),
-            customization_role_arn=self.export_value(self.customization_role.role_arn),
+            customization_role_arn=self.export_value(self._customization_role.role_arn),
             deployment_id=self.export_value(deployment_id, name=f"{self.stack_name}:DeploymentId"),
         )
 

@@ -11,6 +11,7 @@ from constructs import Construct
 
 # EventBridge's `*` matches `/` too, so a file that lies too deep starts the machine too, which says why it is refused
 TRIGGER_KEYS = ("incoming/*/train.jsonl", "incoming/*/pretrain.jsonl", "incoming/*/run.json")
+SWEEP_PERIOD = Duration.minutes(15)
 # These ends skip every Catch, or may have
 _DEAD_ENDS = ["ABORTED", "TIMED_OUT", "FAILED"]
 
@@ -54,7 +55,7 @@ class Triggers(Construct):
             self,
             "SweepRegularly",
             description="Releases what nobody needs: status changes are delivered with best effort only",
-            schedule=events.Schedule.rate(Duration.minutes(15)),
+            schedule=events.Schedule.rate(SWEEP_PERIOD),
             targets=[targets.LambdaFunction(sweep, dead_letter_queue=self._queue)],
         )
 

@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from customization.report_schema import schema_text as report_schema_text
-from docs.render import deployment, layers, run_request
+from docs.render import costs, deployment, layers, report_schema, run_request
 from docs.render.graph import Machine
 from docs.render.pages import filled, marks, table
 from rehearsal.templates import read_templates
@@ -40,12 +39,14 @@ def rendered(assembly: Path) -> dict[Path, str]:
         "permissions-storage": policies.permissions("storage"),
         "permissions-pipeline": policies.permissions("pipeline"),
         "layers": layers.layers(),
+        "run-costs": costs.run_tables(),
+        "idle-cost": costs.idle_table(),
         "run-request": run_request.reference(),
         "inputs": run_request.inputs(),
     }
     pages = {path: path.read_text() for path in (*ROOT.glob("*.md"), *DOCS.glob("*.md"))}
     return {
         **{path: filled(text, parts) for path, text in pages.items() if marks(text)},
-        DOCS / "report.schema.json": report_schema_text().decode(),
+        DOCS / "report.schema.json": report_schema.schema_text(),
         DOCS / "run-request.schema.json": run_request.schema_text(),
     }

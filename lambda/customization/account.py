@@ -34,7 +34,6 @@ def check_preconditions(gateway: "Gateway", plan: Plan, call: Call, facts: Accou
         serving_mode=plan.serving_mode,
         model_units=plan.model_units,
         asks_base_model=plan.serving_mode != "none",
-        role_arn=gateway.settings.customization_role_arn,
     )
     findings = check(facts, needs)
     notes: list[Json] = [say(warning, plan.language) for warning in findings.warnings]

@@ -193,10 +193,6 @@ class Catalogue(msgspec.Struct, frozen=True):
         """Return the models that this pipeline can customize on some day in some Region."""
         return tuple(model for model in self.models if model.supported_types)
 
-    def regions(self) -> tuple[str, ...]:
-        """Return the Regions in which at least one text model can be customized."""
-        return tuple(sorted({region for model in self.text_models() for region in model.customization_regions}))
-
     def nearest_offered(self, model: BaseModel, day: date) -> BaseModel | None:
         """Return the text model most like `model` that takes jobs on `day`, or None when there is none.
 

@@ -4,15 +4,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customization.catalogue import BaseModel, load_catalogue
+from customization.clone import add_place
 from customization.errors import PipelineError, ResourceNotFound, TransientError
 from customization.evaluation import BASE, IN_USE, Prediction, asker
 from customization.formats import TestRecord, Turn
-from customization.gateway.deployed import connect_deployed
+from customization.gateway.operator import Operator
 from customization.history import ROW_FILE, describe_runs, read_history, summarize
 from customization.inference import InferenceSettings
 from customization.model_in_use import ModelInUse, read_in_use, serving_of
@@ -29,11 +30,10 @@ DONE, FAILED = 0, 1
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m customization.commands",
-        description="Look at what a deployment has done. Credentials and Region are those of the AWS CLI.",
+        description="Look at what a deployment has done. Credentials are those of the AWS CLI.",
         epilog="exit codes: 0 done, 1 AWS refused or nothing was found, 2 wrong use",
     )
-    parser.add_argument("--stage", default="dev", help="the stage that was deployed (default: dev)")
-    parser.add_argument("--region", help="the Region that was deployed to (default: that of the AWS CLI)")
+    add_place(parser)
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser(
         "runs", help="all runs of a data set, newest first, with what differed and what came out"
@@ -117,18 +117,18 @@ def _not_served(in_use: ModelInUse) -> list[str]:
     ]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = _parser().parse_args()
+    options = _parser().parse_args(arguments)
     try:
-        if arguments.command == "runs" and arguments.folder is not None:
-            told = tell_rehearsed_runs(arguments.folder, arguments.dataset)
+        if options.command == "runs" and options.folder is not None:
+            told = tell_rehearsed_runs(options.folder, options.dataset)
         else:
-            gateway = connect_deployed(arguments.stage, arguments.region)
-            if arguments.command == "runs":
-                told = tell_runs(gateway, arguments.dataset)
+            gateway = Operator(options.region).connect(options.stage)
+            if options.command == "runs":
+                told = tell_runs(gateway, options.dataset)
             else:
-                told = ask_both(gateway, arguments.dataset, arguments.prompt)
+                told = ask_both(gateway, options.dataset, options.prompt)
     except (PipelineError, TransientError) as error:
         sys.stderr.write(f"{printable(str(error))}\n")
         return FAILED

@@ -16,7 +16,7 @@ from itertools import starmap
 
 from customization.account import account_facts
 from customization.catalogue import BaseModel, load_catalogue
-from customization.clone import add_place, read_chosen
+from customization.clone import add_place
 from customization.errors import InvalidRunRequest, PipelineError, TransientError
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import Caller, Operator
@@ -24,7 +24,6 @@ from customization.idle import idle_cost
 from customization.preconditions import Finding, Needs, Outcome, Quotas, examine
 
 DONE, MISSES, WRONG_USE = 0, 1, 2
-_DEFAULT_MODEL = "amazon.nova-micro-v1:0:128k"
 # What the templates ask of the CDK's bootstrap stack; a test compares them
 BOOTSTRAP_VERSION = 6
 _ENOUGH_CONCURRENCY = 100
@@ -42,8 +41,7 @@ _FIXES = {
     "baseline": "Ask it once in the playground of the Bedrock console, as somebody who may subscribe in Marketplace "
     "(aws-marketplace:Subscribe), and see that no policy of the organization denies the model."
 }
-# These two are about the names and the role of a run
-_OF_A_RUN = {"names", "role"}
+_OF_A_RUN = {"names"}
 
 
 class Examination:
@@ -120,7 +118,6 @@ class Examination:
             serving_mode=self._mode,
             model_units=1,
             asks_base_model=True,
-            role_arn="",
         )
         examined = examine(replace(facts, quotas=replace(Quotas(), **numbers)), needs)
         yield from (_with_fix(finding) for finding in examined.findings if finding.check not in _OF_A_RUN)
@@ -212,14 +209,12 @@ def table(findings: Sequence[Finding]) -> str:
 
 def main(arguments: Sequence[str] | None = None, today: date | None = None) -> int:
     """Run the command line and return its exit code."""
-    chosen = read_chosen()
     parser = argparse.ArgumentParser(
         prog="python -m customization.doctor",
         description="Check an account and Region, reading only. Credentials are those of the AWS CLI.",
         epilog="Exit codes: 0 nothing is missing, perhaps with warnings; 1 something is missing; 2 wrong use.",
     )
-    add_place(parser, chosen)
-    default = chosen.base_model_identifier or _DEFAULT_MODEL
+    default = add_place(parser).base_model_identifier
     parser.add_argument("--model", default=default, metavar="ID", help=f"baseModelIdentifier (default: {default})")
     parser.add_argument("--before-deploy", action="store_true", help="check only what cdk deploy needs")
     options = parser.parse_args(arguments)

@@ -216,7 +216,7 @@ def _stale(row: Price) -> Sentence:
 
 def plain(usd: float) -> str:
     """Return a price without an exponent and without zeros at its end."""
-    return f"{usd:.8f}".rstrip("0").rstrip(".")
+    return f"{usd:.10f}".rstrip("0").rstrip(".")
 
 
 _Line = tuple[str, str, PriceItem, float | None, str]

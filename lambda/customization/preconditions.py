@@ -54,7 +54,6 @@ class AccountFacts:
     model_units_in_use: int = 0
     quotas: Quotas = field(default_factory=Quotas)
     foreign_names: Mapping[str, str] = field(default_factory=dict)
-    role_is_there: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,6 @@ class Needs:
     serving_mode: str
     model_units: int
     asks_base_model: bool
-    role_arn: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,12 +233,6 @@ def _names(facts: AccountFacts, _needs: Needs) -> Outcome:
     return _miss(*(Sentence("precondition.nameTaken", {"name": name, "owner": owner}) for name, owner in taken))
 
 
-def _role(facts: AccountFacts, needs: Needs) -> Outcome:
-    if facts.role_is_there:
-        return _ok(f"{needs.role_arn} exists")
-    return _miss(Sentence("precondition.roleGone", {"role": needs.role_arn}))
-
-
 CHECKS = (
     Check("model", "Does the base model take new customization jobs in this Region?", _lifecycle),
     Check("baseline", "Can the base model be asked, so that the custom model is compared with it?", _baseline),
@@ -249,5 +241,4 @@ CHECKS = (
     Check("deployments", "Is there room for a custom model deployment?", _deployments),
     Check("modelUnits", "Has the account model units for a provisioned throughput?", _model_units),
     Check("names", "Are the names of this run's resources free?", _names),
-    Check("role", "Is the role there that Bedrock assumes to read the data?", _role),
 )

@@ -93,11 +93,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     )
 
 
-def chosen_region() -> str | None:
-    """Return the Region that a person has chosen for the AWS CLI by AWS_REGION, or None."""
-    return os.environ.get("AWS_REGION")
-
-
 @cache
 def current_settings() -> Settings:
     """Return the settings of this process; raises KeyError as `read_settings` does."""

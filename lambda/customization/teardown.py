@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import leases, leftovers, model_in_use
-from customization.clone import add_place, read_chosen
+from customization.clone import add_place
 from customization.errors import PipelineError, ResourceNotFound, TransientError
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import DeployedStack, Operator
@@ -97,9 +97,7 @@ class Deployment:
         self._outputs = {name: value for stack in stacks for name, value in stack.outputs.items()}
         if "LeasesTableName" not in self._outputs:
             raise ResourceNotFound(f"{storage.name} has no output LeasesTableName; run make deploy once, then this")
-        # Its first block, as stacks/storage.py has it
-        deployment_id = storage.stack_id.rpartition("/")[2].partition("-")[0]
-        self._gateway: Gateway = operator.gateway(stage, self._outputs, deployment_id)
+        self._gateway: Gateway = operator.gateway(stage, stacks)
 
     def what_is_open(self) -> Open:
         machine = self._outputs.get("StateMachineArn", "")
@@ -246,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Take a deployment down. Credentials are those of the AWS CLI.",
         epilog="Exit codes: 0 done; 1 refused, or something is left that bills; 2 wrong use.",
     )
-    add_place(parser, read_chosen())
+    add_place(parser)
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("destroy", help="release what bills, and let cdk destroy delete the stacks")
     first.add_argument("--release", action="store_true", help="stop the runs and end what bills, instead of refusing")

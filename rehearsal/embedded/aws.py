@@ -34,6 +34,8 @@ from rehearsal.embedded.workers import start_forker
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
+# Of the session that may do everything; whoever calls with it, such as a person with the AWS CLI, is the deployer
+DEPLOYER_ACCESS_KEY = "AKIAREHEARSALDEPLOYR"
 _CONFIG = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 _PATIENCE = 120.0  # real seconds
 _SOURCES = {"bedrock": "model-customization-job/rehearsal"}  # for whose sake a service assumes a role: aws:SourceArn
@@ -120,7 +122,7 @@ class EmbeddedAws:
         core.register_component("data_loader", _models())
         session = boto3.Session(
             botocore_session=core,
-            aws_access_key_id="AKIAREHEARSALDEPLOYR" if credentials is None else credentials.access_key,
+            aws_access_key_id=DEPLOYER_ACCESS_KEY if credentials is None else credentials.access_key,
             aws_secret_access_key="none" if credentials is None else credentials.secret_key,
             aws_session_token=None if credentials is None else credentials.token,
             region_name=self.place.region,

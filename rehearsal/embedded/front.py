@@ -1,8 +1,6 @@
 """Every HTTP request to the embedded AWS comes through here: routed, authorized, answered, and turned into events."""
 
-import itertools
 import json
-import re
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +25,7 @@ from rehearsal.embedded.lambda_runtime import LambdaRuntime, ThrottledError
 from rehearsal.embedded.moto_services import MotoServices, Session
 from rehearsal.embedded.policies import Demand
 from rehearsal.embedded.requests import HttpAnswer, HttpRequest, json_error
+from rehearsal.embedded.s3_events import ObjectsCreated, UploadTimes
 from rehearsal.embedded.states_api import StatesApi
 from rehearsal.embedded.supported import SUPPORTED
 from rehearsal.embedded.template_check import UnsupportedTemplateError
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _MOTO_SERVICES = as_list(SUPPORTED["motoServices"], "motoServices")
-_UPLOAD_ID = re.compile(r"<UploadId>(.*?)</UploadId>")
-_INITIATED = re.compile(r"<Initiated>.*?</Initiated>")
 _POLL_SECONDS = 0.05  # how soon the server notices that it is to stop
 _CONCURRENCY = 1000  # AWS Lambda quotas, concurrent executions
 _QUERY_SERVICES = ("sns", "sts", "iam", "cloudformation")
@@ -105,9 +102,9 @@ class Front:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._sequence = itertools.count(0x0062E99A88DC407460)
         self.notifications: list[Notification] = []
-        self._uploads: dict[str, str] = {}
+        self._created = ObjectsCreated(services.moto, services.deployed, services.events)
+        self._uploads = UploadTimes(services.clock)
         self._server: BaseWSGIServer | None = None
         self._own: dict[str, Callable[[HttpRequest], HttpAnswer | None]] = {
             "cloudformation": self._protect_stack,
@@ -190,7 +187,7 @@ class Front:
         if answer is not None:
             return answer
         if request.service in _MOTO_SERVICES:
-            return self._with_upload_times(request, self._services.moto.answer(environ))
+            return self._uploads.put_into(self._services.moto.answer(environ), request)
         raise UnknownActionError(f"the rehearsal has no service {request.service}")
 
     def _protect_stack(self, request: HttpRequest) -> HttpAnswer | None:
@@ -205,20 +202,6 @@ class Front:
         result = f"<UpdateTerminationProtectionResult><StackId>{stack_id}</StackId></UpdateTerminationProtectionResult>"
         body = f"<UpdateTerminationProtectionResponse>{result}</UpdateTerminationProtectionResponse>"
         return HttpAnswer(200, {"Content-Type": "text/xml"}, body.encode())
-
-    def _with_upload_times(self, request: HttpRequest, answer: HttpAnswer) -> HttpAnswer:
-        """Put the times of multipart uploads into a list of them: moto gives all the same."""
-        if request.service != "s3" or "uploads" not in request.query:
-            return answer
-        text = answer.body.decode()
-        if request.method == "POST":
-            now = self._services.clock.now().strftime("%Y-%m-%dT%H:%M:%S.000Z")
-            self._uploads.update(dict.fromkeys(_UPLOAD_ID.findall(text), now))
-            return answer
-        times = iter([self._uploads[upload] for upload in _UPLOAD_ID.findall(text)])
-        body = _INITIATED.sub(lambda _: f"<Initiated>{next(times)}</Initiated>", text).encode()
-        headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-length"}
-        return HttpAnswer(answer.status, {**headers, "Content-Length": str(len(body))}, body)
 
     def _invoke(self, request: HttpRequest) -> HttpAnswer:
         if request.method == "GET" and request.path.rstrip("/").endswith("/account-settings"):
@@ -267,41 +250,13 @@ class Front:
         if answer.status != HTTPStatus.OK:
             return
         if request.service == "s3":
-            reason = _created_by(request, answer)
-            if reason is not None:
-                self._object_created(request, reason)
+            self._created.tell(request, answer)
         elif request.service == "sns" and request.operation == "Publish":
             form = request.form
             role = "" if session is None else session.role_arn
             now = self._services.clock.now()
             subject = form.get("Subject", "")
             self.notifications.append(Notification(now, form["TopicArn"], subject, form["Message"], role))
-
-    def _object_created(self, request: HttpRequest, reason: str) -> None:
-        services = self._services
-        bucket, key = request.bucket_and_key
-        if bucket not in services.deployed.event_buckets:
-            return
-        stored = services.moto.stored_object(bucket, key)
-        described: JsonObject = {
-            "key": key,
-            "size": stored.size,
-            "etag": stored.etag,
-            "sequencer": f"{next(self._sequence):018X}",
-        }
-        if stored.version_id is not None:
-            described["version-id"] = stored.version_id
-        detail: JsonObject = {
-            "version": "0",
-            "bucket": {"name": bucket},
-            "object": described,
-            "request-id": f"{next(self._sequence):016X}"[-16:],
-            "requester": services.place.account,
-            "source-ip-address": "127.0.0.1",
-            "reason": reason,
-        }
-        arn = f"arn:aws:s3:::{bucket}"
-        services.events.publish(services.events.event("aws.s3", "Object Created", [arn], detail))
 
 
 def _read(environ: "WSGIEnvironment") -> HttpRequest:
@@ -319,18 +274,6 @@ def _read(environ: "WSGIEnvironment") -> HttpRequest:
         headers={name.lower(): value for name, value in wsgi.headers.items()},
         body=body,
     )
-
-
-def _created_by(request: HttpRequest, answer: HttpAnswer) -> str | None:
-    """Return the reason that S3's event gives for a new object, None when the request made none."""
-    _, key = request.bucket_and_key
-    if not key:
-        return None
-    if request.method == "POST" and "uploadId" in request.query:
-        return "CompleteMultipartUpload" if b"CompleteMultipartUploadResult" in answer.body else None
-    if request.method != "PUT" or request.query.keys() - {"x-id"}:
-        return None
-    return "CopyObject" if "x-amz-copy-source" in request.headers else "PutObject"
 
 
 def _error(request: HttpRequest, status: int, code: str, message: str) -> HttpAnswer:

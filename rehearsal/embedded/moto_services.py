@@ -21,6 +21,7 @@ from werkzeug.test import run_wsgi_app
 
 from customization.json_types import Json
 from rehearsal.clock import VirtualClock
+from rehearsal.embedded.moto_backends import get_backend
 from rehearsal.embedded.requests import HttpAnswer
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ _SEAMS = {
         "CloudFormationResponse.execute_change_set",
         "CloudFormationResponse.cloudformation_backend",
     ),
-    "moto.backends": ("list_of_moto_modules",),
+    "moto.backends": ("get_backend", "list_of_moto_modules"),
     "moto.core.base_backend": ("BackendDict.reset",),
     "moto.core.model_instances": ("reset_model_data",),
     "moto.core.utils": ("utcnow",),
@@ -240,9 +241,7 @@ class MotoServices:
         return str(self._role(role_arn).assume_role_policy_document)
 
     def _role(self, role_arn: str) -> "Role":
-        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
-
-        for role in iam_backends[self.account]["aws"].roles.values():
+        for role in get_backend("iam")[self.account]["aws"].roles.values():
             if role.arn == role_arn:
                 return role
         raise LookupError(f"there is no role {role_arn}")
@@ -252,9 +251,7 @@ class MotoServices:
 
         Raises LookupError for an unknown policy.
         """
-        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
-
-        backend = iam_backends[self.account]["aws"]
+        backend = get_backend("iam")[self.account]["aws"]
         if policy_arn not in backend.managed_policies:
             raise LookupError(f"there is no policy {policy_arn}")
         name = f"Person-{policy_arn.rpartition('/')[2]}"[:64]  # IAM quotas, role name
@@ -268,9 +265,7 @@ class MotoServices:
 
     def session(self, role_arn: str, name: str) -> Session:
         """Return new credentials of a role, which sts:GetCallerIdentity knows."""
-        from moto.sts.models import sts_backends  # noqa: PLC0415  after the placeholders
-
-        session = sts_backends[self.account]["aws"].assume_role(
+        session = get_backend("sts")[self.account]["aws"].assume_role(
             region_name=self._region,
             role_session_name=name,
             role_arn=role_arn,
@@ -284,9 +279,7 @@ class MotoServices:
         self, bucket: str, versioning: str | None, public_access_block: dict[str, bool] | None
     ) -> None:
         """Apply the properties of a bucket that moto's CloudFormation drops."""
-        from moto.s3.models import s3_backends  # noqa: PLC0415  after the placeholders
-
-        backend = s3_backends[self.account]["aws"]
+        backend = get_backend("s3")[self.account]["aws"]
         if versioning is not None:
             backend.put_bucket_versioning(bucket, versioning)
         if public_access_block is not None:
@@ -294,49 +287,37 @@ class MotoServices:
 
     def complete_key(self, key_id: str, policy: str, tags: dict[str, str]) -> None:
         """Apply the properties of a key that moto's CloudFormation misreads: its policy, as text, and its tags."""
-        from moto.kms.models import kms_backends  # noqa: PLC0415  after the placeholders
-
-        backend = kms_backends[self.account][self._region]
+        backend = get_backend("kms")[self.account][self._region]
         backend.put_key_policy(key_id, policy)
         if tags:
             backend.tag_resource(key_id, tags)
 
     def tag_topic(self, topic_arn: str, tags: dict[str, str]) -> None:
         """Put tags on a topic, which moto's CloudFormation drops."""
-        from moto.sns.models import sns_backends  # noqa: PLC0415  after the placeholders
-
         if tags:
-            sns_backends[self.account][self._region].tag_resource(topic_arn, tags)
+            get_backend("sns")[self.account][self._region].tag_resource(topic_arn, tags)
 
     def read_object(self, bucket: str, key: str) -> bytes:
         """Return the content of an object; raises LookupError when there is none."""
-        from moto.s3.models import s3_backends  # noqa: PLC0415  after the placeholders
-
-        found = s3_backends[self.account]["aws"].get_object(bucket, key)
+        found = get_backend("s3")[self.account]["aws"].get_object(bucket, key)
         if found is None:
             raise LookupError(f"there is no object {bucket}/{key}")
         return bytes(found.value)
 
     def protect_stack(self, name_or_id: str, *, enabled: bool) -> str:
         """Set the termination protection of a stack and return the stack's id."""
-        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
-
-        stack = cloudformation_backends[self.account][self._region].get_stack(name_or_id)
+        stack = get_backend("cloudformation")[self.account][self._region].get_stack(name_or_id)
         stack.enable_termination_protection = enabled
         return str(stack.stack_id)
 
     def is_protected(self, name_or_id: str) -> bool:
         """Return whether a stack is protected from deletion; moto keeps that but does not act upon it."""
-        from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
-
-        stacks = cloudformation_backends[self.account][self._region].stacks.values()
+        stacks = get_backend("cloudformation")[self.account][self._region].stacks.values()
         return any(name_or_id in (s.name, s.stack_id) and s.enable_termination_protection for s in stacks)
 
     def bootstrap(self) -> None:
         """Put the parameter there that `cdk bootstrap` leaves and every template asks for."""
-        from moto.ssm.models import ssm_backends  # noqa: PLC0415  after the placeholders
-
-        ssm_backends[self.account][self._region].put_parameter(
+        get_backend("ssm")[self.account][self._region].put_parameter(
             name="/cdk-bootstrap/hnb659fds/version",
             description="",
             value=_BOOTSTRAP_VERSION,
@@ -352,12 +333,10 @@ class MotoServices:
 
     def stored_object(self, bucket: str, key: str) -> "StoredObject":
         """Return what S3 keeps of the newest version of an object; raises LookupError when there is none."""
-        from moto.s3.models import s3_backends  # noqa: PLC0415  after the placeholders
-
-        found = s3_backends[self.account]["aws"].get_object(bucket, key)
+        found = get_backend("s3")[self.account]["aws"].get_object(bucket, key)
         if found is None:
             raise LookupError(f"there is no object {bucket}/{key}")
-        version = found.version_id if s3_backends[self.account]["aws"].get_bucket(bucket).is_versioned else None
+        version = found.version_id if get_backend("s3")[self.account]["aws"].get_bucket(bucket).is_versioned else None
         return StoredObject(int(found.size), str(found.etag).strip('"'), version)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from customization.json_types import Json, JsonObject, as_object
 from rehearsal.embedded.cloudformation import Created, RecordedResource, Recorder, Resource
 from rehearsal.embedded.in_place import InPlace
+from rehearsal.embedded.moto_backends import get_backend
 from rehearsal.embedded.moto_services import load
 from rehearsal.embedded.stack_updates import NO_CHANGES, StackUpdate, StackUpdateError, Target
 from rehearsal.embedded.supported import SUPPORTED
@@ -37,9 +38,7 @@ def record_with(recorder: Recorder | None) -> None:
 def create_stack(name: str, template: JsonObject, account: str, region: str) -> dict[str, str]:
     """Create a stack and return its outputs; whatever a resource refuses is raised as it is."""
     _seam()
-    from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
-
-    stack = cloudformation_backends[account][region].create_stack(name, json.dumps(template), {})
+    stack = get_backend("cloudformation")[account][region].create_stack(name, json.dumps(template), {})
     if stack.status != "CREATE_COMPLETE":
         raise RuntimeError(f"{name}: {stack.status}")
     return {output.key: output.value for output in stack.output_map.values() if output is not None}
@@ -51,10 +50,8 @@ def _seam() -> "_Seam":
 
 
 def _create_stack_of_change_set(change_set: "ChangeSet") -> None:
-    from moto.cloudformation.models import cloudformation_backends  # noqa: PLC0415  after the placeholders
-
     stack = change_set.stack
-    exports = cloudformation_backends[stack.account_id][stack.region_name].exports
+    exports = get_backend("cloudformation")[stack.account_id][stack.region_name].exports
     stack.template, stack.template_dict = change_set.template, change_set.template_dict
     stack.parameters, stack.cross_stack_resources = change_set.parameters, exports
     stack.resource_map = stack._create_resource_map()  # noqa: SLF001  a seam
@@ -151,9 +148,7 @@ def _delete_stack(backend: "CloudFormationBackend", name_or_stack_id: str) -> No
 def _delete_resource(resources_map: "ResourceMap", created: object, resource_json: JsonObject) -> None:
     """Delete a resource as moto does, and managed policies, which it forgets."""
     if resource_json["Type"] == "AWS::IAM::ManagedPolicy" and not isinstance(created, RecordedResource):
-        from moto.iam.models import iam_backends  # noqa: PLC0415  after the placeholders
-
-        backend = iam_backends[resources_map._account_id]["aws"]  # noqa: SLF001  a seam
+        backend = get_backend("iam")[resources_map._account_id]["aws"]  # noqa: SLF001  a seam
         policy = backend.get_policy(_reference(created))
         for role in backend.roles.values():
             # From the roles of its stack a policy goes by itself

@@ -117,7 +117,7 @@ class StackUpdate:
     def _make(self, resource: Resource, resource_json: JsonObject, resources_map: "ResourceMap", status: str) -> object:
         try:
             made = self._maker.make(resource, resource_json, resources_map)
-        except Exception as error:
+        except Exception as error:  # told as CloudFormation's event, then raised
             self._tell(resource.logical_id, status.replace("COMPLETE", "FAILED"), str(error), resource.kind)
             raise
         leftover = _Leftover(resource.logical_id, resource_json, made, "")
@@ -130,7 +130,7 @@ class StackUpdate:
             _check_changes(after, changed)
             updated = self._maker.change(created, before, after)
             self._maker.known[self._stack.stack_id, after.logical_id] = after
-        except Exception as error:
+        except Exception as error:  # told as CloudFormation's event, then raised
             self._tell(after.logical_id, "UPDATE_FAILED", str(error), after.kind)
             raise
         self._undo.append(lambda: self._maker.change(updated, after, before))

@@ -15,7 +15,6 @@ import pytest
 
 from customization.clone import Chosen, read_chosen
 from customization.gateway import Gateway
-from customization.gateway.deployed import connect_deployed
 from customization.gateway.operator import Operator
 
 ACCOUNT = os.environ.get("CUSTOMIZATION_ON_AWS", "")
@@ -66,4 +65,4 @@ def on_aws() -> OnAws:
     operator = Operator(chosen.region)
     assert operator.caller().account == ACCOUNT, "CUSTOMIZATION_ON_AWS names another account than the credentials"
     session = boto3.Session(region_name=chosen.region)
-    return OnAws(chosen, operator, connect_deployed(chosen.stage, chosen.region), session)
+    return OnAws(chosen, operator, operator.connect(chosen.stage), session)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from customization.json_types import Json, JsonObject
-from stacks.settings_page import EXAMPLES
+from docs.render.settings_page import EXAMPLES
 from tests.infra.synthesis import synthesize
 
 

@@ -8,13 +8,23 @@ from rehearsal.clock import VirtualClock
 from rehearsal.embedded.states.definition import check_definition
 from rehearsal.embedded.states.errors import StateError
 from rehearsal.embedded.states.machines import Execution, Machine
-from rehearsal.templates import all_states, definition, function_modules, listed, states
+from rehearsal.templates import definition, function_modules, listed, states
 
 __all__ = ["Answer", "all_states", "caught", "definition", "execute", "function_modules", "states", "transitions"]
 
 _ARN = "arn:aws:states:us-east-1:123456789012:stateMachine:Pipeline"
 
 Answer = JsonObject | StateError | Callable[[JsonObject], JsonObject]
+
+
+def all_states(flow: JsonObject) -> dict[str, JsonObject]:
+    """Return the states of `flow` and those inside of its maps by name."""
+    found: dict[str, JsonObject] = {}
+    for name, state in states(flow).items():
+        found[name] = state
+        if state["Type"] == "Map":
+            found |= states(as_object(state["ItemProcessor"], "ItemProcessor"))
+    return found
 
 
 def caught(state: JsonObject) -> Iterator[JsonObject]:

@@ -2,8 +2,10 @@
 
 import json
 
+import msgspec
 import pytest
 
+from customization.clone import Chosen
 from customization.evaluation import SHARDS_AT_ONCE
 from customization.json_types import Json, JsonObject, as_object
 from stacks.config import ConfigurationError, DeploymentConfig, read_config
@@ -28,6 +30,11 @@ def test_cdk_json_names_every_setting_with_its_default() -> None:
     settings = as_object(as_object(read(ROOT / "cdk.json")["context"], "context")["settings"], "settings")
     assert read_config({"settings": settings}) == DeploymentConfig()
     assert set(settings) == {field.alias for field in DeploymentConfig.model_fields.values()}
+
+
+def test_commands_look_where_a_deployment_without_settings_would_be() -> None:
+    deployed, chosen = DeploymentConfig(), Chosen()
+    assert msgspec.structs.asdict(chosen) == {name: getattr(deployed, name) for name in chosen.__struct_fields__}
 
 
 def test_a_setting_after_c_overrides_cdk_json_and_is_text() -> None:

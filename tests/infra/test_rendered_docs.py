@@ -10,7 +10,8 @@ from docs.render.deployment import Policies
 from docs.render.graph import SECTIONS, Machine
 from docs.render.layers import layers, without_shortcuts
 from docs.render.pages import filled, marks, table
-from rehearsal.templates import all_states, at, listed, resources
+from rehearsal.templates import at, listed, resources
+from tests.infra.machine import all_states
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 
 from customization.json_types import JsonObject, as_object, as_text
 from customization.settings import read_settings
+from docs.render.settings_page import read_acknowledged
 from stacks.nag import UNSET
-from stacks.settings_page import read_acknowledged
 from tests.infra.machine import function_modules
 from tests.infra.synthesis import at, listed, resources
 from tests.infra.test_permissions import statements_by_function, statements_of_role

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from customization.gateway.calls import SERVICES
 from customization.json_types import JsonObject
+from docs.render.settings_page import EXAMPLES, page, read_acknowledged
 from stacks.config import DeploymentConfig
 from stacks.nag import UNSET
 from stacks.network import ENDPOINTS
-from stacks.settings_page import EXAMPLES, page, read_acknowledged
 from tests.infra.synthesis import ROOT
 
 # Names that boto3 gives to services whose endpoints are called otherwise

@@ -53,7 +53,7 @@ class BedrockInMemory:
             raise self.refusals.pop(0)
 
     def foundation_model(self, identifier: str) -> FoundationModel | None:
-        return FoundationModel(identifier=identifier, lifecycle_status="ACTIVE", end_of_life="", customizations=())
+        return FoundationModel(identifier=identifier, lifecycle_status="ACTIVE")
 
     def create_job(self, request: JobRequest) -> str:
         self._refuse()

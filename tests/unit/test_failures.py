@@ -100,16 +100,17 @@ def test_what_ends_a_run_is_worded_in_data() -> None:
 
 
 def test_an_error_says_its_sentence_and_its_reasons_in_a_language() -> None:
+    place = {"model": "m", "region": "r"}
     error = PreconditionFailed(
         Sentence("precondition.failed", {"model": "Nova"}),
         [
-            (Sentence("precondition.check", {"check": "role"}), Sentence("precondition.roleGone", {"role": "r"})),
+            (Sentence("precondition.check", {"check": "model"}), Sentence("precondition.modelUnknown", place)),
             (Sentence("precondition.noModelOffered"),),
         ],
     )
     assert str(error).splitlines() == [
         "Nova cannot be customized now; nothing was started:",
-        "- role: The customization role r is gone; deploy the storage stack again.",
+        "- model: Bedrock does not know m in r.",
         "- No model of the catalogue is offered any more.",
     ]
     error.put_into("ja")

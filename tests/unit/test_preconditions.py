@@ -19,7 +19,6 @@ NEEDS = Needs(
     serving_mode="on-demand",
     model_units=1,
     asks_base_model=True,
-    role_arn="arn:aws:iam::123456789012:role/customization",
 )
 PROVISIONED = replace(NEEDS, serving_mode="provisioned", model_units=2)
 
@@ -128,16 +127,13 @@ def test_a_name_that_another_deployment_has_is_refused_with_its_owner() -> None:
     assert "dev-01234567-0123456789-1 is the name of arn:aws:bedrock:job" in message("names", facts)
 
 
-def test_a_customization_role_that_is_gone_is_refused_by_its_arn() -> None:
-    assert NEEDS.role_arn in message("role", replace(FACTS, role_is_there=False))
-
-
 def test_every_miss_is_named_at_once() -> None:
-    facts = replace(FACTS, model_status=None, custom_models=100, role_is_there=False)
+    foreign = {"dev-01234567-0123456789-1": "arn:aws:bedrock:job"}
+    facts = replace(FACTS, model_status=None, custom_models=100, foreign_names=foreign)
     with pytest.raises(PreconditionFailed) as refused:
         check(facts, NEEDS)
     assert [line.split(":")[0] for line in str(refused.value).splitlines()[1:]] == [
         "- model",
         "- customModels",
-        "- role",
+        "- names",
     ]

@@ -41,11 +41,11 @@ from customization.profile import (
     TokenEstimate,
 )
 from customization.report import FailureReport, FileReport, ReportData, ResourceReport, StageReport, TimelineEntry
-from customization.report_schema import report_schema, schema_text
 from customization.scoring import METRICS
 from customization.texts import LANGUAGES, Sentence, load_texts
 from customization.training_metrics import read_training_metrics
 from customization.verdict import Verdict
+from docs.render.report_schema import report_schema, schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,9 +1,8 @@
 """A deployment is taken down only when nothing bills any more; what stays is told, priced and removed on request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -11,10 +10,9 @@ import msgspec
 import pytest
 
 from customization import leases, leftovers, teardown
-from customization.clone import Chosen, read_chosen
 from customization.errors import RequestRejected
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
-from customization.gateway.operator import DeployedStack, Operator
+from customization.gateway.operator import STACKS, DeployedStack, Operator
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.model_in_use import ModelInUse, parameter_of, put_in_use
@@ -64,7 +62,7 @@ class OperatorInMemory(Operator):
         self._names = list(self.protected)
         self.complaint = ""
 
-    def stacks(self, stage: str) -> list[DeployedStack]:
+    def stacks(self, stage: str, names: Sequence[str] = STACKS) -> list[DeployedStack]:
         outputs = {
             "Storage": {"RunsTableName": "runs", "LeasesTableName": "leases"},
             "Pipeline": {"StateMachineArn": "arn:machine", "SweepFunctionName": "sweep"},
@@ -77,15 +75,14 @@ class OperatorInMemory(Operator):
                 outputs=outputs.get(name.rpartition("-")[2], {}),
             )
             for name in self._names
-            if name.startswith(f"Customization-{stage}-")
+            if name in {f"Customization-{stage}-{part}" for part in names}
         ]
 
     def lift_protection(self, stack: DeployedStack) -> None:
         self.protected.remove(stack.name)
 
-    def gateway(self, stage: str, outputs: object, deployment_id: str) -> "Gateway":
-        assert (stage, deployment_id) == ("dev", "0a1b2c3d")
-        assert outputs
+    def gateway(self, stage: str, stacks: Sequence[DeployedStack]) -> "Gateway":
+        assert (stage, {stack.deployment_id for stack in stacks}) == ("dev", {"0a1b2c3d"})
         return self._known
 
     def running_executions(self, state_machine: str) -> list[str]:
@@ -367,11 +364,3 @@ def test_a_refusal_of_aws_ends_the_command_with_1_and_wrong_use_with_2(
     assert "must not be looked at" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         teardown.main(["--region", "us-east-1"])
-
-
-def test_the_commands_go_by_what_cdk_json_chooses(tmp_path: Path) -> None:
-    assert read_chosen(tmp_path / "cdk.json") == Chosen()
-    (tmp_path / "cdk.json").write_text(
-        '{"app": "x", "context": {"settings": {"stage": "prod", "region": "us-west-2"}}}'
-    )
-    assert read_chosen(tmp_path / "cdk.json") == Chosen(stage="prod", region="us-west-2")

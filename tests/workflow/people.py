@@ -26,7 +26,8 @@ class Place:
         """Return the place of the last run of `pipeline`."""
         row = pipeline.runs()[-1]
         ssm = pipeline.aws.session().client("ssm")
-        names = [item["Name"] for item in ssm.get_parameters_by_path(Path="/dev", Recursive=True)["Parameters"]]
+        pages = ssm.get_paginator("get_parameters_by_path").paginate(Path="/dev", Recursive=True)
+        names = [item["Name"] for page in pages for item in page["Parameters"]]
         [parameter] = [name for name in names if name.endswith(f"/datasets/{row['dataset']}/model")]
         return cls(pipeline.outputs, str(row["dataset"]), str(row["runId"]), str(row["executionArn"]), parameter)
 

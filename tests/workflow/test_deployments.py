@@ -100,8 +100,11 @@ def run_in_both_and_stop_ours(pipeline: Pipeline, theirs: Outputs) -> None:
 
 def parameters(pipeline: Pipeline) -> list[str]:
     """Return the stages that have a model in use."""
-    found = pipeline.aws.session().client("ssm").get_parameters_by_path(Path="/", Recursive=True)["Parameters"]
-    return [item["Name"].split("/")[1] for item in found if item["Name"].endswith("/model")]
+    pages = (
+        pipeline.aws.session().client("ssm").get_paginator("get_parameters_by_path").paginate(Path="/", Recursive=True)
+    )
+    found = [item["Name"] for page in pages for item in page["Parameters"]]
+    return [name.split("/")[1] for name in found if name.endswith("/model")]
 
 
 def test_the_same_data_dropped_into_two_stages_make_two_of_everything_and_each_sweeper_keeps_to_its_own(

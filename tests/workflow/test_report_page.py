@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 
 from customization.json_types import as_object
 from customization.report import ReportData, render_report
-from customization.report_schema import report_schema
+from docs.render.report_schema import report_schema
 from tests.workflow import data
 from tests.workflow.browser import Browser, find_browser
 from tests.workflow.conftest import Deploy

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from docs.render.settings_page import EXAMPLES
 from rehearsal.synthesis import synthesize
-from stacks.settings_page import EXAMPLES
 from tests.workflow.conftest import Deploy
 
 pytestmark = pytest.mark.exhaustive

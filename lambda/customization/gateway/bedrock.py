@@ -102,8 +102,6 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 class FoundationModel(msgspec.Struct, frozen=True, kw_only=True):
     identifier: str
     lifecycle_status: str
-    end_of_life: str
-    customizations: tuple[str, ...]
 
 
 @contextmanager
@@ -165,12 +163,7 @@ class Bedrock:
         except errors.ResourceNotFound:
             return None
         lifecycle = details.get("modelLifecycle", {"status": "ACTIVE"})
-        return FoundationModel(
-            identifier=details["modelId"],
-            lifecycle_status=lifecycle["status"],
-            end_of_life=str(lifecycle.get("endOfLifeTime", ""))[:10],
-            customizations=tuple(details.get("customizationsSupported", [])),
-        )
+        return FoundationModel(identifier=details["modelId"], lifecycle_status=lifecycle["status"])
 
     def has_access(self, identifier: str) -> bool:
         """Return whether the account is entitled to a base model that exists."""

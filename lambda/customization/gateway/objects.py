@@ -257,6 +257,6 @@ class Objects:
             try:
                 yield writer
                 writer.close()
-            except BaseException:
+            except BaseException:  # KeyboardInterrupt too: the parts of an open upload bill
                 writer.abort()
                 raise

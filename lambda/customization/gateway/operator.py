@@ -1,7 +1,7 @@
 """AWS as the person sees it who deploys: the stacks, and what stays of them, with that person's credentials."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -14,14 +14,16 @@ from customization import errors
 from customization.gateway import Gateway
 from customization.gateway.bedrock import Bedrock
 from customization.gateway.calls import CLIENT_CONFIG, named_errors
-from customization.gateway.deployed import settings_of
 from customization.json_types import JsonObject
+from customization.settings import Defaults, Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 # In the order in which they are deployed
 STACKS = ("Storage", "Pipeline", "Operations")
+# Their outputs name what a gateway calls, and whoever operates runs may describe no other (stacks/people.py)
+_STACKS_OF_RUNS = ("Storage", "Pipeline")
 # Written by `cdk bootstrap`, whose default qualifier this is (AWS CDK guide, bootstrap template)
 _BOOTSTRAP_VERSION = "/cdk-bootstrap/hnb659fds/version"
 _DELETE_AT_ONCE = 1000  # Amazon S3 API, DeleteObjects
@@ -31,12 +33,15 @@ _CALL_CONFIG = Config(connect_timeout=5, read_timeout=910, retries={"total_max_a
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedStack:
-    """`stack_id` ends with the UUID that the deployment id is taken from."""
-
     name: str
     stack_id: str
     is_protected: bool
     outputs: Mapping[str, str]
+
+    @property
+    def deployment_id(self) -> str:
+        """Return the first block of the UUID that a stack id ends with: that of the storage stack is in every name."""
+        return self.stack_id.rpartition("/")[2].partition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ class BucketContent:
 
 
 class _UnlessGone:
-    """Passes over what is gone already; `codes` are what the service calls that, where it has its own word."""
+    """Passes over what is gone already; `codes` are what the service calls that, where it has its own word.
+
+    A class, since mypy takes what follows a block of @contextmanager that returns for unreachable.
+    """
 
     def __init__(self, *codes: str) -> None:
         self._codes = codes
@@ -88,10 +96,28 @@ class Operator:
         with named_errors():
             self.bedrock = Bedrock(self._session.client("bedrock", config=CLIENT_CONFIG))
 
-    def stacks(self, stage: str) -> list[DeployedStack]:
+    def stacks(self, stage: str, names: Sequence[str] = STACKS) -> list[DeployedStack]:
         """Return those stacks of a stage that exist, in the order in which they are deployed."""
-        found = (self._stack(f"Customization-{stage}-{name}") for name in STACKS)
+        found = (self._stack(f"Customization-{stage}-{name}") for name in names)
         return [stack for stack in found if stack is not None]
+
+    def connect(self, stage: str) -> Gateway:
+        """Return the gateway to what is deployed as `stage`; raises as `gateway` does."""
+        return self.gateway(stage, self.stacks(stage, _STACKS_OF_RUNS))
+
+    def gateway(self, stage: str, stacks: Sequence[DeployedStack]) -> Gateway:
+        """Return the gateway to a deployment, from the outputs of those of its stacks that are there.
+
+        Raises:
+            ResourceNotFound: the storage stack is not among them.
+        """
+        storage = next((stack for stack in stacks if stack.name.endswith("-Storage")), None)
+        if storage is None:
+            raise errors.ResourceNotFound(
+                f"nothing is deployed as {stage} in {self.region}: give --stage and --region, or deploy"
+            )
+        outputs = {name: value for stack in stacks for name, value in stack.outputs.items()}
+        return Gateway(_settings_of(outputs, storage.deployment_id, stage, self.region))
 
     def _stack(self, name: str) -> DeployedStack | None:
         client = self._session.client("cloudformation", config=CLIENT_CONFIG)
@@ -133,10 +159,6 @@ class Operator:
                     client.detach_group_policy(GroupName=group["GroupName"], PolicyArn=arn)
                     names.append(f"group {group['GroupName']}")
         return names
-
-    def gateway(self, stage: str, outputs: Mapping[str, str], deployment_id: str) -> Gateway:
-        """Return the gateway to a deployment, from the outputs of its stacks."""
-        return Gateway(settings_of({**outputs, "DeploymentId": deployment_id}, stage, self.region))
 
     def running_executions(self, state_machine: str) -> list[str]:
         """Return the ARNs of the executions that run; none where the state machine is gone."""
@@ -290,6 +312,31 @@ class Operator:
                 for page in pages
                 for item in page["Subscriptions"]
             }
+
+
+def _settings_of(outputs: Mapping[str, str], deployment_id: str, stage: str, region: str) -> Settings:
+    """Return what the functions' environment says to them; what no output names is theirs alone, and empty."""
+    return Settings(
+        data_bucket=outputs["DataBucketName"],
+        artifact_bucket=outputs["ArtifactBucketName"],
+        runs_table=outputs["RunsTableName"],
+        leases_table=outputs.get("LeasesTableName", ""),
+        topic_arn=outputs.get("TopicArn", ""),
+        customization_role_arn="",
+        key_arn="",
+        stage=stage,
+        deployment_id=deployment_id,
+        region=region,
+        defaults=Defaults(
+            base_model_identifier="",
+            budget_usd=0,
+            monthly_budget_usd=0,
+            settle_seconds=0,
+            job_start_hours=0,
+            job_end_hours=0,
+            language="en",
+        ),
+    )
 
 
 def _key_id(arn: str) -> str:

@@ -33,7 +33,7 @@ def task(function: Callable[[JsonObject, Gateway], JsonObject]) -> "Callable[[Js
         logger.append_keys(requestId=context.aws_request_id, **_names(event))
         try:
             result = function(event, connect())
-        except Exception as error:
+        except Exception as error:  # logged and worded, then raised
             logger.warning("raised", extra={"error": type(error).__name__, "reason": str(error)})
             if isinstance(error, Throttled):
                 emit(connect(), {THROTTLES: 1}, _names(event))

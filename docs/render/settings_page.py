@@ -14,11 +14,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from docs.render.pages import table
 from stacks.config import DeploymentConfig
 from stacks.nag import UNSET
 from stacks.network import ENDPOINTS
 
-_APP = Path(__file__).parent.parent / "app.py"
+_APP = Path(__file__).parents[2] / "app.py"
 _INTRODUCTION = """\
 # Settings
 
@@ -92,7 +93,7 @@ def read_acknowledged(report: bytes) -> list[Acknowledged]:
 
 def page(acknowledged: Iterable[Acknowledged]) -> str:
     """Return docs/settings.md."""
-    return "\n".join([_INTRODUCTION, _settings(), _SWITCHED_ON, _RULES, _rules(acknowledged)])
+    return "\n".join([_INTRODUCTION, _settings(), "", _SWITCHED_ON, _RULES, _rules(acknowledged), ""])
 
 
 def _settings() -> str:
@@ -100,7 +101,7 @@ def _settings() -> str:
     for name, field in DeploymentConfig.model_fields.items():
         default = json.dumps(field.default, ensure_ascii=False)
         rows.append([f"`{field.alias or name}`", f"`{default}`", f"{field.title}", f"{field.description}"])
-    return _table(["setting", "default", "what it decides", "allowed"], rows)
+    return table(["setting", "default", "what it decides", "allowed"], rows)
 
 
 def _rules(acknowledged: Iterable[Acknowledged]) -> str:
@@ -110,12 +111,7 @@ def _rules(acknowledged: Iterable[Acknowledged]) -> str:
     for rule, text in sorted(found):
         reason, _, limits = text.partition(" Limited by: ")
         rows.append([rule, settings.get(rule, ""), reason, limits])
-    return _table(["rule", "setting", "why it is not kept", "what limits the harm"], rows)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return table(["rule", "setting", "why it is not kept", "what limits the harm"], rows)
 
 
 def main() -> None:

@@ -1,6 +1,4 @@
-"""The JSON Schema of report.json, from the report's own types: `python -m customization.report_schema` prints it."""
-
-import sys
+"""The JSON Schema of report.json, from the report's own types."""
 
 import msgspec
 
@@ -23,10 +21,6 @@ def _anything(_: type[object]) -> JsonObject:
     return {"description": "passed on as it is"}
 
 
-def schema_text() -> bytes:
+def schema_text() -> str:
     """Return the schema as docs/report.schema.json has it."""
-    return msgspec.json.format(msgspec.json.encode(report_schema()), indent=1) + b"\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(schema_text())
+    return msgspec.json.format(msgspec.json.encode(report_schema()), indent=1).decode() + "\n"
