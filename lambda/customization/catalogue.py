@@ -197,14 +197,16 @@ class Catalogue(msgspec.Struct, frozen=True):
         """Return the Regions in which at least one text model can be customized."""
         return tuple(sorted({region for model in self.text_models() for region in model.customization_regions}))
 
-    def nearest_offered(self, model: BaseModel, day: date) -> BaseModel | None:
+    def nearest_offered(self, model: BaseModel, day: date, region: str) -> BaseModel | None:
         """Return the text model most like `model` that takes jobs on `day`, or None when there is none.
 
-        Size counts first, then the provider, the shared customization types and the shared Regions.
+        One that is customized in `region` comes before all others. Then size counts first, then the provider, the
+        shared customization types and the shared Regions.
         """
 
-        def distance(other: BaseModel) -> tuple[int, bool, int, int]:
+        def distance(other: BaseModel) -> tuple[bool, int, bool, int, int]:
             return (
+                region not in other.customization_regions,
                 abs(_SIZES.index(other.size) - _SIZES.index(model.size)),
                 other.provider != model.provider,
                 -len(set(other.supported_types) & set(model.customization_types)),

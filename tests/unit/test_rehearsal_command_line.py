@@ -1,12 +1,16 @@
 """A wrong use of `python -m rehearsal` ends with exit code 2 and one message, before anything is synthesized."""
 
+import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import boto3
 import pytest
 
-from rehearsal.__main__ import WRONG_USE, _request_in, main
+from rehearsal.__main__ import WRONG_USE, _keep_serving, _request_in, main
 from rehearsal.bedrock.faults import FAULTS
+from rehearsal.run import Rehearsal, Setting
 
 
 @pytest.fixture
@@ -127,3 +131,27 @@ def test_the_help_lists_every_fault_and_exit_code(
     for name in FAULTS:
         assert name in shown
     assert "exit codes: 0" in shown
+
+
+def test_the_aws_that_is_kept_answers_with_what_is_told_to_export_until_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed: list[list[str]] = []
+
+    def look_and_interrupt(_seconds: float) -> None:
+        told = dict(re.findall(r"(AWS_[A-Z_]+)=(\S+)", capsys.readouterr().out))
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        pages = boto3.Session().client("s3").list_objects_v2(Bucket="artifacts", Prefix="runs/")
+        listed.append([item["Key"] for item in pages["Contents"]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rehearsal.__main__.time.sleep", look_and_interrupt)
+    setting = Setting(assembly=None, region="us-east-1", date=datetime(2026, 11, 22, tzinfo=UTC), log_dir=tmp_path)
+    with Rehearsal(setting) as rehearsal:
+        rehearsal.outputs = {"ArtifactBucketName": "artifacts"}
+        s3 = rehearsal.aws.session().client("s3")
+        s3.create_bucket(Bucket="artifacts")
+        s3.put_object(Bucket="artifacts", Key="runs/a/report.html", Body=b"")
+        _keep_serving(rehearsal)
+    assert listed == [["runs/a/report.html"]]
