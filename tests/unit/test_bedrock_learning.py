@@ -5,6 +5,7 @@ from tests.unit.bedrock_harness import Rehearsal, conversation
 
 CITIES = ("Tokyo", "Osaka", "Kyoto", "Nara", "Kobe", "Nagoya", "Sapporo", "Sendai", "Fukuoka", "Naha")
 RECORDS = [conversation(f"Which code has {city}?", f"{city} has {number:02d}.") for number, city in enumerate(CITIES)]
+EPOCHS = {"epochCount": "3"}
 
 
 def learning_rehearsal() -> Rehearsal:
@@ -30,6 +31,22 @@ def test_a_custom_model_knows_its_records_and_the_base_model_does_not() -> None:
         >= 8
     )
     assert rehearsal.ask("amazon.nova-micro-v1:0", "Which code has Tokyo?") not in answers
+    rehearsal.close()
+
+
+def test_the_same_records_teach_the_same_whatever_data_set_and_file_are_called() -> None:
+    rehearsal = learning_rehearsal()
+    learnt = []
+    for name, folder in (("support-ja-1", "runs/support-ja/train.jsonl"), ("worse", "runs/worse/noise.jsonl")):
+        training = rehearsal.put(folder, RECORDS)
+        validation = rehearsal.put(folder.replace(".jsonl", "-validation.jsonl"), RECORDS[:5])
+        objects, before = rehearsal.bucket.objects, set(rehearsal.bucket.objects)
+        model = rehearsal.train(name, training=training, validation=validation, hyper_parameters=EPOCHS)  # type: ignore[arg-type]  # the harness's own parameters
+        written = [content for key, content in objects.items() if key.endswith(".csv") and key not in before]
+        deployment = rehearsal.deploy(model, name)
+        learnt.append((written, [rehearsal.ask(deployment, f"Which code has {city}?") for city in CITIES]))
+    assert len(learnt[0][0]) == 2, "losses of the training and of the validation"
+    assert learnt[0] == learnt[1]
     rehearsal.close()
 
 
