@@ -2,7 +2,7 @@
 
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from customization.catalogue import load_catalogue
 from customization.dataset import PreparationRequest, Stage, prepare_dataset
-from customization.files import Sink
 from customization.formats import TestRecord
 from customization.json_types import JsonObject
 from customization.splits import Subset
@@ -213,10 +212,8 @@ class SecondReadingError(Exception):
     """A sink is opened, so that all has been read once; its argument is how many bytes are in use."""
 
 
-@contextmanager
-def no_sink(_name: str) -> Iterator[Sink]:
+def no_sink(_name: str) -> NoReturn:
     raise SecondReadingError(tracemalloc.get_traced_memory()[0])
-    yield
 
 
 def in_use_after_the_first_reading(records: int) -> int:
