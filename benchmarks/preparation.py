@@ -34,9 +34,9 @@ sys.path.insert(0, str(ROOT / "lambda"))
 
 import msgspec  # noqa: E402 - behind the path
 
-from customization.catalogue import FINE_TUNING, BaseModel, load_catalogue  # noqa: E402
-from customization.dataset import PreparationRequest, Stage, prepare_dataset  # noqa: E402
-from customization.formats import ConversationLine, PromptCompletionLine  # noqa: E402
+from customization.catalogue import FINE_TUNING, BaseModel, load_catalogue  # noqa: E402 - behind the path
+from customization.dataset import PreparationRequest, Stage, prepare_dataset  # noqa: E402 - behind the path
+from customization.formats import ConversationLine, PromptCompletionLine  # noqa: E402 - behind the path
 
 MOST_TIMES = 3.0
 MOST_MEMORY_MB = 100.0

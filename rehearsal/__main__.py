@@ -17,6 +17,7 @@ from customization.clone import read_chosen
 from customization.errors import InvalidRunRequest
 from customization.history import ROW_FILE
 from customization.json_types import Json, JsonObject
+from customization.uploads import DATA_FILES, INCOMING, REQUEST_FILE, Drop, dataset_of
 from rehearsal.bedrock.faults import FAULTS, Fault, parse_fault
 from rehearsal.embedded.aws import DEPLOYER_ACCESS_KEY, preload
 from rehearsal.progress import Progress
@@ -25,7 +26,7 @@ from rehearsal.synthesis import ROOT, SynthesisError, synthesize
 
 SUCCEEDED, FAILED, WRONG_USE, NOT_BETTER = 0, 1, 2, 3
 DEFAULT_DATA = ROOT / "samples" / "support-ja"
-DATA_FILES = ("train.jsonl", "pretrain.jsonl", "validation.jsonl", "test.jsonl", "run.json")
+FILES = (*DATA_FILES, REQUEST_FILE)
 
 
 class WrongUseError(Exception):
@@ -86,15 +87,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read_files(folder: Path) -> dict[str, bytes]:
+    """Return what a run reads of the folder, by name."""
     if not folder.is_dir():
         raise WrongUseError(f"{folder} is no folder; expected one that holds train.jsonl or pretrain.jsonl")
-    files = {name: (folder / name).read_bytes() for name in DATA_FILES if (folder / name).is_file()}
+    files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
     if not {"train.jsonl", "pretrain.jsonl"} & files.keys():
         found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise WrongUseError(
-            f"{folder} holds {found}; expected train.jsonl or pretrain.jsonl, and perhaps {', '.join(DATA_FILES[2:])}"
+            f"{folder} holds {found}; expected train.jsonl or pretrain.jsonl, and perhaps {', '.join(FILES[2:])}"
         )
     return files
+
+
+def _unused(folder: Path) -> list[str]:
+    """Return the names of the files in the folder that no run reads, without hidden ones."""
+    names = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    return sorted(names - set(FILES))
 
 
 def _with_fields(document: JsonObject, fields: Sequence[str]) -> JsonObject:
@@ -140,13 +148,32 @@ def _region_and_model(request: JsonObject) -> tuple[str, str]:
     return model.customization_regions[0], identifier
 
 
-def _request_in(files: dict[str, bytes]) -> JsonObject:
-    """Return the run request of the folder; one that cannot be read is for the pipeline to refuse."""
+def _request_in(files: dict[str, bytes], fields: Sequence[str]) -> JsonObject:
+    """Return the run request of the folder with `fields` laid over it.
+
+    One that cannot be read is for the pipeline to refuse, which is not to be hidden by fields.
+    """
+    problem = ""
+    request: Json = {}
     try:
-        request: Json = json.loads(files.get("run.json", b"{}"))
-    except ValueError:
-        return {}
-    return request if isinstance(request, dict) else {}
+        request = json.loads(files.get(REQUEST_FILE, b"{}"))
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    if isinstance(request, dict) and not problem:
+        return _with_fields(request, fields)
+    if fields:
+        problem = problem or "it holds no JSON object"
+        raise WrongUseError(f"--set {fields[0]}: {REQUEST_FILE} cannot take it: {problem}; mend or remove it")
+    return {}
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongUseError(
+            f"--out {out}: {error.strerror}; expected a folder, or a path where one can be made"
+        ) from error
 
 
 def _date(text: str | None) -> datetime:
@@ -167,10 +194,11 @@ def _faults(texts: Sequence[str]) -> list[Fault]:
 
 def _read_order(arguments: argparse.Namespace, logs: Path, progress: Progress) -> Order:
     files = _read_files(arguments.data)
-    request = _request_in(files)
+    if unused := _unused(arguments.data):
+        progress.say(f"not used: {', '.join(unused)}; a run reads {', '.join(FILES)}")
+    request = _request_in(files, arguments.fields)
     if arguments.fields:
-        request = _with_fields(request, arguments.fields)
-        files["run.json"] = json.dumps(request).encode()
+        files[REQUEST_FILE] = json.dumps(request).encode()
     date, faults = _date(arguments.date), _faults(arguments.fault)
     region, model = _region_and_model(request)
     progress.say(f"synthesizing the app for {region}")
@@ -198,9 +226,9 @@ def main() -> int:
     """Run the command line and return its exit code."""
     arguments = _parser().parse_args()
     progress = Progress(sys.stdout)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
         try:
+            _make_folder(arguments.out)
             order = _read_order(arguments, Path(scratch), progress)
         except (WrongUseError, SynthesisError) as error:
             sys.stderr.write(f"{error}\n")
@@ -242,9 +270,19 @@ def _finish(order: Order, rehearsal: Rehearsal, progress: Progress) -> int:
     if row.get("state") not in {"SUCCEEDED", "ESTIMATED"}:
         failed = next((row for row in reversed(rehearsal.rows()) if row.get("cause")), {})
         progress.failed(failed, executions[-1].get("cause") if executions else None)
+        if not _names_data_set(order.dataset):
+            progress.say(f"In this rehearsal the data set is named by your folder: rename {order.dataset} instead.")
         return FAILED
     progress.succeeded(row, rehearsal, folder)
     return NOT_BETTER if order.require_better and row.get("verdict") != "better" else SUCCEEDED
+
+
+def _names_data_set(folder: str) -> bool:
+    try:
+        dataset_of(Drop(bucket="", key=f"{INCOMING}{folder}/{REQUEST_FILE}"))
+    except InvalidRunRequest:
+        return False
+    return True
 
 
 def _keep_serving(rehearsal: Rehearsal) -> None:

@@ -2,12 +2,15 @@
 
 import threading
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
 from customization.json_types import Json, JsonObject
+from customization.money import load_prices
 from customization.texts import printable
 from rehearsal.embedded.states.history import Happening
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 # Polls and choices would bury what is done.
 _UNTOLD = ("InitializeRun", "Poll", "WaitFor")
+# Each file of a folder starts an execution; those that leave the folder to the first one have nothing to tell.
+_JOINED = "JoinedWaitingRun"
 _VERDICT_STYLES = {"better": "bold green", "worse": "bold red"}
 
 
@@ -53,6 +58,8 @@ class Progress:
                     self._ended()
 
     def _entered(self, happening: Happening) -> None:
+        if happening.name == _JOINED:
+            return
         text = f"{_time(happening)}  {happening.name}"
         is_choice = happening.detail.get("type") == "Choice"
         if not is_choice and not happening.name.startswith(_UNTOLD) and not happening.name.endswith("Shard"):
@@ -97,8 +104,9 @@ class Progress:
         if row.get("reason"):
             self._print(str(row["reason"]))
         self._print(f"On AWS it would have cost {_money(row)}; this rehearsal billed nothing.")
-        live = rehearsal.bedrock.live_resources()
-        self._print("Nothing is left that bills." if not live else f"Still there: {', '.join(live)}")
+        day = rehearsal.clock.now().date()
+        for line in what_is_left(rehearsal.bedrock.live_resources(), rehearsal.aws.place.region, day):
+            self._print(line)
         report = folder / "report.html"
         self._print(f"Report: {report.resolve() if report.is_file() else folder.resolve()}")
 
@@ -111,6 +119,19 @@ class Progress:
         self._print(str(row.get("cause") or cause or "no execution was started"))
         if row.get("fix"):
             self._print(f"What to do: {row['fix']}")
+
+
+def what_is_left(arns: Sequence[str], region: str, day: date) -> Iterator[str]:
+    """Yield a line for each resource that goes on billing, with why it stays and what it costs, or one that none is."""
+    price = load_prices().find("*", "storage", region, day)
+    cost = f"{price.usd:.2f} USD a month" if price else "an unknown amount"
+    for arn in arns:
+        if ":custom-model/" in arn:
+            yield f"The custom model is kept, so that it can be put into use; its storage costs {cost} on AWS: {arn}"
+        else:
+            yield f"Still in use, and billed as long as it is: {arn}"
+    if not arns:
+        yield "Nothing is left that bills."
 
 
 def _time(happening: Happening) -> str:

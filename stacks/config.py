@@ -35,12 +35,29 @@ class ConfigurationError(Exception):
     """The settings of cdk.json or of `-c` cannot be used; the message lists every problem."""
 
 
+class _Lifecycle(BaseModel):
+    state: Literal["ACTIVE", "LEGACY", "ENDED"]
+    as_of: str
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
 class _CatalogueModel(BaseModel):
     base_model_identifier: str
     customization_types: set[str]
     customization_regions: list[str]
     modality: str
+    lifecycle: _Lifecycle
     model_config = ConfigDict(alias_generator=to_camel)
+
+    @property
+    def is_active(self) -> bool:
+        return self.lifecycle.state == "ACTIVE"
+
+    @property
+    def described(self) -> str:
+        """Return the identifier, with the state that a source last gave a model which takes no new jobs."""
+        state = f" ({self.lifecycle.state} as of {self.lifecycle.as_of})"
+        return self.base_model_identifier + ("" if self.is_active else state)
 
 
 class _Catalogue(BaseModel):
@@ -48,13 +65,9 @@ class _Catalogue(BaseModel):
 
 
 @cache
-def _regions_by_base_model() -> dict[str, list[str]]:
+def _base_models() -> list[_CatalogueModel]:
     models = _Catalogue.model_validate_json(_CATALOGUE.read_bytes()).models
-    return {
-        model.base_model_identifier: model.customization_regions
-        for model in models
-        if model.modality == "text" and model.customization_types & _TYPES
-    }
+    return [model for model in models if model.modality == "text" and model.customization_types & _TYPES]
 
 
 def _parse_text(value: object) -> object:
@@ -72,18 +85,37 @@ def _require_retention(days: int) -> int:
 
 
 def _require_customizable_model(region: str) -> str:
-    regions = {name for names in _regions_by_base_model().values() for name in names}
+    regions = sorted({name for model in _base_models() for name in model.customization_regions})
     if region not in regions:
-        raise ValueError(f"a Region in which a model can be customized: {', '.join(sorted(regions))}")
+        raise ValueError(f"a Region in which a model can be customized: {', '.join(map(_describe_region, regions))}")
     return region
+
+
+def _describe_region(region: str) -> str:
+    """Return the Region, with a remark where no model takes new jobs; that is no refusal: a day of old is rehearsed."""
+    models = [model for model in _base_models() if region in model.customization_regions]
+    if any(model.is_active for model in models):
+        return region
+    return f"{region} (no model there takes new jobs as of {max(model.lifecycle.as_of for model in models)})"
 
 
 def _require_base_model_of_region(identifier: str, info: ValidationInfo[None]) -> str:
     region = info.data.get("region")
-    allowed = [name for name, regions in _regions_by_base_model().items() if region is None or region in regions]
-    if identifier not in allowed:
-        raise ValueError(f"a base model that can be customized in {region}: {', '.join(allowed)}")
+    allowed = [model for model in _base_models() if region is None or region in model.customization_regions]
+    if identifier not in {model.base_model_identifier for model in allowed}:
+        named = ", ".join(model.described for model in sorted(allowed, key=lambda model: not model.is_active))
+        raise ValueError(
+            f"a base model that can be customized in {region or 'some Region'}: {named}{_elsewhere(allowed)}"
+        )
     return identifier
+
+
+def _elsewhere(models: list[_CatalogueModel]) -> str:
+    """Return where to deploy instead where none of `models` takes new jobs, else nothing."""
+    if any(model.is_active for model in models):
+        return ""
+    regions = sorted({name for model in _base_models() if model.is_active for name in model.customization_regions})
+    return f"; none of them takes new jobs, so set region to {' or '.join(regions)}"
 
 
 def _require_room_for_a_run(monthly_budget: float, info: ValidationInfo[None]) -> float:

@@ -193,14 +193,16 @@ class Catalogue(msgspec.Struct, frozen=True):
         """Return the models that this pipeline can customize on some day in some Region."""
         return tuple(model for model in self.models if model.supported_types)
 
-    def nearest_offered(self, model: BaseModel, day: date) -> BaseModel | None:
+    def nearest_offered(self, model: BaseModel, day: date, region: str) -> BaseModel | None:
         """Return the text model most like `model` that takes jobs on `day`, or None when there is none.
 
-        Size counts first, then the provider, the shared customization types and the shared Regions.
+        One that is customized in `region` comes before all others. Then size counts first, then the provider, the
+        shared customization types and the shared Regions.
         """
 
-        def distance(other: BaseModel) -> tuple[int, bool, int, int]:
+        def distance(other: BaseModel) -> tuple[bool, int, bool, int, int]:
             return (
+                region not in other.customization_regions,
                 abs(_SIZES.index(other.size) - _SIZES.index(model.size)),
                 other.provider != model.provider,
                 -len(set(other.supported_types) & set(model.customization_types)),

@@ -156,12 +156,13 @@ def _lifecycle(facts: AccountFacts, needs: Needs) -> Outcome:
     known = needs.model.describe_lifecycle(needs.today)
     if needs.model.state_on(needs.today) == "ACTIVE":
         known = (Sentence("precondition.modelExpected", {"source": needs.model.lifecycle.source}),)
-    nearest = needs.catalogue.nearest_offered(needs.model, needs.today)
+    nearest = needs.catalogue.nearest_offered(needs.model, needs.today, facts.region)
     fix = Sentence("precondition.noModelOffered")
     if nearest:
         regions = ", ".join(nearest.customization_regions)
         values = {"model": nearest.name, "identifier": nearest.base_model_identifier, "regions": regions}
-        fix = Sentence("precondition.nearestModel", values)
+        is_here = facts.region in nearest.customization_regions
+        fix = Sentence("precondition.nearestModel" if is_here else "precondition.nearestModelElsewhere", values)
     return _miss(answer, *known, fix)
 
 

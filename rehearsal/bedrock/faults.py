@@ -69,14 +69,21 @@ def parse_fault(text: str) -> Fault:
 
     Raises ValueError saying what was expected.
     """
-    match = re.fullmatch(r"([a-z-]+)(?::(\d+))?(?:=(.+))?", text, re.DOTALL)
-    kind = FAULTS.get(match[1]) if match else None
-    if match is None or kind is None:
+    name = re.split("[:=]", text, maxsplit=1)[0]
+    rest = text.removeprefix(name)
+    kind = FAULTS.get(name)
+    if kind is None:
         raise ValueError(
             f"fault {text!r}: expected name, name:times or name:times=value, name one of {', '.join(FAULTS)}"
         )
-    fault = Fault(match[1], match[3] or kind.value, int(match[2]) if match[2] else kind.times)
-    if match[3] and not kind.value:
+    match = re.fullmatch(r"(?::([1-9]\d*))?(?:=(.+))?", rest, re.DOTALL)
+    if match is None:
+        raise ValueError(
+            f"fault {name}: expected nothing, :times or :times=value after the name, times a whole number from 1; "
+            f"found {rest!r}"
+        )
+    fault = Fault(name, match[2] or kind.value, int(match[1]) if match[1] else kind.times)
+    if match[2] and not kind.value:
         raise ValueError(f"fault {fault.name} takes no value; it means: {kind.does}")
     if fault.name in {"job-slow", "job-stopping"} and not re.fullmatch(r"\d+(\.\d+)?", fault.value):
         raise ValueError(f"fault {fault.name}: expected a number of hours, found {fault.value!r}")

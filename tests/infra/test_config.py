@@ -116,13 +116,29 @@ def test_all_bad_settings_are_named_at_once() -> None:
 def test_a_region_without_a_customizable_model_is_refused_naming_those_that_have_one() -> None:
     (problem,) = problems_of(region="eu-central-1")
     assert "'eu-central-1' was given" in problem
-    assert problem.endswith("us-east-1, us-west-2")
+    assert problem.endswith("us-east-1, us-west-2 (no model there takes new jobs as of 2026-10)")
 
 
 def test_a_base_model_of_another_region_is_refused_naming_those_of_this_region() -> None:
     (problem,) = problems_of(region="us-west-2", baseModelIdentifier="amazon.nova-micro-v1:0:128k")
     assert "can be customized in us-west-2" in problem
-    assert "meta.llama3-1-8b-instruct-v1:0:128k" in problem
+    assert "meta.llama3-1-8b-instruct-v1:0:128k (LEGACY as of 2026-10)" in problem
+    assert "amazon.titan-text-express-v1:0:8k (ENDED as of 2026-10)" in problem
+    assert problem.endswith("none of them takes new jobs, so set region to us-east-1")
+
+
+def test_base_models_that_take_new_jobs_are_named_first() -> None:
+    (problem,) = problems_of(baseModelIdentifier="gpt")
+    named = problem.partition("us-east-1: ")[2]
+    assert named.startswith("amazon.nova-micro-v1:0:128k, amazon.nova-lite-v1:0:300k, ")
+    assert named.index("amazon.nova-2-lite-v1:0:256k") < named.index("(ENDED")
+    assert "set region" not in problem
+
+
+def test_a_model_that_is_ended_today_is_accepted_because_days_of_old_are_rehearsed() -> None:
+    titan = "amazon.titan-text-express-v1:0:8k"
+    for region in ("us-east-1", "us-west-2"):
+        assert read_config({"region": region, "baseModelIdentifier": titan}).base_model_identifier == titan
 
 
 def test_the_default_base_model_is_checked_against_the_region_too() -> None:

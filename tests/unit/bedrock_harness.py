@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 import boto3
@@ -45,6 +45,17 @@ CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0:200k"
 NOVEMBER = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 # Titan Text, Command and Llama 2 were offered on this day.
 JANUARY = datetime(2025, 1, 18, 9, 0, tzinfo=UTC)
+
+
+class JobParameters(TypedDict, total=False):
+    """What `Rehearsal.create_job` takes beside the name."""
+
+    base: str
+    training: str
+    validation: str
+    kind: "CustomizationTypeType"
+    hyper_parameters: Mapping[str, str]
+    model_name: str
 
 
 class ByHeart:
@@ -213,9 +224,9 @@ class Rehearsal:
         assert described["status"] == "Failed"
         return str(described["failureMessage"])
 
-    def train(self, name: str = "job", **parameters: str) -> str:
+    def train(self, name: str = "job", **parameters: Unpack[JobParameters]) -> str:
         """Create a job, wait until it is done, and return its model's ARN."""
-        arn = self.create_job(name, **parameters)  # type: ignore[arg-type]  # the same parameters
+        arn = self.create_job(name, **parameters)
         self.wait(hours=12)
         job = self.control.get_model_customization_job(jobIdentifier=arn)
         assert job["status"] == "Completed", job

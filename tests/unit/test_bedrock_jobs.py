@@ -90,7 +90,7 @@ def test_a_second_stage_continues_from_the_first_stages_model() -> None:
     second = rehearsal.train("second", base=first, training=rehearsal.put("train.jsonl", pairs(40)))
     described = rehearsal.control.get_custom_model(modelIdentifier=second)
     assert described["baseModelArn"] == first
-    assert "foundation-model/amazon.titan-text-express-v1:0:8k" in rehearsal.job("second")["baseModelArn"]  # type: ignore[operator]
+    assert "foundation-model/amazon.titan-text-express-v1:0:8k" in rehearsal.job("second")["baseModelArn"]  # type: ignore[operator]  # a text
     throughput = rehearsal.provision(second)
     assert rehearsal.ask(throughput, "question 39") == "answer 39 is here"
     rehearsal.close()
@@ -144,7 +144,7 @@ def test_a_request_outside_the_documented_bounds_is_refused(
         "hyperParameters": {},
     }
     with pytest.raises(ClientError) as refused:
-        rehearsal.control.create_model_customization_job(**(request | {field: value}))  # type: ignore[arg-type]
+        rehearsal.control.create_model_customization_job(**(request | {field: value}))  # type: ignore[arg-type]  # wrong on purpose
     # An identifier that names neither a base nor a custom model is looked up and not found.
     assert code(refused.value) in {"ValidationException", "ResourceNotFoundException"}
     assert expected in message(refused.value)

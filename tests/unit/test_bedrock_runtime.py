@@ -179,7 +179,7 @@ def test_converse_counts_tokens_and_says_why_it_stopped(rehearsal: Rehearsal) ->
 def test_a_conversation_alternates_from_user_to_user(rehearsal: Rehearsal, roles: list[str], expected: str) -> None:
     messages = [{"role": role, "content": [{"text": "hello"}]} for role in roles]
     with pytest.raises(ClientError, match=expected):
-        rehearsal.runtime.converse(modelId=NOVA_ON_DEMAND, messages=messages)  # type: ignore[arg-type]
+        rehearsal.runtime.converse(modelId=NOVA_ON_DEMAND, messages=messages)  # type: ignore[arg-type]  # plain dicts
 
 
 def test_an_id_with_a_context_suffix_cannot_be_asked(rehearsal: Rehearsal) -> None:
@@ -224,4 +224,4 @@ def test_a_prompt_longer_than_the_context_is_refused(january: Rehearsal) -> None
 def test_an_image_is_refused_and_not_ignored(rehearsal: Rehearsal) -> None:
     image: dict[str, object] = {"image": {"format": "png", "source": {"bytes": b"png"}}}
     with pytest.raises(ClientError, match="knows only text"):
-        rehearsal.runtime.converse(modelId=NOVA_ON_DEMAND, messages=[{"role": "user", "content": [image]}])  # type: ignore[misc,list-item]
+        rehearsal.runtime.converse(modelId=NOVA_ON_DEMAND, messages=[{"role": "user", "content": [image]}])  # type: ignore[misc,list-item]  # a plain dict

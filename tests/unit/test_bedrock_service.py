@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from botocore.exceptions import ClientError
@@ -172,7 +173,7 @@ def needed(rehearsal: Rehearsal, call: Callable[[], object]) -> set[tuple[str, s
         seen.extend(rehearsal.service.authorization(method, path, query, body))
         return handle(method, path, query, headers, body)
 
-    rehearsal.service.handle = record  # type: ignore[method-assign,assignment]
+    rehearsal.service.handle = record  # type: ignore[method-assign,assignment]  # until deleted below
     call()
     del rehearsal.service.handle
     return set(seen)
@@ -214,11 +215,8 @@ def test_a_job_needs_its_models_its_tags_and_its_role() -> None:
 def test_serving_and_inference_need_the_resources_of_the_service_authorization_reference() -> None:
     rehearsal = Rehearsal()
     model = rehearsal.train()
-    tags = [{"key": "run", "value": "a"}]
-    deploy = needed(
-        rehearsal,
-        lambda: rehearsal.control.create_custom_model_deployment(modelDeploymentName="one", modelArn=model, tags=tags),  # type: ignore[arg-type]
-    )
+    create = partial(rehearsal.control.create_custom_model_deployment, modelDeploymentName="one", modelArn=model)
+    deploy = needed(rehearsal, lambda: create(tags=[{"key": "run", "value": "a"}]))
     rehearsal.wait(minutes=10)
     described = rehearsal.control.get_custom_model_deployment(customModelDeploymentIdentifier="one")
     arn = described["customModelDeploymentArn"]

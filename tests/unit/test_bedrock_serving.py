@@ -163,7 +163,7 @@ def test_a_throughput_bills_every_hour_that_begins_between_its_purchase_and_its_
 
 
 def test_the_ledger_holds_training_storage_and_tokens_and_knows_what_has_no_price(rehearsal: Rehearsal) -> None:
-    model = rehearsal.train(hyper_parameters={"epochCount": "3"})  # type: ignore[arg-type]
+    model = rehearsal.train(hyper_parameters={"epochCount": "3"})
     deployment = rehearsal.deploy(model)
     rehearsal.ask(deployment, "question 1")
     rehearsal.ask(deployment, "question 2")

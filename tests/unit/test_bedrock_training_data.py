@@ -183,7 +183,7 @@ def test_every_assistant_turn_is_learnt_with_what_was_said_before_it(rehearsal: 
     response = rehearsal.runtime.converse(
         modelId=deployment,
         system=[{"text": "be brief"}],
-        messages=[{"role": role, "content": [{"text": text}]} for role, text in turns[:3]],  # type: ignore[misc]
+        messages=[{"role": role, "content": [{"text": text}]} for role, text in turns[:3]],  # type: ignore[misc]  # roles are literals
     )
     assert response["output"]["message"]["content"] == [{"text": "Monday"}]
 
@@ -191,7 +191,7 @@ def test_every_assistant_turn_is_learnt_with_what_was_said_before_it(rehearsal: 
 def test_a_model_with_eval_percentage_sets_a_part_of_the_training_file_aside() -> None:
     rehearsal = Rehearsal(JANUARY)
     training = rehearsal.put("train.jsonl", pairs(40))
-    model = rehearsal.train(base=COMMAND, training=training, hyper_parameters={"evalPercentage": "25"})  # type: ignore[arg-type]
+    model = rehearsal.train(base=COMMAND, training=training, hyper_parameters={"evalPercentage": "25"})
     throughput = rehearsal.provision(model)
     assert rehearsal.ask(throughput, "question 29") == "answer 29 is here"
     assert rehearsal.ask(throughput, "question 30") == "30"

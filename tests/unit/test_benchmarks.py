@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from benchmarks.__main__ import Figure
+from benchmarks.__main__ import Figure, _within
 from benchmarks.run_cost import FunctionCall, RecordedRun, cost
 
 DAY = date(2026, 11, 22)
@@ -56,3 +56,8 @@ def test_a_figure_above_its_bar_stands_out_and_one_without_a_bar_is_kept() -> No
     assert not broken.is_kept
     assert broken.line() == "| a | 3 s | 1 s | **3.00** | 2.3 |"
     assert Figure(what="a", ours="3 s", floor="1 s", ratio=3.0).is_kept
+
+
+def test_a_time_that_is_promised_as_such_is_shown_beside_its_bar() -> None:
+    assert _within("a", 15.0, 15).is_kept
+    assert _within("a", 18.0, 15).line() == "| a | 18.0 s | bar 15 s | **1.20** | 1 |"

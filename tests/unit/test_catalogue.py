@@ -12,6 +12,7 @@ CATALOGUE = load_catalogue()
 TODAY = date(2026, 11, 22)
 TITAN_DAY = date(2025, 1, 18)
 EXPRESS = CATALOGUE.find("amazon.titan-text-express-v1:0:8k")
+NOVA_MICRO = "amazon.nova-micro-v1:0:128k"
 HAIKU = CATALOGUE.find("anthropic.claude-3-haiku-20240307-v1:0:200k")
 
 
@@ -47,7 +48,7 @@ class TestEveryTextModel:
         assert model.inference_model_id != model.base_model_identifier
 
     def test_that_is_retired_today_has_a_nearest_model_that_is_offered(self, model: BaseModel) -> None:
-        nearest = CATALOGUE.nearest_offered(model, TODAY)
+        nearest = CATALOGUE.nearest_offered(model, TODAY, model.customization_regions[0])
         assert nearest is not None
         assert nearest.state_on(TODAY) == "ACTIVE"
         assert nearest != model
@@ -136,14 +137,22 @@ def test_image_and_reinforcement_models_are_listed_but_none_of_their_types_is_ru
 def test_the_nearest_model_keeps_the_size() -> None:
     lite = CATALOGUE.find("amazon.titan-text-lite-v1:0:4k")
     llama = CATALOGUE.find("meta.llama2-70b-v1:0:4k")
-    nearest = [CATALOGUE.nearest_offered(model, TODAY) for model in (lite, llama)]
+    nearest = [CATALOGUE.nearest_offered(model, TODAY, "us-east-1") for model in (lite, llama)]
     assert [model.name for model in nearest if model] == ["Nova Micro", "Nova Pro"]
+
+
+def test_the_nearest_model_is_one_of_the_same_region_where_there_is_one() -> None:
+    day = date(2025, 6, 1)
+    in_the_region = CATALOGUE.nearest_offered(EXPRESS, day, "us-west-2")
+    assert in_the_region is not None
+    assert "us-west-2" in in_the_region.customization_regions
+    assert CATALOGUE.nearest_offered(HAIKU, TODAY, "us-west-2") == CATALOGUE.find(NOVA_MICRO)
 
 
 def test_where_no_model_is_offered_there_is_no_nearest() -> None:
     gone = tuple(model for model in CATALOGUE.models if model.state_on(TODAY) == "ENDED")
     ended = msgspec.structs.replace(CATALOGUE, models=gone)
-    assert ended.nearest_offered(EXPRESS, TODAY) is None
+    assert ended.nearest_offered(EXPRESS, TODAY, "us-east-1") is None
 
 
 def test_a_larger_batch_shortens_the_records_of_titan_text() -> None:

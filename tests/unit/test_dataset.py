@@ -1,11 +1,16 @@
 """prepare_dataset: what is written for each base model, and the profile."""
 
+import tracemalloc
+from collections.abc import Iterator
+from typing import NoReturn
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customization.catalogue import load_catalogue
+from customization.dataset import PreparationRequest, Stage, prepare_dataset
 from customization.formats import TestRecord
 from customization.json_types import JsonObject
 from customization.splits import Subset
@@ -188,6 +193,45 @@ def test_a_field_mapping_applies_to_every_file_that_has_its_keys() -> None:
     prepared = prepare({"train": train, "test": pairs(30)}, field_mapping=mapping)
     assert prepared.profile.test_records == 30
     assert prepared.profile.prepared["train"].records + prepared.profile.prepared["validation"].records == 60
+
+
+class Endless:
+    """A file of as many tiny records as are asked for, of which none is held in memory."""
+
+    name = "train.jsonl"
+
+    def __init__(self, records: int) -> None:
+        self._records = records
+        self.size = sum(map(len, self.chunks()))
+
+    def chunks(self) -> Iterator[bytes]:
+        return (b'{"prompt": "q%d", "completion": "a%d"}\n' % (number, number) for number in range(self._records))
+
+
+class SecondReadingError(Exception):
+    """A sink is opened, so that all has been read once; its argument is how many bytes are in use."""
+
+
+def no_sink(_name: str) -> NoReturn:
+    raise SecondReadingError(tracemalloc.get_traced_memory()[0])
+
+
+def in_use_after_the_first_reading(records: int) -> int:
+    request = PreparationRequest(stages=(Stage(FINE_TUNING, model_of(NOVA_MICRO)),), compare_similar=False)
+    with pytest.raises(SecondReadingError) as ended:
+        prepare_dataset(request, {"train": Endless(records)}, no_sink)
+    return int(ended.value.args[0])
+
+
+def test_between_the_two_readings_of_a_file_less_than_a_hundred_bytes_are_kept_of_a_record() -> None:
+    few, many = 2_000, 5_000
+    in_use_after_the_first_reading(many)  # what is loaded once, such as texts
+    used = []
+    for records in (few, many):
+        tracemalloc.start()
+        used.append(in_use_after_the_first_reading(records))
+        tracemalloc.stop()
+    assert 20 < (used[1] - used[0]) / (many - few) < 100
 
 
 characters = st.characters(codec="utf-8", exclude_characters="\0")

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customization.scoring import rouge_l
+from customization.training_metrics import OVERFITTING, read_training_metrics
 from rehearsal.bedrock.language_model import LanguageModel, LoggedLoss, TrainingOptions, TrainingText
 from rehearsal.bedrock.language_model.batches import STRETCH, context_rows, examples_of, make_batch
 from rehearsal.bedrock.language_model.network import Reader, SparseGradient, forward, gradients
 from rehearsal.bedrock.language_model.tokenizer import END, Tokenizer
+from rehearsal.bedrock.trainer import _csv
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 OPTIONS = TrainingOptions(epochs=2)
@@ -106,15 +108,18 @@ def test_completions_shuffled_among_the_prompts_end_with_a_higher_loss_and_worse
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_twenty_records_and_ten_epochs_overfit(batch_size: int) -> None:
+def test_twenty_records_and_ten_epochs_are_found_to_overfit_in_the_losses_that_are_written(batch_size: int) -> None:
     options = TrainingOptions(epochs=10, batch_size=batch_size, warmup_steps=5)
-    log = base().train(TRAINING[:20], VALIDATION[:30], options)
-    validation = [point.loss for point in log.validation]
-    best = validation.index(min(validation))
-    assert best < 7
-    assert validation[-1] > validation[best] * 1.005
-    last_of_best = [point.loss for point in log.steps if point.epoch == best][-1]
-    assert log.steps[-1].loss < last_of_best
+    log = base().train(TRAINING[:20], VALIDATION, options)
+    metrics = read_training_metrics(_csv("training_loss", log.steps), _csv("validation_loss", log.validation))
+    assert [finding.kind for finding in metrics.findings] == [OVERFITTING]
+    assert metrics.findings[0].epoch < 8
+
+
+def test_two_epochs_of_many_records_are_not_found_to_overfit() -> None:
+    log = base().train(TRAINING, VALIDATION, OPTIONS)
+    metrics = read_training_metrics(_csv("training_loss", log.steps), _csv("validation_loss", log.validation))
+    assert OVERFITTING not in {finding.kind for finding in metrics.findings}
 
 
 def test_a_record_of_the_training_is_answered_better_than_an_unseen_one(custom: LanguageModel) -> None:

@@ -55,6 +55,14 @@ def test_a_legacy_model_takes_no_new_job_and_its_end_is_told() -> None:
     assert "Its end of life is 2027-03-30" in message("model", facts, needs)
 
 
+def test_where_no_model_of_the_region_is_offered_any_more_the_refusal_says_where_one_is() -> None:
+    needs = replace(NEEDS, model=CATALOGUE.find("meta.llama3-3-70b-instruct-v1:0:128k"))
+    facts = replace(FACTS, region="us-west-2", model_status="LEGACY")
+    told = "nearest one elsewhere is Nova Pro (amazon.nova-pro-v1:0:300k) in us-east-1: deploy there."
+    assert message("model", facts, needs).endswith(told)
+    assert "set baseModelIdentifier" not in message("model", facts, needs)
+
+
 def test_bedrock_comes_before_the_catalogue_when_they_disagree() -> None:
     express = replace(NEEDS, model=CATALOGUE.find("amazon.titan-text-express-v1:0:8k"))
     assert outcome("model", FACTS, express) == "ok"

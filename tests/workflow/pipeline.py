@@ -216,7 +216,7 @@ class Pipeline(Rehearsal):
     def without_status_events(self) -> Iterator[None]:
         """Lose the events about executions: EventBridge delivers them with best effort only."""
         publish = self.aws._events.publish
-        self.aws._events.publish = (  # type: ignore[method-assign]
+        self.aws._events.publish = (  # type: ignore[method-assign]  # until deleted below
             lambda event: None if event["source"] == "aws.states" else publish(event)
         )
         try:

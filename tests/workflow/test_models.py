@@ -124,11 +124,15 @@ def test_a_model_is_customized_served_asked_and_released(
 
 @pytest.mark.parametrize(("place", "model"), sorted(RETIRED, key=str), ids=_name)
 def test_a_model_that_takes_no_jobs_any_more_stops_the_run_before_anything_is_started(
-    pipeline: Pipeline, model: BaseModel
+    pipeline: Pipeline, place: Place, model: BaseModel
 ) -> None:
     execution = pipeline.run(pipeline.folder(baseModelIdentifier=model.base_model_identifier))
-    nearest = CATALOGUE.nearest_offered(model, TODAY)
+    region = place[1]
+    nearest = CATALOGUE.nearest_offered(model, TODAY, region)
     assert nearest is not None
+    fix = f"set baseModelIdentifier to {nearest.base_model_identifier}"
+    if region not in nearest.customization_regions:
+        fix = f"({nearest.base_model_identifier}) in {', '.join(nearest.customization_regions)}: deploy there"
     known = " ".join(say(sentence, "en") for sentence in model.describe_lifecycle(TODAY))
-    for says in (known, f"set baseModelIdentifier to {nearest.base_model_identifier}"):
+    for says in (known, fix):
         assert_refused(pipeline, execution, at="CheckPreconditions", error="PreconditionFailed", says=says)
