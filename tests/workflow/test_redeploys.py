@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.exhaustive
 
 # The answer of the poll gets another field: each side fits only its own other side
-_OLD_ANSWER, _NEW_ANSWER = '"status": job.status, "waitSeconds": wait', '"jobStatus": job.status, "waitSeconds": wait'
+_OLD_ANSWER, _NEW_ANSWER = '"status": job.status,\n', '"jobStatus": job.status,\n'
 
 
 def redeploy_with_another_contract(pipeline: Pipeline, folder: Path) -> None:
