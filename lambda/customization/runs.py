@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RUNNING = "RUNNING"
 SUCCEEDED = "SUCCEEDED"
 FAILED = "FAILED"
+# Pre-training, then fine-tuning
+MOST_STAGES = 2
 
 
 class PinnedFile(msgspec.Struct, frozen=True, rename="camel"):
@@ -105,6 +107,12 @@ def read_call(event: Mapping[str, Json]) -> Call:
         run_id=str(event.get("runId") or ""),
         attempt=int(str(event.get("attempt") or 0)),
     )
+
+
+def last_job_name(row: JsonObject) -> str:
+    """Return the name of the last job of the run of `row`, which is its model's too; empty before there is one."""
+    names = (row.get(f"jobName{stage}") for stage in reversed(range(MOST_STAGES)))
+    return str(next((name for name in names if name), ""))
 
 
 def unplanned(execution_arn: str) -> str:

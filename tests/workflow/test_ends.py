@@ -136,13 +136,22 @@ def test_an_execution_that_ends_while_it_waits_is_released_and_told_by_the_sweep
 
     assert execution.outcome.status == halt.status
     assert_halt_is_told(pipeline, execution, wait, halt)
-    if scenario.dropped:  # else the model that was in use before stays so, and is served
+    if scenario.dropped:
         assert_nothing_is_left(pipeline)
+    else:  # the model that was in use before stays so, and is what callers get
+        assert_model_in_use_is_served(pipeline)
     if scenario.dropped or halt.status != "TIMED_OUT":  # models of earlier runs are not kept for 28 days
         again = pipeline.ask(pipeline.request(**fields_of(pipeline, scenario)))
         assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     pipeline.ask({"dataset": pipeline.dataset, "action": "release"})
     assert pipeline.what_bills() == []
+
+
+def assert_model_in_use_is_served(pipeline: Pipeline) -> None:
+    """The deployment that the parameter names serves the model that the row tells of; without one they name that."""
+    [in_use] = [row for row in pipeline.rows() if str(row["runId"]) == f"promoted#{pipeline.dataset}"]
+    named = str((pipeline.parameter() or {})["arn"])
+    assert pipeline.what_serves().get(named, named) == in_use["modelArn"]
 
 
 # Executions that no row of the table of runs stands for: the schedule cannot know of them, and nothing of them bills
