@@ -168,8 +168,9 @@ def claim_run(
 ) -> Claim:
     """Make this execution the owner of the run described by `row`, or report which other run it repeats.
 
-    A run is a duplicate only while another execution works on it or, without `force`, once it has succeeded; else it is
-    tried again. `force` counts once: an event of before the run's start, `asked_at`, has been delivered again.
+    A run is a duplicate only while another execution works on it or, without `force`, once it has succeeded and its
+    model has not been lost before the last answer; else it is tried again. `force` counts once: an event of before the
+    run's start, `asked_at`, has been delivered again.
     """
     run_id = as_text(row["runId"], "runId")
     if gateway.runs.put_new({**row, "executionArn": execution_arn, "attempt": 1, "state": RUNNING}):
@@ -181,7 +182,8 @@ def claim_run(
     if known["executionArn"] == execution_arn:
         return Claim(attempt=attempt, duplicate_of=None)
     is_repeated = asked_at is not None and asked_at <= datetime.fromisoformat(str(known["startedAt"]))
-    if (known["state"] == SUCCEEDED and (not force or is_repeated)) or _is_running(gateway, known):
+    is_done = known["state"] == SUCCEEDED and not known.get("modelLost")
+    if (is_done and (not force or is_repeated)) or _is_running(gateway, known):
         return Claim(attempt=0, duplicate_of=known)
     renewed: JsonObject = {**row, "executionArn": execution_arn, "attempt": attempt + 1, "state": RUNNING}
     unchanged = Attr("attempt").eq(attempt) & Attr("executionArn").eq(str(known["executionArn"]))

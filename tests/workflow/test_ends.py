@@ -39,6 +39,7 @@ from tests.workflow.matrix import (
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    from customization.json_types import Json
     from rehearsal.embedded.states.machines import Execution
 
 LONGEST_WAIT = timedelta(days=3).total_seconds()
@@ -112,6 +113,34 @@ def assert_ended(pipeline: Pipeline, execution: "Execution", end: End, language:
         assert row["fix"] == end.known.fix[language]
     else:
         assert row["fix"] == explain(str(row["error"]), "", language).fix != wording("notice.startAgain", language)
+
+
+def test_an_evaluation_that_loses_its_model_ends_inconclusive_with_the_reason_and_the_same_request_asks_the_rest(
+    pipeline: Pipeline,
+) -> None:
+    def delete(_: "Execution") -> None:
+        bedrock = pipeline.aws.session().client("bedrock")
+        [arn] = pipeline.what_serves()
+        bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+
+    fields: dict[str, Json] = {"promote": "if-better", "serving": {"keep": 2}}
+    execution = pipeline.interrupt("EvaluateCustomModel", pipeline.folder(test=32, **fields), delete)
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
+    row = pipeline.row_of(execution)
+    assert (row["state"], row["verdict"]) == ("SUCCEEDED", "inconclusive")
+    reason = wording("reason.modelLost", "en").partition("$")[0]
+    assert str(row["reason"]).startswith(reason)
+    assert reason in pipeline.told_of(execution)[-1].message
+    assert reason in pipeline.object_of(execution, "report.html").decode()
+    assert pipeline.parameter() is None
+    pipeline.pass_time(hours=1)
+    assert pipeline.what_bills() == []
+
+    again = pipeline.ask(pipeline.request(**fields))
+    assert (pipeline.row_of(again)["attempt"], pipeline.row_of(again)["verdict"]) == (2, "better")
+    assert len(pipeline.jobs()) == 1
+    assert pipeline.parameter()
+    assert_nothing_is_left(pipeline)
 
 
 def _halts() -> list[object]:
