@@ -103,7 +103,7 @@ def put_in_use(gateway: "Gateway", dataset: str, model: ModelInUse, now: datetim
 
     The row goes last, so that a change that was cut short is done again.
     """
-    _keep_without_end(gateway, model, now)
+    leases.keep(gateway, model.lease_name, now + WITHOUT_END)
     value: JsonObject = {
         "arn": model.serving_arn or model.model_arn,
         "until": model.until.isoformat() if model.until else None,
@@ -140,19 +140,25 @@ def _rows_in_use(gateway: "Gateway") -> Iterable[JsonObject]:
     return gateway.runs.scan(Attr("runId").begins_with(_key("")))
 
 
-def _keep_without_end(gateway: "Gateway", model: ModelInUse, now: datetime) -> None:
-    if model.model_name:
-        leases.keep(gateway, model.lease_name, now + WITHOUT_END)
-
-
-def keep_on(gateway: "Gateway", dataset: str, model_name: str, now: datetime) -> bool:
+def keep_on(gateway: "Gateway", model_name: str, now: datetime) -> bool:
     """Return whether a custom model is in use or may be put back, and if so keep it without an end."""
-    in_use = read_in_use(gateway, dataset) if dataset else None
-    models = (in_use, *in_use.previous) if in_use else ()
-    wanted = next((model for model in models if model_name and model.model_name == model_name), None)
-    if wanted is not None:
-        _keep_without_end(gateway, wanted, now)
-    return wanted is not None
+    holding = datasets_holding(gateway, model_name)
+    if holding:
+        leases.keep(gateway, f"{model_name}{leases.MODEL_SUFFIX}", now + WITHOUT_END)
+    return bool(holding)
+
+
+def datasets_holding(gateway: "Gateway", model_name: str) -> list[str]:
+    """Return the data sets for which a custom model is in use or may be put back.
+
+    There may be several: the same files in another data set's folder adopt the model.
+    """
+    return [
+        dataset
+        for dataset in datasets_in_use(gateway)
+        if (in_use := read_in_use(gateway, dataset))
+        if model_name in {model.model_name for model in (in_use, *in_use.previous)}
+    ]
 
 
 def is_held_by(model: ModelInUse, lease: Lease) -> bool:

@@ -11,6 +11,7 @@ from customization.model_in_use import (
     SWAP_POLL_SECONDS,
     WITHOUT_END,
     ModelInUse,
+    datasets_holding,
     datasets_in_use,
     is_held_by,
     keep_on,
@@ -114,7 +115,7 @@ def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
         (leases.MODEL,),
         f"keepModel is {plan.keep_model}",
         spares=lambda lease: (
-            keep_on(gateway, lease.dataset, lease.bedrock_name, call.now) or leases.is_kept_by_another(gateway, lease)
+            keep_on(gateway, lease.bedrock_name, call.now) or leases.is_kept_by_another(gateway, lease)
         ),
     )
     return _told(gateway, call, released)
@@ -145,7 +146,11 @@ def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
 
 def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObject:
     """Release everything that is kept for a data set and that no running execution needs; return {released}."""
-    kept = [lease for lease in leases.open_leases(gateway) if lease.dataset == dataset]
+    kept = [
+        lease
+        for lease in leases.open_leases(gateway)
+        if lease.dataset == dataset and not _is_held_elsewhere(gateway, lease, dataset)
+    ]
     idle = [lease for lease in kept if gateway.execution_status(lease.execution_arn)[0] != RUNNING]
     done: list[Release] = []
     # One at a time: a model put in use as replacement may itself be next to go.
@@ -156,6 +161,10 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
     gateway.publish(told.subject, told.message)
     return {"released": _names(done)}
+
+
+def _is_held_elsewhere(gateway: "Gateway", lease: Lease, dataset: str) -> bool:
+    return lease.kind == leases.MODEL and not {dataset}.issuperset(datasets_holding(gateway, lease.bedrock_name))
 
 
 def _told(gateway: "Gateway", call: Call, released: list[Release]) -> JsonObject:

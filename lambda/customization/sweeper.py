@@ -132,8 +132,7 @@ def _live(gateway: "Gateway", held: list[Lease]) -> list[LiveLease]:
 def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[str]:
     """Release one lease; what cannot be released must not keep the sweeper from the rest."""
     if lease.kind == leases.MODEL and (
-        model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now)
-        or retention.keep_best(gateway, lease, now)
+        model_in_use.keep_on(gateway, lease.bedrock_name, now) or retention.keep_best(gateway, lease, now)
     ):
         return
     try:

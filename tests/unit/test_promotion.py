@@ -403,6 +403,20 @@ def test_a_run_that_adopts_the_model_in_use_and_ends_worse_or_dies_does_not_take
     assert parameter(finished) is None
 
 
+def test_a_model_that_another_data_set_has_in_use_outlives_the_one_whose_run_has_adopted_it(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    promote_run(finished, plan.run_id, PROMOTE)
+    finished.runs.delete(plan.run_id)
+    adopting = msgspec.structs.replace(plan, run_id="copy-7777777777", dataset="copy", keep_model="never")
+    finish(finished, adopting, name=JOB)
+    model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
+    leases.open_lease(finished, msgspec.structs.replace(model, run_id=adopting.run_id, dataset="copy"))
+    promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
+    promotion.release_dataset(finished, "copy", NOW)
+    assert JOB in bedrock.models
+
+
 @pytest.mark.parametrize(
     ("keep_model", "verdict"), [("never", "better"), ("if-better", "worse"), ("if-better", "inconclusive")]
 )

@@ -124,7 +124,7 @@ def test_an_evaluation_that_loses_its_model_ends_inconclusive_with_the_reason_an
         bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
 
     fields: dict[str, Json] = {"promote": "if-better", "serving": {"keep": 2}}
-    execution = pipeline.interrupt("EvaluateCustomModel", pipeline.folder(test=32, **fields), delete)
+    execution = pipeline.interrupt("EvaluateCustomModel", pipeline.folder(100, 32, **fields), delete)
     assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
     row = pipeline.row_of(execution)
     assert (row["state"], row["verdict"]) == ("SUCCEEDED", "inconclusive")
