@@ -353,7 +353,7 @@ def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
             # Bedrock guide, "Encryption of custom models": whoever creates the job lets Bedrock use the model's key
             g.key("Decrypt", "GenerateDataKey", "DescribeKey", "CreateGrant", via=("bedrock",)),
             g.runs("UpdateItem", "Scan"),
-            g.leases("PutItem"),
+            g.leases("GetItem", "PutItem"),
         ),
         "poll_customization_job": (*g.plan(), *g.stop_jobs(), g.runs("UpdateItem")),
         "collect_training_metrics": (
@@ -382,7 +382,7 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.release_served(*deployment),
             decrypt_model,
             g.runs("UpdateItem", "Scan"),
-            g.leases("PutItem"),
+            g.leases("GetItem", "PutItem"),
         ),
         "poll_model_deployment": (*g.plan(), *g.look_at_served(*deployment)),
         "create_provisioned_throughput": (
@@ -393,7 +393,7 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.release_served(*throughput),
             decrypt_model,
             g.runs("UpdateItem", "Scan"),
-            g.leases("PutItem"),
+            g.leases("GetItem", "PutItem"),
         ),
         "poll_provisioned_throughput": (*g.plan(), *g.look_at_served(*throughput)),
     }
@@ -481,6 +481,7 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "sweep": (
             *everything,
             *withdraw,
+            *g.swap_models(),
             g.unscoped(*_LISTS, "bedrock:ListCustomModels"),
             g.runs("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem"),
         ),

@@ -125,7 +125,7 @@ TASKS = (
     Task(
         name="CreateModelDeployment",
         does="Serves the custom model by on-demand deployment; the lease is written first.",
-        sends={"modelArn": "$modelArn"},
+        sends={"modelArn": "$modelArn", "enteredAt": "$states.context.State.EnteredTime"},
         keeps=("servingArn", "status", "waitSeconds"),
         waits_for_quota=True,
     ),
@@ -138,7 +138,7 @@ TASKS = (
     Task(
         name="CreateProvisionedThroughput",
         does="Serves the custom model by model units; the lease is written first.",
-        sends={"modelArn": "$modelArn"},
+        sends={"modelArn": "$modelArn", "enteredAt": "$states.context.State.EnteredTime"},
         keeps=("servingArn", "status", "waitSeconds"),
         waits_for_quota=True,
     ),

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization.catalogue import BaseModel, load_catalogue
-from customization.errors import PipelineError, TransientError
+from customization.errors import PipelineError, ResourceNotFound, TransientError
 from customization.evaluation import (
     BASE,
+    CUSTOM,
     IN_USE,
     Pace,
     Prediction,
@@ -99,6 +100,8 @@ def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shard
     """Ask a model those records of a shard that it has not answered yet, and return {answered, failed} of all.
 
     What ends the shard is written into the run's row: the Map that runs the shards tells only that one of them failed.
+    A custom model that is gone ends it too, but fails nothing: what was not answered counts as failed, and the
+    comparison says why.
 
     Raises:
         Throttled, ModelNotReady, AccessDenied, ResourceNotFound: what concerns every record of the shard.
@@ -121,9 +124,16 @@ def _answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shar
     # Whoever comes next asks again what failed: it was not answered, and what failed once may pass
     missing = [item for item in records if item.record_id not in predictions or predictions[item.record_id].error]
     if missing:
-        new = _ask(gateway, plan, call, asked, missing, folder, ends_at)
-        predictions |= {prediction.record_id: prediction for prediction in new}
-    failed = sum(1 for record in records if predictions[record.record_id].error)
+        try:
+            new = _ask(gateway, plan, call, asked, missing, folder, ends_at)
+            predictions |= {prediction.record_id: prediction for prediction in new}
+        except ResourceNotFound as error:
+            if asked.side != CUSTOM:
+                raise
+            note(gateway, call, {"modelLost": error.text(plan.language)})
+            predictions |= _stored(gateway, folder)
+    answered = [predictions[record.record_id] for record in records if record.record_id in predictions]
+    failed = len(records) - sum(1 for prediction in answered if not prediction.error)
     return {"answered": len(records) - failed, "failed": failed}
 
 

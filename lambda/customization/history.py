@@ -10,6 +10,7 @@ import msgspec
 from customization.errors import ResourceNotFound
 from customization.json_types import Json, JsonObject
 from customization.model_in_use import read_in_use
+from customization.runs import MOST_STAGES
 from customization.texts import one_line
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def summarize(rows: Iterable[JsonObject], run_in_use: str = "") -> tuple[RunSumm
 
 
 def _summary(row: JsonObject, run_in_use: str) -> RunSummary:
-    stage = max((number for number in range(2) if row.get(f"modelArn{number}")), default=0)
+    stage = max((number for number in range(MOST_STAGES) if row.get(f"modelArn{number}")), default=0)
     known = {name: value for name, value in row.items() if value is not None}
     return msgspec.convert(
         {

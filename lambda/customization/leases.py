@@ -6,22 +6,28 @@ nothing else: it asks Step Functions whether the execution still runs and Bedroc
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from customization.errors import Conflict, RequestRejected
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
-from customization.gateway.tables import Attr
+from customization.gateway.tables import Attr, Condition
+from customization.json_types import JsonObject
 from customization.money import billed_hours
-from customization.runs import RUNNING, Call
+from customization.runs import MOST_STAGES, RUNNING, SUCCEEDED, Call
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 JOB = "job"
 MODEL = "model"
+SERVING = (ON_DEMAND, PROVISIONED)
 MODEL_SUFFIX = "/model"
+_OPEN = "OPEN"
+_IS_OPEN = Attr("state").eq(_OPEN)
 
 # A creating function is stopped by then (AWS Lambda quotas: 900 s), so what is absent later was never created.
 CREATOR_TIMEOUT = timedelta(minutes=15)
@@ -47,7 +53,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     created_at: datetime | None = None
     keep_until: datetime | None = None
     hourly_usd: float | None = None
-    state: str = "OPEN"
+    state: str = _OPEN
     closed_at: datetime | None = None
     closed_because: str = ""
 
@@ -71,13 +77,31 @@ class Release(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def open_lease(gateway: "Gateway", lease: Lease) -> None:
-    """Write the lease; one that this or an earlier attempt left open is taken over."""
-    gateway.leases.put(msgspec.to_builtins(lease))
+    """Write the lease; one that is open is taken over, with its times where somebody was promised later ones."""
+    row = gateway.leases.get(lease.resource_name) or {}
+    if row.get("state") == _OPEN:
+        taken_over = _later(msgspec.convert(row, Lease), lease)
+        # What else the row has says what was told of it
+        values = {**row, **msgspec.to_builtins(taken_over)}
+        unchanged = _IS_OPEN & Attr("keepUntil").eq(row["keepUntil"])
+    else:
+        values = msgspec.to_builtins(lease)
+        unchanged = Attr("state").not_exists() | Attr("state").ne(_OPEN)
+    if not gateway.leases.put(values, unchanged):
+        open_lease(gateway, lease)
+
+
+def _later(before: Lease, lease: Lease) -> Lease:
+    """Return `lease` with the times of `before` where they promise more."""
+    if before.keep_until is None:
+        return lease
+    until = max(before.keep_until, lease.keep_until or before.keep_until)
+    return msgspec.structs.replace(lease, keep_until=until, hard_end=max(before.hard_end, lease.hard_end))
 
 
 def open_leases(gateway: "Gateway") -> list[Lease]:
     """Return every lease that is not closed."""
-    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("state").eq("OPEN"))]
+    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(_IS_OPEN)]
 
 
 def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
@@ -85,13 +109,24 @@ def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
     return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
 
 
-def keep(gateway: "Gateway", resource_name: str, until: datetime, hard_end: datetime) -> None:
-    """Let a resource outlive its execution until then."""
-    gateway.leases.update(resource_name, {"keepUntil": until.isoformat(), "hardEnd": hard_end.isoformat()})
+def keep(gateway: "Gateway", resource_name: str, until: datetime) -> None:
+    """Let a resource outlive its execution until then, or until later where that was promised before."""
+    promised = Attr("keepUntil")
+    is_later = promised.eq(None) | promised.lt(until.isoformat())
+    gateway.leases.update(resource_name, _until(until), condition=_IS_OPEN & is_later)
+
+
+def end(gateway: "Gateway", resource_name: str, at: datetime) -> None:
+    """Let a resource outlive its execution until then and no longer, whatever was promised before."""
+    gateway.leases.update(resource_name, _until(at), condition=_IS_OPEN)
+
+
+def _until(time: datetime) -> JsonObject:
+    return {"keepUntil": time.isoformat(), "hardEnd": time.isoformat()}
 
 
 def close(gateway: "Gateway", lease: Lease, now: datetime, because: str, *, was_there: bool) -> None:
-    """Close a lease whose resource is gone; one that was there bills, though its creator may have died over it."""
+    """Mark the lease closed; if the resource existed, it bills from opened_at where its creation time is unknown."""
     created = msgspec.to_builtins(lease.created_at or (lease.opened_at if was_there else None))
     gateway.leases.update(
         lease.resource_name,
@@ -118,8 +153,7 @@ def _hand_over(gateway: "Gateway", lease: Lease) -> bool:
     """Make another run under way that works with the same job or model the holder of the lease, if there is one."""
     if lease.kind not in {JOB, MODEL} or not _is_worked_with(gateway, lease):
         return False
-    adopted = Attr("jobName0").eq(lease.bedrock_name) | Attr("jobName1").eq(lease.bedrock_name)
-    running = gateway.runs.scan(Attr("state").eq(RUNNING) & adopted)
+    running = gateway.runs.scan(Attr("state").eq(RUNNING) & _has_job(lease.bedrock_name))
     heir = next((row for row in running if row["executionArn"] != lease.execution_arn), None)
     if heir is None:
         return False
@@ -127,6 +161,19 @@ def _hand_over(gateway: "Gateway", lease: Lease) -> bool:
     # Where this does not hold, the other run has opened a lease of its own meanwhile
     gateway.leases.update(lease.resource_name, holder, condition=Attr("executionArn").eq(lease.execution_arn))
     return True
+
+
+def is_kept_by_another(gateway: "Gateway", lease: Lease) -> bool:
+    """Return whether another run has succeeded with the model of `lease`, so that its request says how long it stays.
+
+    That time is in the lease, which was taken over with it.
+    """
+    succeeded = gateway.runs.scan(Attr("state").eq(SUCCEEDED) & _has_job(lease.bedrock_name))
+    return any(row["runId"] != lease.run_id for row in succeeded)
+
+
+def _has_job(name: str) -> Condition:
+    return reduce(or_, (Attr(f"jobName{stage}").eq(name) for stage in range(MOST_STAGES)))
 
 
 def _is_worked_with(gateway: "Gateway", lease: Lease) -> bool:

@@ -1,14 +1,14 @@
 """The model in use for a data set: a row in the table of runs, and the SSM parameter that names it to applications."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from customization import leases, notices
-from customization.errors import InvalidRunRequest, ServingFailed
+from customization.errors import InvalidRunRequest, PipelineError, ServingFailed
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.gateway.tables import Attr
 from customization.identity import parameter_name
@@ -16,7 +16,7 @@ from customization.json_types import Json, JsonObject
 from customization.leases import Lease
 from customization.links import Links
 from customization.notices import state_machine_input
-from customization.runs import SUCCEEDED, Call, Plan, read_plan
+from customization.runs import RUNNING, SUCCEEDED, Call, Plan, read_plan
 from customization.texts import Sentence
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ class ModelInUse(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     swap: SwapRequest | None = None
     previous: tuple["ModelInUse", ...] = ()
 
+    @property
+    def lease_name(self) -> str:
+        """Return the name of the lease of the custom model."""
+        return f"{self.model_name}{leases.MODEL_SUFFIX}"
+
     def after(self, current: "ModelInUse | None") -> "ModelInUse":
         """Return this model as the one that takes the place of `current`, which may be this one already."""
         if current is None:
@@ -98,7 +103,7 @@ def put_in_use(gateway: "Gateway", dataset: str, model: ModelInUse, now: datetim
 
     The row goes last, so that a change that was cut short is done again.
     """
-    _keep(gateway, model, now + WITHOUT_END)
+    leases.keep(gateway, model.lease_name, now + WITHOUT_END)
     value: JsonObject = {
         "arn": model.serving_arn or model.model_arn,
         "until": model.until.isoformat() if model.until else None,
@@ -135,22 +140,25 @@ def _rows_in_use(gateway: "Gateway") -> Iterable[JsonObject]:
     return gateway.runs.scan(Attr("runId").begins_with(_key("")))
 
 
-def _keep(gateway: "Gateway", model: ModelInUse, until: datetime) -> None:
-    if model.model_name:
-        leases.keep(gateway, f"{model.model_name}{leases.MODEL_SUFFIX}", until, until)
+def keep_on(gateway: "Gateway", model_name: str, now: datetime) -> bool:
+    """Return whether a custom model is in use or may be put back, and if so keep it without an end."""
+    holding = datasets_holding(gateway, model_name)
+    if holding:
+        leases.keep(gateway, f"{model_name}{leases.MODEL_SUFFIX}", now + WITHOUT_END)
+    return bool(holding)
 
 
-def keep_on(gateway: "Gateway", dataset: str, model_name: str, now: datetime) -> bool:
-    """Return whether a custom model is in use or may be put back, and if so keep it without an end.
+def datasets_holding(gateway: "Gateway", model_name: str) -> list[str]:
+    """Return the data sets for which a custom model is in use or may be put back.
 
-    A later run that adopts the model opens its lease anew, with an end.
+    There may be several: the same files in another data set's folder adopt the model.
     """
-    in_use = read_in_use(gateway, dataset) if dataset else None
-    models = (in_use, *in_use.previous) if in_use else ()
-    wanted = next((model for model in models if model_name and model.model_name == model_name), None)
-    if wanted is not None:
-        _keep(gateway, wanted, now + WITHOUT_END)
-    return wanted is not None
+    return [
+        dataset
+        for dataset in datasets_in_use(gateway)
+        if (in_use := read_in_use(gateway, dataset))
+        if model_name in {model.model_name for model in (in_use, *in_use.previous)}
+    ]
 
 
 def is_held_by(model: ModelInUse, lease: Lease) -> bool:
@@ -172,19 +180,27 @@ def previous_living(gateway: "Gateway", model: ModelInUse, now: datetime) -> Mod
     return None
 
 
+def _kind_of(serving_arn: str) -> str:
+    return PROVISIONED if ":provisioned-model/" in serving_arn else ON_DEMAND
+
+
+def _serving_at(gateway: "Gateway", serving_arn: str) -> ServedModel | None:
+    return gateway.bedrock.served(_kind_of(serving_arn), serving_arn)
+
+
 def missing_of(gateway: "Gateway", model: ModelInUse) -> tuple[str, str] | None:
     """Return kind and name of what the parameter rests on and Bedrock does not have, or None."""
     if not gateway.bedrock.model_is_there(model.model_arn):
         return leases.MODEL, model.model_name
-    kind = PROVISIONED if ":provisioned-model/" in (model.serving_arn or "") else ON_DEMAND
-    is_missing = model.serving_arn and gateway.bedrock.served(kind, model.serving_arn) is None
-    return (kind, model.serving_name) if is_missing else None
+    if model.serving_arn and _serving_at(gateway, model.serving_arn) is None:
+        return _kind_of(model.serving_arn), model.serving_name
+    return None
 
 
 def serving_of(gateway: "Gateway", model: ModelInUse) -> ServedModel | None:
     """Return what serves the model, which may have been taken for another one since."""
     arn = model.serving_arn
-    served = gateway.bedrock.served(PROVISIONED if ":provisioned-model/" in arn else ON_DEMAND, arn) if arn else None
+    served = _serving_at(gateway, arn) if arn else None
     return served if served and served.model_arn == model.model_arn else None
 
 
@@ -258,6 +274,38 @@ def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> Mo
         asked = SwapRequest(call.execution_arn, call.now)
         _write(gateway, dataset, msgspec.structs.replace(current, swap=asked))
     return None
+
+
+def undo_left_swaps(gateway: "Gateway") -> Iterator[str]:
+    """Let every deployment serve the model that is in use by it again where another one was put there; yield a line.
+
+    An execution that was stopped or that has waited too long leaves an update under way. While an execution waits for
+    one, or AWS works at one, nothing is done.
+    """
+    for dataset in datasets_in_use(gateway):
+        current = read_in_use(gateway, dataset)
+        arn = current.serving_arn if current else None
+        if current is None or not arn or _kind_of(arn) != ON_DEMAND:
+            continue
+        asked = current.swap
+        if asked and gateway.execution_status(asked.asked_by)[0] == RUNNING:
+            continue
+        served = _serving_at(gateway, arn)
+        if served is None or served.update_status == "Updating":
+            continue
+        if asked:  # else the execution, once it is redriven, would wait for what is undone here
+            same = Attr("modelArn").eq(current.model_arn)
+            gateway.runs.update(_key(dataset), {"swap": None}, condition=same)
+        if served.model_arn != current.model_arn:
+            yield f"{ON_DEMAND} {served.name}: {_swapped_back(gateway, arn, current.model_arn)}"
+
+
+def _swapped_back(gateway: "Gateway", arn: str, model_arn: str) -> str:
+    try:
+        gateway.bedrock.swap_model(arn, model_arn)
+    except PipelineError as error:
+        return f"refused to serve {model_arn} again: {error}"
+    return f"serves {model_arn} again, since nobody waits for the one that was to take its place"
 
 
 def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
@@ -342,7 +390,7 @@ def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
         earlier = swap(gateway, dataset, earlier, call)
         if earlier is None:
             return _SWAPPING
-        _keep(gateway, current, call.now + leases.MODEL_RETENTION)
+        leases.end(gateway, current.lease_name, call.now + leases.MODEL_RETENTION)
         earlier = msgspec.structs.replace(
             earlier, changed_by=call.execution_arn, rolled_back_run_id=current.promoted_run_id
         )

@@ -384,8 +384,16 @@ def unused(*, bucket: str, key: str, better_key: str, names: Sequence[str], lang
     )
 
 
-def in_use(*, run_id: str, dataset: str, parameter: str, value: JsonObject, lines: Sequence[Sentence], language: str,
-           link: str) -> Notice:  # fmt: skip
+def in_use(
+    *,
+    run_id: str,
+    dataset: str,
+    parameter: str,
+    value: JsonObject,
+    lines: Sequence[Sentence],
+    language: str,
+    link: str,
+) -> Notice:
     """Tell which model is in use from now on; `value` is the parameter's {arn, until}, `lines` follow."""
     words = _Words(language)
     first = words("notice.inUse", runId=run_id, dataset=dataset, parameter=parameter, arn=str(value["arn"]))
@@ -401,8 +409,17 @@ def state_machine_input(dataset: str, action: str, data: str = "") -> str:
     return json.dumps({"dataset": dataset, "action": action, **({"data": data} if data else {})})
 
 
-def withdrawn(*, run_id: str, dataset: str, kind: str, name: str, is_gone: bool, previous_arn: str, parameter: str,
-              language: str) -> Notice:  # fmt: skip
+def withdrawn(
+    *,
+    run_id: str,
+    dataset: str,
+    kind: str,
+    name: str,
+    is_gone: bool,
+    previous_arn: str,
+    parameter: str,
+    language: str,
+) -> Notice:
     """Tell that what is in use goes, or was found gone, and what is in use instead: an empty `previous_arn` is nothing.
 
     `kind` is that of a lease, `name` the one in Bedrock.

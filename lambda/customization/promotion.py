@@ -11,6 +11,7 @@ from customization.model_in_use import (
     SWAP_POLL_SECONDS,
     WITHOUT_END,
     ModelInUse,
+    datasets_holding,
     datasets_in_use,
     is_held_by,
     keep_on,
@@ -23,12 +24,10 @@ from customization.model_in_use import (
     remove_in_use,
     swap,
 )
-from customization.runs import Call, Plan, note
+from customization.runs import RUNNING, Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
-
-SERVING = ("on-demand", "provisioned")
 
 
 def _kept_for(plan: Plan) -> timedelta | None:
@@ -64,11 +63,11 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     if chosen is None:
         return {"status": "Updating", "waitSeconds": SWAP_POLL_SECONDS}
     if chosen.until:
-        leases.keep(gateway, chosen.serving_name, chosen.until, chosen.until)
+        leases.keep(gateway, chosen.serving_name, chosen.until)
     value = put_in_use(gateway, plan.dataset, chosen, call.now)
     note(gateway, call, {"promoted": True})
     if chosen.serving_name != own_name:
-        _told(gateway, call, leases.release_run(gateway, call, SERVING, "another deployment serves its model"))
+        _told(gateway, call, leases.release_run(gateway, call, leases.SERVING, "another deployment serves its model"))
     return {"status": "Active", "waitSeconds": 0, **value}
 
 
@@ -79,13 +78,13 @@ def _serving_name(gateway: "Gateway", plan: Plan) -> str:
 def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
     name = _serving_name(gateway, plan)
     if name:
-        leases.keep(gateway, name, until, until)
+        leases.keep(gateway, name, until)
 
 
 def _keep_model(gateway: "Gateway", plan: Plan, until: datetime) -> None:
     name = model_name_of(gateway, plan)
     if name:
-        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", until, until)
+        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", until)
 
 
 def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
@@ -94,25 +93,32 @@ def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     if kept:
         _keep_serving(gateway, plan, call.now + kept)
         return {"released": []}
-    return _told(gateway, call, leases.release_run(gateway, call, SERVING, "its last record was answered"))
+    return _told(gateway, call, leases.release_run(gateway, call, leases.SERVING, "its last record was answered"))
 
 
 def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     """Release the custom models of the run, or keep the last one where the request and the verdict say so.
 
     With keepModel if-better a worse model goes at once and every other stays for 14 days, and longer while it is one of
-    the best of its data set: training it took hours, and deleting it cannot be undone. A model that the run adopted and
-    that an earlier run put in use stays, whatever this run thinks of it.
+    the best of its data set: training it took hours, and deleting it cannot be undone. A model that is in use or that
+    another run has kept stays as long as promised there, whatever this run thinks of it.
     """
-    if keep_on(gateway, plan.dataset, model_name_of(gateway, plan), call.now):
-        return {"released": []}
     row = gateway.runs.get(plan.run_id) or {}
     is_worse = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
     if not is_worse or plan.keep:
         stays = WITHOUT_END if plan.keep_model == "always" else leases.MODEL_RETENTION
         _keep_model(gateway, plan, call.now + max(stays, _kept_for(plan) or stays))
         return {"released": []}
-    return _told(gateway, call, leases.release_run(gateway, call, (leases.MODEL,), f"keepModel is {plan.keep_model}"))
+    released = leases.release_run(
+        gateway,
+        call,
+        (leases.MODEL,),
+        f"keepModel is {plan.keep_model}",
+        spares=lambda lease: (
+            keep_on(gateway, lease.bedrock_name, call.now) or leases.is_kept_by_another(gateway, lease)
+        ),
+    )
+    return _told(gateway, call, released)
 
 
 def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
@@ -128,7 +134,7 @@ def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
     released = leases.release_run(
         gateway,
         call,
-        (*SERVING, leases.JOB),
+        (*leases.SERVING, leases.JOB),
         "the run failed",
         spares=lambda lease: in_use is not None and is_held_by(in_use, lease),
     )
@@ -140,10 +146,14 @@ def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
 
 def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObject:
     """Release everything that is kept for a data set and that no running execution needs; return {released}."""
-    kept = [lease for lease in leases.open_leases(gateway) if lease.dataset == dataset]
-    idle = [lease for lease in kept if gateway.execution_status(lease.execution_arn)[0] != "RUNNING"]
+    kept = [
+        lease
+        for lease in leases.open_leases(gateway)
+        if lease.dataset == dataset and not _is_held_elsewhere(gateway, lease, dataset)
+    ]
+    idle = [lease for lease in kept if gateway.execution_status(lease.execution_arn)[0] != RUNNING]
     done: list[Release] = []
-    # One by one: what is put in place of the one has to be withdrawn before it goes itself
+    # One at a time: a model put in use as replacement may itself be next to go.
     for lease in leases.in_release_order(idle):
         withdraw(gateway, lease, now)
         done.append(leases.release(gateway, lease, now, "somebody asked for it"))
@@ -151,6 +161,10 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
     gateway.publish(told.subject, told.message)
     return {"released": _names(done)}
+
+
+def _is_held_elsewhere(gateway: "Gateway", lease: Lease, dataset: str) -> bool:
+    return lease.kind == leases.MODEL and not {dataset}.issuperset(datasets_holding(gateway, lease.bedrock_name))
 
 
 def _told(gateway: "Gateway", call: Call, released: list[Release]) -> JsonObject:
@@ -186,8 +200,9 @@ def withdraw_gone(gateway: "Gateway", now: datetime) -> Iterator[str]:
             yield f"{' '.join(gone)}: not there any more, though in use for {dataset}"
 
 
-def _replace(gateway: "Gateway", dataset: str, current: ModelInUse, now: datetime, what: tuple[str, str], *,
-             is_gone: bool) -> None:  # fmt: skip
+def _replace(
+    gateway: "Gateway", dataset: str, current: ModelInUse, now: datetime, what: tuple[str, str], *, is_gone: bool
+) -> None:
     previous = previous_living(gateway, current, now)
     previous_arn = ""
     if previous:

@@ -6,7 +6,7 @@ import msgspec
 
 from customization.answering import read_test_records
 from customization.compared import predictions_key, read_compared, scores_for_row
-from customization.comparison import ComparisonSettings, compare, not_compared, score_records
+from customization.comparison import Comparison, ComparisonSettings, compare, not_compared, score_records
 from customization.evaluation import IN_USE
 from customization.json_types import JsonObject
 from customization.prepared import read_profile
@@ -46,6 +46,7 @@ def compare_models(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
                 findings=findings,
             ),
         )
+        comparison = _unless_lost(gateway, call, comparison)
         lines = msgspec.json.Encoder().encode_lines(results)
         gateway.artifacts.put(predictions_key(plan.run_id), lines, "application/x-ndjson")
     is_improvement = comparison.verdict == "better" and not comparison.is_worse_than(IN_USE)
@@ -58,6 +59,15 @@ def compare_models(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     scores = scores_for_row(comparison, profile.test_digest)
     note(gateway, call, {**row, **scores, "comparisonNotes": [*notes]})
     return {"verdict": comparison.verdict, "promote": promote}
+
+
+def _unless_lost(gateway: "Gateway", call: Call, comparison: Comparison) -> Comparison:
+    """Return `comparison`, without a verdict on a model that was gone before it had answered every record."""
+    lost = (gateway.runs.get(call.run_id) or {}).get("modelLost")
+    if not lost:
+        return comparison
+    reason, step = Sentence("reason.modelLost", {"error": str(lost)}), Sentence("nextStep.modelLost")
+    return msgspec.structs.replace(comparison, verdict="inconclusive", reason=reason, next_step=step)
 
 
 def _after_a_gain(plan: Plan, *, is_promoted: bool, is_improvement: bool) -> Sentence:

@@ -10,7 +10,7 @@ from customization import leases
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
 from customization.model_in_use import read_in_use
-from customization.runs import SUCCEEDED
+from customization.runs import SUCCEEDED, last_job_name
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -25,8 +25,7 @@ def keep_best(gateway: "Gateway", lease: "Lease", now: datetime) -> bool:
     """Return whether the model of `lease` is one of the best of its data set, and if so keep it for another day."""
     if not lease.dataset or lease.bedrock_name not in best_models(gateway, lease.dataset):
         return False
-    until = now + LOOK_AGAIN
-    leases.keep(gateway, lease.resource_name, until, until)
+    leases.keep(gateway, lease.resource_name, now + LOOK_AGAIN)
     return True
 
 
@@ -49,7 +48,7 @@ def best_models(gateway: "Gateway", dataset: str) -> list[str]:
     rows = sorted(good, key=lambda row: str(row.get("startedAt")))
     test = next((_test(row) for row in reversed(rows) if _score(row) is not None), None)
     ranked = sorted(rows, key=lambda row: _rank(row, test), reverse=True)
-    names = dict.fromkeys(name for name in map(_model_name, ranked) if name in living)
+    names = dict.fromkeys(name for name in map(last_job_name, ranked) if name in living)
     return list(names)[:KEPT]
 
 
@@ -68,9 +67,3 @@ def _score(row: JsonObject) -> float | None:
     custom = scores.get("custom") if isinstance(scores, dict) else None
     value = custom.get("mean") if isinstance(custom, dict) else None
     return float(value) if isinstance(value, int | float) else None
-
-
-def _model_name(row: JsonObject) -> str:
-    """Return the name of the model that the run ended with: that of its last job."""
-    names = (row.get(f"jobName{stage}") for stage in (1, 0))
-    return str(next((name for name in names if name), ""))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RUNNING = "RUNNING"
 SUCCEEDED = "SUCCEEDED"
 FAILED = "FAILED"
+# Pre-training, then fine-tuning
+MOST_STAGES = 2
 
 
 class PinnedFile(msgspec.Struct, frozen=True, rename="camel"):
@@ -107,6 +109,12 @@ def read_call(event: Mapping[str, Json]) -> Call:
     )
 
 
+def last_job_name(row: JsonObject) -> str:
+    """Return the name of the last job of the run of `row`, which is its model's too; empty before there is one."""
+    names = (row.get(f"jobName{stage}") for stage in reversed(range(MOST_STAGES)))
+    return str(next((name for name in names if name), ""))
+
+
 def unplanned(execution_arn: str) -> str:
     """Return the key of the row that tells how an execution ended that no run stands for."""
     return f"unplanned#{execution_arn.rsplit(':', 1)[-1]}"
@@ -160,8 +168,9 @@ def claim_run(
 ) -> Claim:
     """Make this execution the owner of the run described by `row`, or report which other run it repeats.
 
-    A run is a duplicate only while another execution works on it or, without `force`, once it has succeeded; else it is
-    tried again. `force` counts once: an event of before the run's start, `asked_at`, has been delivered again.
+    A run is a duplicate only while another execution works on it or, without `force`, once it has succeeded and its
+    model has not been lost before the last answer; else it is tried again. `force` counts once: an event of before the
+    run's start, `asked_at`, has been delivered again.
     """
     run_id = as_text(row["runId"], "runId")
     if gateway.runs.put_new({**row, "executionArn": execution_arn, "attempt": 1, "state": RUNNING}):
@@ -173,7 +182,8 @@ def claim_run(
     if known["executionArn"] == execution_arn:
         return Claim(attempt=attempt, duplicate_of=None)
     is_repeated = asked_at is not None and asked_at <= datetime.fromisoformat(str(known["startedAt"]))
-    if (known["state"] == SUCCEEDED and (not force or is_repeated)) or _is_running(gateway, known):
+    is_done = known["state"] == SUCCEEDED and not known.get("modelLost")
+    if (is_done and (not force or is_repeated)) or _is_running(gateway, known):
         return Claim(attempt=0, duplicate_of=known)
     renewed: JsonObject = {**row, "executionArn": execution_arn, "attempt": attempt + 1, "state": RUNNING}
     unchanged = Attr("attempt").eq(attempt) & Attr("executionArn").eq(str(known["executionArn"]))

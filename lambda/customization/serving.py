@@ -27,8 +27,10 @@ SWEEP_INTERVAL = timedelta(minutes=15)
 LONGEST_EVALUATION = timedelta(hours=24)
 
 
-def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -> JsonObject:
+def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str, *, entered_at: str) -> JsonObject:
     """Serve the custom model and return {servingArn, status, waitSeconds}; a repeated call adopts what is there.
+
+    `entered_at` is when the state was entered: what all retries of one entry send, so that they create one thing.
 
     Raises:
         QuotaUnavailable: the account has no room for another one, or other runs wait longer for the next.
@@ -42,7 +44,8 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -
         leases.open_lease(gateway, lease)
         if served is None:
             budget.renew(gateway, plan, call)
-            served = _create(gateway, plan, call, name, model_arn)
+            token = request_token(name, call.attempt, entered_at)
+            served = _create(gateway, plan, name, model_arn, token)
             leases.open_lease(gateway, msgspec.structs.replace(lease, created_at=served.created))
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
@@ -96,7 +99,7 @@ def _existing(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> Serv
     return None
 
 
-def _create(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: str) -> ServedModel:
+def _create(gateway: "Gateway", plan: Plan, name: str, model_arn: str, token: str) -> ServedModel:
     try:
         gateway.bedrock.serve(
             mode=plan.serving_mode,
@@ -106,7 +109,7 @@ def _create(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: st
                 gateway.settings.stage, gateway.settings.deployment_id, plan.run_id, plan.dataset, plan.tags
             ),
             units=plan.model_units,
-            token=request_token(name, call.attempt, call.now.isoformat()),
+            token=token,
         )
     except QuotaUnavailable as error:
         raise QuotaUnavailable.of(

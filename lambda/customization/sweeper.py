@@ -87,6 +87,7 @@ def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None 
         leases.close(gateway, lease, now, "somebody deleted it", was_there=True)
         budget.settle_release(gateway, lease, now)
     released += promotion.withdraw_gone(gateway, now)
+    released += model_in_use.undo_left_swaps(gateway)
     for row in gateway.runs.scan(_NOT_SETTLED):
         released += _settled(gateway, row, now)
     live = _live(gateway, held)
@@ -131,8 +132,7 @@ def _live(gateway: "Gateway", held: list[Lease]) -> list[LiveLease]:
 def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[str]:
     """Release one lease; what cannot be released must not keep the sweeper from the rest."""
     if lease.kind == leases.MODEL and (
-        model_in_use.keep_on(gateway, lease.dataset, lease.bedrock_name, now)
-        or retention.keep_best(gateway, lease, now)
+        model_in_use.keep_on(gateway, lease.bedrock_name, now) or retention.keep_best(gateway, lease, now)
     ):
         return
     try:
@@ -216,7 +216,7 @@ def _tell_of_coming_ends(gateway: "Gateway", held: list[Lease], now: datetime) -
     """Tell the topic, once, of each serving lease that ends soon and that a model in use rests on."""
     for lease in held:
         until = lease.keep_until
-        if until is None or lease.kind not in promotion.SERVING or not now < until <= now + _TELL_BEFORE:
+        if until is None or lease.kind not in leases.SERVING or not now < until <= now + _TELL_BEFORE:
             continue
         current = model_in_use.read_in_use(gateway, lease.dataset)
         if current is None or not model_in_use.is_held_by(current, lease):

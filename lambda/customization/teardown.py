@@ -117,7 +117,7 @@ class Deployment:
         for arn in found.executions:
             self._operator.stop_execution(arn, _WHY)
         for lease in found.leases:
-            leases.keep(self._gateway, lease.resource_name, now, now)
+            leases.end(self._gateway, lease.resource_name, now)
         sweeper = self._outputs.get("SweepFunctionName")
         if sweeper:
             return self._operator.call(sweeper, {"time": now.isoformat()})

@@ -97,7 +97,7 @@ def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, kind: str) -> 
         execution_arn=call.execution_arn,
         opened_at=call.now,
         hard_end=call.now + longest + (timedelta() if kind == leases.JOB else leases.MODEL_RETENTION),
-        keep_until=None if kind == leases.JOB else call.now + longest + leases.MODEL_RETENTION,
+        keep_until=None if kind == leases.JOB else call.now + leases.MODEL_RETENTION,
     )
 
 

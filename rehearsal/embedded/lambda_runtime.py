@@ -6,12 +6,17 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from customization.json_types import Json, JsonObject, as_text
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded.faults import Faults, FunctionFault, Hang, Kill, Nonsense, TaskCall, Throttle, Twice
+from rehearsal.embedded.states.expressions import timestamp
 from rehearsal.embedded.workers import Worker, WorkerDiedError, WorkerSettings
+
+# The shortest interval that a retry waits, short of jitter
+_RETRIED_AFTER = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class LambdaRuntime:
         except Twice:
             with ThreadPoolExecutor(1) as other:
                 first = other.submit(self._run, function, call.payload, str(uuid.uuid4()))
-                answer = self._run(function, call.payload, request_id)
+                answer = self._run(function, self._retried(call.payload), request_id)
                 first.result()
             return answer
         except Kill as fault:
@@ -109,6 +114,12 @@ class LambdaRuntime:
                 raise
             return self._run(function, call.payload, request_id, exit_after_calls=fault.calls)
         return self._run(function, call.payload, request_id)
+
+    def _retried(self, payload: Json) -> Json:
+        """Return the payload of a retry: the `now` beside an `enteredAt` is read anew for each attempt."""
+        if not isinstance(payload, dict) or "enteredAt" not in payload:
+            return payload
+        return {**payload, "now": timestamp(self._around.clock.now() + _RETRIED_AFTER)}
 
     def stop(self) -> None:
         """End every idle worker."""

@@ -44,7 +44,7 @@ POWERS = {
     "bedrock:TagResource": {"create_customization_job", "create_model_deployment", "create_provisioned_throughput"},
     "bedrock:StopModelCustomizationJob": {"poll_customization_job", "release_resources", "sweep"},
     "bedrock:DeleteCustomModel": {"release_model", "release_resources", "sweep"},
-    "bedrock:UpdateCustomModelDeployment": {"promote_model", "change_model_in_use"},
+    "bedrock:UpdateCustomModelDeployment": {"promote_model", "change_model_in_use", "sweep"},
     "bedrock:DeleteCustomModelDeployment": {
         "create_model_deployment",
         "promote_model",
@@ -443,6 +443,7 @@ def test_who_makes_serves_or_asks_an_encrypted_model_may_use_its_key_through_bed
         "create_provisioned_throughput": {"kms:Decrypt"},
         "promote_model": {"kms:Decrypt"},
         "change_model_in_use": {"kms:Decrypt"},
+        "sweep": {"kms:Decrypt"},
         "evaluate_shard": {"kms:Decrypt"},
     }
 

@@ -46,6 +46,7 @@ class BedrockInMemory:
     tag_sets: dict[str, dict[str, str]] = field(default_factory=dict)
     refusals: list[Exception] = field(default_factory=list)
     created: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
     busy: set[str] = field(default_factory=set)
 
     def _refuse(self) -> None:
@@ -98,7 +99,7 @@ class BedrockInMemory:
     def serve(self, *, mode: str, name: str, model_arn: str, tags: dict[str, str], units: int, token: str) -> str:
         self._refuse()
         assert units >= 1
-        assert token
+        self.tokens.append(token)
         kind = "custom-model-deployment" if mode == "on-demand" else "provisioned-model"
         arn = f"arn:aws:bedrock:us-east-1:123456789012:{kind}/{name}"
         self.serving[name] = ServedModel(

@@ -11,7 +11,7 @@ import pytest
 from customization import answering
 from customization.answering import Asked, answer_shard, asked_model, read_answers, tokens_asked_for
 from customization.catalogue import load_catalogue
-from customization.errors import AccessDenied, ServiceUnavailable, Throttled
+from customization.errors import AccessDenied, ResourceNotFound, ServiceUnavailable, Throttled
 from customization.evaluation import BASE, CONCURRENCY, CUSTOM, IN_USE, shard_range
 from customization.formats import TestRecord, Turn
 from customization.gateway.bedrock import BedrockRuntime
@@ -116,6 +116,19 @@ def test_a_shard_that_breaks_off_keeps_its_answers_and_the_next_call_asks_the_re
     watched.asked.breaks.clear()
     assert answer_shard(watched, plan, call, custom, 0) == {"answered": FIRST_SHARD, "failed": 0}
     assert len(watched.asked.questions) == len(set(watched.asked.questions)) == FIRST_SHARD
+
+
+def test_a_custom_model_that_is_lost_ends_its_shard_with_what_was_answered_and_any_other_fails_it(
+    watched: _Watched, plan: Plan, call: Call, custom: Asked
+) -> None:
+    watched.asked.breaks["q20"] = ResourceNotFound("Converse: Model not found.")
+    answered = answer_shard(watched, plan, call, custom, 0)
+    kept = read_answers(watched, plan, TRAINED, CUSTOM)
+    assert answered == {"answered": len(kept), "failed": FIRST_SHARD - len(kept)}
+    assert 20 - CONCURRENCY < len(kept) < FIRST_SHARD
+    assert (watched.runs.get(call.run_id) or {})["modelLost"] == "Converse: Model not found."
+    with pytest.raises(ResourceNotFound):
+        answer_shard(watched, plan, call, asked_model(watched, plan, BASE, "", None), 0)
 
 
 def test_a_model_that_is_trained_again_does_not_get_the_answers_of_the_one_before(

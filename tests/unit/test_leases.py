@@ -9,6 +9,7 @@ import pytest
 from customization import leases
 from customization.errors import AccessDenied, ReleaseRefused, RequestRejected
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
+from customization.gateway.tables import Condition, Items
 from customization.leases import Lease
 from customization.runs import Call
 from customization.sweeper import sweep
@@ -76,11 +77,56 @@ def test_a_kept_resource_outlives_its_execution_until_its_time(
     leases.open_lease(gateway, lease())
     gateway.executions[EXECUTION] = "SUCCEEDED"
     until = NOW + timedelta(hours=3)
-    leases.keep(gateway, NAME, until, until)
+    leases.keep(gateway, NAME, until)
     sweep(gateway, NOW + timedelta(hours=2, minutes=59))
     assert NAME in bedrock.serving
     sweep(gateway, until)
     assert bedrock.serving == {}
+
+
+@pytest.mark.parametrize("hours", [1, 100])
+def test_a_lease_that_is_taken_over_is_kept_as_long_as_was_promised_before(
+    gateway: GatewayInMemory, hours: float
+) -> None:
+    leases.open_lease(gateway, lease())
+    until = NOW + timedelta(hours=hours)
+    leases.keep(gateway, NAME, until)
+    gateway.leases.update(NAME, {"endTold": "told"})
+    leases.open_lease(gateway, lease(execution="arn:again"))
+    [taken_over] = leases.open_leases(gateway)
+    assert (taken_over.execution_arn, taken_over.keep_until) == ("arn:again", until)
+    assert taken_over.hard_end == max(until, lease().hard_end)
+    assert (gateway.leases.get(NAME) or {})["endTold"] == "told"
+
+    leases.keep(gateway, NAME, until - timedelta(minutes=1))
+    assert leases.open_leases(gateway)[0].keep_until == until
+    leases.end(gateway, NAME, NOW)
+    assert leases.open_leases(gateway)[0].keep_until == NOW
+
+
+def test_a_lease_that_was_closed_promises_nothing(gateway: GatewayInMemory) -> None:
+    leases.open_lease(gateway, lease())
+    leases.keep(gateway, NAME, NOW + timedelta(hours=100))
+    leases.close(gateway, leases.open_leases(gateway)[0], NOW, "somebody deleted it", was_there=True)
+    leases.keep(gateway, NAME, NOW + timedelta(hours=200))
+    leases.open_lease(gateway, lease())
+    assert leases.open_leases(gateway) == [lease()]
+
+
+def test_a_promise_that_is_made_while_a_lease_is_taken_over_is_not_lost(
+    gateway: GatewayInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases.open_lease(gateway, lease())
+    until = NOW + timedelta(hours=100)
+    put = type(gateway.leases).put
+
+    def put_late(items: Items, item: "JsonObject", condition: Condition | None = None) -> bool:
+        leases.keep(gateway, NAME, until)
+        return put(items, item, condition)
+
+    monkeypatch.setattr(Items, "put", put_late)
+    leases.open_lease(gateway, lease(execution="arn:again"))
+    assert leases.open_leases(gateway)[0].keep_until == until
 
 
 def test_the_lease_of_something_absent_stays_open_while_its_creator_may_still_run(gateway: GatewayInMemory) -> None:

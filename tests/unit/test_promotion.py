@@ -13,6 +13,7 @@ from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.model_in_use import promote_run, read_in_use, roll_back
 from customization.runs import Call, Plan, save_plan
+from customization.serving import create_serving
 from customization.splits import Subset
 from customization.sweeper import sweep
 from customization.texts import say
@@ -400,6 +401,54 @@ def test_a_run_that_adopts_the_model_in_use_and_ends_worse_or_dies_does_not_take
     assert parameter(finished) == {"arn": f"arn:model/{JOB}", "until": None}
     promotion.release_dataset(finished, "support", NOW + timedelta(days=20))
     assert parameter(finished) is None
+
+
+def test_a_model_that_another_data_set_has_in_use_outlives_the_one_whose_run_has_adopted_it(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    promote_run(finished, plan.run_id, PROMOTE)
+    finished.runs.delete(plan.run_id)
+    adopting = msgspec.structs.replace(plan, run_id="copy-7777777777", dataset="copy", keep_model="never")
+    finish(finished, adopting, name=JOB)
+    model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
+    leases.open_lease(finished, msgspec.structs.replace(model, run_id=adopting.run_id, dataset="copy"))
+    promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
+    promotion.release_dataset(finished, "copy", NOW)
+    assert JOB in bedrock.models
+
+
+@pytest.mark.parametrize(
+    ("keep_model", "verdict"), [("never", "better"), ("if-better", "worse"), ("if-better", "inconclusive")]
+)
+def test_a_run_that_adopts_a_model_which_another_run_keeps_always_leaves_it_so(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, keep_model: str, verdict: str
+) -> None:
+    promotion.release_model(finished, msgspec.structs.replace(plan, keep_model="always"), call)
+    adopting = msgspec.structs.replace(plan, run_id="support-7777777777", keep_model=keep_model)
+    finish(finished, adopting, name=JOB)
+    finished.runs.update(adopting.run_id, {"verdict": verdict, "state": "RUNNING"})
+    model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
+    opened = msgspec.structs.replace(model, run_id=adopting.run_id, keep_until=NOW + leases.MODEL_RETENTION)
+    leases.open_lease(finished, opened)
+    assert promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id)) == {"released": []}
+    assert JOB in bedrock.models
+    assert lease(finished, f"{JOB}{leases.MODEL_SUFFIX}").keep_until == NOW + timedelta(days=3650)
+
+
+def test_a_run_that_is_started_again_after_its_promotion_and_stopped_leaves_what_serves_the_model_in_use(
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    kept = msgspec.structs.replace(plan, keep=6.0)
+    arn = bedrock.serving[SERVED].arn
+    promotion.promote(trained, kept, call, serving_arn=arn, model_arn=f"arn:model/{JOB}")
+    again = replace(call, execution_arn="arn:execution:again", now=NOW + timedelta(hours=1))
+    create_serving(trained, kept, again, f"arn:model/{JOB}", entered_at="")
+    trained.executions |= {call.execution_arn: "FAILED", again.execution_arn: "ABORTED"}
+    sweep(trained, NOW + timedelta(hours=2))
+    assert SERVED in bedrock.serving
+    assert parameter(trained) == {"arn": arn, "until": (NOW + timedelta(hours=6)).isoformat()}
+    sweep(trained, NOW + timedelta(hours=25))
+    assert bedrock.serving == {}
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])

@@ -37,6 +37,17 @@ def test_a_run_that_succeeded_is_not_repeated(gateway: GatewayInMemory) -> None:
     assert claim(gateway, SECOND).duplicate_of is not None
 
 
+def test_a_run_that_succeeded_but_lost_its_model_before_the_last_answer_is_tried_again(
+    gateway: GatewayInMemory,
+) -> None:
+    claim(gateway, EXECUTION)
+    gateway.runs.update("support-0123456789", {"state": "SUCCEEDED", "modelLost": "Model not found."})
+    gateway.executions |= {EXECUTION: "SUCCEEDED", SECOND: "SUCCEEDED"}
+    assert claim(gateway, SECOND) == Claim(attempt=2, duplicate_of=None)
+    gateway.runs.update("support-0123456789", {"state": "SUCCEEDED"})
+    assert claim(gateway, EXECUTION).duplicate_of is not None
+
+
 @pytest.mark.parametrize("ended", ["FAILED", "ABORTED", "TIMED_OUT"])
 def test_a_run_that_did_not_succeed_is_tried_again_by_the_next_execution(gateway: GatewayInMemory, ended: str) -> None:
     claim(gateway, EXECUTION)

@@ -12,6 +12,7 @@ from customization.runs import Call, Plan
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
 
 MODEL = "arn:model"
+ENTERED = NOW.isoformat()
 
 
 @pytest.fixture(params=["on-demand", "provisioned"])
@@ -22,9 +23,20 @@ def either(plan: Plan, request: pytest.FixtureRequest) -> Plan:
 def test_a_retry_of_the_state_creates_nothing_twice(
     claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
 ) -> None:
-    first = serving.create_serving(claimed, either, call, MODEL)
-    assert serving.create_serving(claimed, either, call, MODEL) == first
+    first = serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
+    assert serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED) == first
     assert len(bedrock.created) == 1
+
+
+def test_retries_of_one_entry_into_the_state_create_by_one_token_and_another_entry_by_its_own(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
+) -> None:
+    for minutes, entered in ((0, ENTERED), (5, ENTERED), (60, "later")):
+        now = NOW + timedelta(minutes=minutes)
+        serving.create_serving(claimed, either, replace(call, now=now), MODEL, entered_at=entered)
+        bedrock.serving.clear()  # as if each answer were lost, and Bedrock did not know the name yet
+    first, retried, redriven = bedrock.tokens
+    assert first == retried != redriven
 
 
 def test_the_lease_is_written_before_anything_is_created(
@@ -32,7 +44,7 @@ def test_the_lease_is_written_before_anything_is_created(
 ) -> None:
     bedrock.refusals.append(QuotaUnavailable("no commitment model units reserved"))
     with pytest.raises(QuotaUnavailable, match="no commitment model units"):
-        serving.create_serving(claimed, either, call, MODEL)
+        serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
     lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
     assert lease is not None
     assert lease["state"] == "OPEN"
@@ -43,7 +55,7 @@ def test_the_budget_bounds_how_long_a_throughput_may_stand(claimed: GatewayInMem
         plan, serving_mode="provisioned", base_model_identifier="amazon.titan-text-lite-v1:0:4k", budget_usd=71.0
     )
     claimed.runs.update(call.run_id, {"estimatedUsd": 27.1, "servingUsd": 7.1})
-    serving.create_serving(claimed, titan, call, MODEL)
+    serving.create_serving(claimed, titan, call, MODEL, entered_at=ENTERED)
     lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
     assert lease is not None
     assert lease["hourlyUsd"] == 7.1
@@ -52,17 +64,17 @@ def test_the_budget_bounds_how_long_a_throughput_may_stand(claimed: GatewayInMem
 
 
 def test_what_failed_is_made_anew(claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call) -> None:
-    serving.create_serving(claimed, either, call, MODEL)
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
     name = next(iter(bedrock.serving))
     bedrock.serving[name] = msgspec.structs.replace(bedrock.serving[name], status="Failed")
-    serving.create_serving(claimed, either, call, MODEL)
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
     assert bedrock.serving[name].status == "Creating"
 
 
 def test_another_model_under_the_runs_name_is_never_asked(claimed: GatewayInMemory, either: Plan, call: Call) -> None:
-    serving.create_serving(claimed, either, call, "arn:another")
+    serving.create_serving(claimed, either, call, "arn:another", entered_at=ENTERED)
     with pytest.raises(ServingFailed, match="arn:another"):
-        serving.create_serving(claimed, either, call, MODEL)
+        serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
 
 
 def test_a_refused_creation_fails_with_what_aws_said(
@@ -70,13 +82,13 @@ def test_a_refused_creation_fails_with_what_aws_said(
 ) -> None:
     bedrock.refusals.append(RequestRejected("The model is not Active"))
     with pytest.raises(ServingFailed, match="not Active"):
-        serving.create_serving(claimed, either, call, MODEL)
+        serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
 
 
 def test_a_failed_one_ends_the_run_with_bedrocks_reason(
     claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
 ) -> None:
-    arn = str(serving.create_serving(claimed, either, call, MODEL)["servingArn"])
+    arn = str(serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)["servingArn"])
     name = next(iter(bedrock.serving))
     bedrock.serving[name] = msgspec.structs.replace(
         bedrock.serving[name], status="Failed", failure_message="No capacity"
@@ -86,7 +98,7 @@ def test_a_failed_one_ends_the_run_with_bedrocks_reason(
 
 
 def test_one_that_stays_in_creating_is_given_up(claimed: GatewayInMemory, either: Plan, call: Call) -> None:
-    arn = str(serving.create_serving(claimed, either, call, MODEL)["servingArn"])
+    arn = str(serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)["servingArn"])
     assert serving.poll_serving(claimed, either, call, arn)["status"] == "Creating"
     with pytest.raises(ServingFailed, match="is Creating since"):
         serving.poll_serving(claimed, either, replace(call, now=NOW + timedelta(hours=4)), arn)
@@ -95,7 +107,7 @@ def test_one_that_stays_in_creating_is_given_up(claimed: GatewayInMemory, either
 def test_one_that_somebody_deleted_ends_the_run(
     claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
 ) -> None:
-    arn = str(serving.create_serving(claimed, either, call, MODEL)["servingArn"])
+    arn = str(serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)["servingArn"])
     bedrock.serving.clear()
     with pytest.raises(ServingFailed, match="somebody deleted it"):
         serving.poll_serving(claimed, either, call, arn)
@@ -110,11 +122,11 @@ def claim_again(gateway: GatewayInMemory, call: Call) -> Call:
 def test_another_attempt_serves_its_model_beside_what_an_earlier_one_has_kept(
     claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
 ) -> None:
-    serving.create_serving(claimed, either, call, MODEL)
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
     second = claim_again(claimed, call)
     again = msgspec.structs.replace(either, attempt=2, force=True)
-    first = serving.create_serving(claimed, again, second, "arn:another-model")
-    assert serving.create_serving(claimed, again, second, "arn:another-model") == first
+    first = serving.create_serving(claimed, again, second, "arn:another-model", entered_at=ENTERED)
+    assert serving.create_serving(claimed, again, second, "arn:another-model", entered_at=ENTERED) == first
     assert sorted(item.model_arn for item in bedrock.serving.values()) == ["arn:another-model", MODEL]
     kept = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
     assert kept is not None
@@ -124,9 +136,9 @@ def test_another_attempt_serves_its_model_beside_what_an_earlier_one_has_kept(
 def test_another_attempt_adopts_what_an_earlier_one_has_had_made_for_the_same_model(
     claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
 ) -> None:
-    serving.create_serving(claimed, either, call, MODEL)
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
     second = claim_again(claimed, call)
-    serving.create_serving(claimed, msgspec.structs.replace(either, attempt=2), second, MODEL)
+    serving.create_serving(claimed, msgspec.structs.replace(either, attempt=2), second, MODEL, entered_at=ENTERED)
     assert len(bedrock.created) == 1
     taken_over = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
     assert taken_over is not None
@@ -134,9 +146,9 @@ def test_another_attempt_adopts_what_an_earlier_one_has_had_made_for_the_same_mo
 
 
 def test_a_lease_tells_when_bedrock_created_what_bills(claimed: GatewayInMemory, either: Plan, call: Call) -> None:
-    serving.create_serving(claimed, either, call, MODEL)
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
     # The same state again, an hour later, finds what it has made
-    serving.create_serving(claimed, either, replace(call, now=NOW + timedelta(hours=1)), MODEL)
+    serving.create_serving(claimed, either, replace(call, now=NOW + timedelta(hours=1)), MODEL, entered_at=ENTERED)
     lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
     assert lease is not None
     assert lease["createdAt"] == NOW.isoformat().replace("+00:00", "Z")

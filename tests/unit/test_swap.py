@@ -7,11 +7,12 @@ import msgspec
 import pytest
 
 from customization import leases, promotion
-from customization.errors import ServingFailed
+from customization.errors import RequestRejected, ServingFailed
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.model_in_use import promote_run, read_in_use, roll_back, served_in_use
 from customization.runs import Call, Plan, save_plan
+from customization.sweeper import sweep
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
 
 OLD, NEW = "dev-0a1b2c3d-bbbbbbbbbb-1", "dev-0a1b2c3d-aaaaaaaaaa-1"
@@ -116,6 +117,49 @@ def test_an_update_that_fails_or_never_ends_leaves_the_model_before_in_use(
     assert in_use(served) == (f"arn:model/{OLD}", ARN)
     promote(served, plan, replace(call, execution_arn="arn:execution:again"))
     assert len(bedrock.swaps) == (2 if status == "UpdateFailed" else 1)
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "FAILED"])
+def test_a_swap_that_nobody_waits_for_any_more_is_undone_by_the_sweeper(
+    served: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, status: str
+) -> None:
+    served.executions["arn:execution:earlier"] = "SUCCEEDED"
+    promote(served, plan, call)
+    bedrock.end_swap()
+    assert sweep(served, NOW).released == ()
+    assert len(bedrock.swaps) == 1
+
+    served.executions[call.execution_arn] = status
+    bedrock.serving[DEPLOYMENT] = msgspec.structs.replace(bedrock.serving[DEPLOYMENT], update_status="Updating")
+    sweep(served, NOW)
+    assert len(bedrock.swaps) == 1
+    bedrock.end_swap()
+    [line] = [line for line in sweep(served, NOW).released if "again" in line]
+    assert line.startswith(f"on-demand {DEPLOYMENT}: serves arn:model/{OLD} again")
+    assert bedrock.swaps[1:] == [(ARN, f"arn:model/{OLD}")]
+    assert in_use(served) == (f"arn:model/{OLD}", ARN)
+    bedrock.end_swap()
+    assert sweep(served, NOW).released == ()
+    assert bedrock.serving[DEPLOYMENT].model_arn == f"arn:model/{OLD}"
+
+    # Redriven, the execution begins anew
+    served.executions[call.execution_arn] = "RUNNING"
+    promote(served, plan, call, timedelta(hours=4))
+    assert bedrock.swaps[2:] == [(ARN, f"arn:model/{NEW}")]
+
+
+def test_a_model_that_cannot_be_swapped_back_sets_the_sweepers_alarm_off(
+    served: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.executions["arn:execution:earlier"] = "SUCCEEDED"
+    bedrock.serving[DEPLOYMENT] = msgspec.structs.replace(bedrock.serving[DEPLOYMENT], model_arn="arn:model/another")
+
+    def refuse(*_: str) -> None:
+        raise RequestRejected("The model is not Active")
+
+    monkeypatch.setattr(bedrock, "swap_model", refuse)
+    [line] = sweep(served, NOW).refused
+    assert "The model is not Active" in line
 
 
 def test_a_rollback_swaps_back_behind_the_same_arn(

@@ -6,7 +6,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from customization import training
+from customization import leases, training
 from customization.errors import (
     Conflict,
     CustomizationJobFailed,
@@ -108,6 +108,14 @@ def test_the_lease_is_written_before_the_job_is_created(
     lease = prepared.leases.get(NAME)
     assert lease is not None
     assert lease["state"] == "OPEN"
+
+
+def test_a_model_of_a_run_that_dies_is_kept_no_longer_than_one_of_a_run_that_ends(
+    prepared: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    training.create_job(prepared, plan, call, 0)
+    lease = msgspec.convert(prepared.leases.get(f"{NAME}{leases.MODEL_SUFFIX}"), leases.Lease)
+    assert lease.keep_until == NOW + leases.MODEL_RETENTION < lease.hard_end
 
 
 def test_a_job_that_exists_after_a_conflict_is_adopted_and_one_that_does_not_fails_the_run(

@@ -49,6 +49,7 @@ PATHS: tuple[Path, ...] = (
     models.rolled_back_to_a_throughput_that_still_serves,
     models.swapped_behind_the_deployment_in_use,
     models.swapped_behind_the_deployment_in_use_and_not_served_by_units,
+    models.swap_that_nobody_waits_for_is_undone,
     models.serving_in_use_ends_and_the_model_before_takes_its_place,
     models.served_model_in_use_is_released_and_so_is_the_one_before,
     models.other_test_records_than_those_of_the_model_in_use,

@@ -1,10 +1,13 @@
 """The paths of models: kept, promoted, rolled back, released and withdrawn, each with what has to come of it."""
 
+from datetime import timedelta
+
 from customization.json_types import Json, JsonObject
 from tests.workflow import data
 from tests.workflow.paths_of_runs import succeed
 from tests.workflow.pipeline import Pipeline
 
+_LONGEST_WAIT = timedelta(days=1).total_seconds()
 _KEPT: JsonObject = {"mode": "provisioned", "keep": 48}
 
 
@@ -101,6 +104,19 @@ def swapped_behind_the_deployment_in_use(pipeline: Pipeline) -> None:
 
 def swapped_behind_the_deployment_in_use_and_not_served_by_units(pipeline: Pipeline) -> None:
     _swapped_behind_the_deployment_in_use(pipeline, "provisioned")
+
+
+def swap_that_nobody_waits_for_is_undone(pipeline: Pipeline) -> None:
+    first = _better(pipeline, {"promote": "if-better", "serving": {"keep": 40}, "hyperParameters": {"epochCount": 1}})
+    second = succeed(pipeline, pipeline.ask(pipeline.request(hyperParameters={"epochCount": 5})))
+    entered = pipeline.entering("WaitForModelInUse")
+    with pipeline.clock.hold():
+        pipeline.start({"dataset": pipeline.dataset, "action": "promote", "data": second["runId"]})
+        assert entered.wait(_LONGEST_WAIT)
+        [running] = [execution for execution in pipeline.executions() if execution.outcome.status == "RUNNING"]
+        pipeline.stop(running)
+    pipeline.pass_time(hours=1)
+    assert pipeline.what_serves() == {_arn_in_use(pipeline): first["modelArn0"]}
 
 
 def served_model_in_use_is_released_and_so_is_the_one_before(pipeline: Pipeline) -> None:

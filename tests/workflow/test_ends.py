@@ -39,6 +39,7 @@ from tests.workflow.matrix import (
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    from customization.json_types import Json
     from rehearsal.embedded.states.machines import Execution
 
 LONGEST_WAIT = timedelta(days=3).total_seconds()
@@ -114,6 +115,34 @@ def assert_ended(pipeline: Pipeline, execution: "Execution", end: End, language:
         assert row["fix"] == explain(str(row["error"]), "", language).fix != wording("notice.startAgain", language)
 
 
+def test_an_evaluation_that_loses_its_model_ends_inconclusive_with_the_reason_and_the_same_request_asks_the_rest(
+    pipeline: Pipeline,
+) -> None:
+    def delete(_: "Execution") -> None:
+        bedrock = pipeline.aws.session().client("bedrock")
+        [arn] = pipeline.what_serves()
+        bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+
+    fields: dict[str, Json] = {"promote": "if-better", "serving": {"keep": 2}}
+    execution = pipeline.interrupt("EvaluateCustomModel", pipeline.folder(100, 32, **fields), delete)
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
+    row = pipeline.row_of(execution)
+    assert (row["state"], row["verdict"]) == ("SUCCEEDED", "inconclusive")
+    reason = wording("reason.modelLost", "en").partition("$")[0]
+    assert str(row["reason"]).startswith(reason)
+    assert reason in pipeline.told_of(execution)[-1].message
+    assert reason in pipeline.object_of(execution, "report.html").decode()
+    assert pipeline.parameter() is None
+    pipeline.pass_time(hours=1)
+    assert pipeline.what_bills() == []
+
+    again = pipeline.ask(pipeline.request(**fields))
+    assert (pipeline.row_of(again)["attempt"], pipeline.row_of(again)["verdict"]) == (2, "better")
+    assert len(pipeline.jobs()) == 1
+    assert pipeline.parameter()
+    assert_nothing_is_left(pipeline)
+
+
 def _halts() -> list[object]:
     return [
         pytest.param(wait, how, id=f"{wait}-{how}", marks=() if is_halt_sampled(wait, how) else pytest.mark.exhaustive)
@@ -136,13 +165,25 @@ def test_an_execution_that_ends_while_it_waits_is_released_and_told_by_the_sweep
 
     assert execution.outcome.status == halt.status
     assert_halt_is_told(pipeline, execution, wait, halt)
-    if scenario.dropped:  # else the model that was in use before stays so, and is served
+    if scenario.dropped:
         assert_nothing_is_left(pipeline)
+    else:  # the model that was in use before stays so, and is what callers get
+        assert_model_in_use_is_served(pipeline)
     if scenario.dropped or halt.status != "TIMED_OUT":  # models of earlier runs are not kept for 28 days
         again = pipeline.ask(pipeline.request(**fields_of(pipeline, scenario)))
         assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     pipeline.ask({"dataset": pipeline.dataset, "action": "release"})
     assert pipeline.what_bills() == []
+
+
+def assert_model_in_use_is_served(pipeline: Pipeline) -> None:
+    """The deployment that the parameter names serves the model that the row tells of; without one they name that.
+
+    After weeks none may be in use any more.
+    """
+    in_use = [row["modelArn"] for row in pipeline.rows() if row["runId"] == f"promoted#{pipeline.dataset}"]
+    named = [str(parameter["arn"]) for parameter in [pipeline.parameter()] if parameter]
+    assert [pipeline.what_serves().get(arn, arn) for arn in named] == in_use
 
 
 # Executions that no row of the table of runs stands for: the schedule cannot know of them, and nothing of them bills

@@ -10,4 +10,5 @@ from customization.serving import create_serving
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     call = read_call(event)
-    return create_serving(gateway, owned_plan(gateway, call), call, as_text(event["modelArn"], "modelArn"))
+    model_arn, entered_at = (as_text(event[name], name) for name in ("modelArn", "enteredAt"))
+    return create_serving(gateway, owned_plan(gateway, call), call, model_arn, entered_at=entered_at)
