@@ -4,7 +4,7 @@ A lease is written before its resource is created, so that a creator that dies l
 nothing else: it asks Step Functions whether the execution still runs and Bedrock whether the resource is still there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from customization.runs import RUNNING, Call
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
+    from customization.json_types import JsonObject
 
 JOB = "job"
 MODEL = "model"
@@ -34,7 +35,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     `created_at` is when Bedrock made it, None until that is known. `keep_until` is when it stops being needed though no
     execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
-    price.
+    price. `end_told` is the coming end of which people were told.
     """
 
     resource_name: str
@@ -47,6 +48,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     created_at: datetime | None = None
     keep_until: datetime | None = None
     hourly_usd: float | None = None
+    end_told: datetime | None = None
     state: str = "OPEN"
     closed_at: datetime | None = None
     closed_because: str = ""
@@ -76,13 +78,18 @@ def open_lease(gateway: "Gateway", lease: Lease) -> None:
 
 
 def open_leases(gateway: "Gateway") -> list[Lease]:
-    """Return every lease that is not closed."""
-    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("state").eq("OPEN"))]
+    """Return every lease that is not closed; raises ArtifactUnreadable where a row is damaged."""
+    return [gateway.leases.decoded(row, Lease) for row in open_rows(gateway)]
+
+
+def open_rows(gateway: "Gateway") -> "list[JsonObject]":
+    """Return the rows of the leases that are not closed, damaged ones too."""
+    return gateway.leases.scan(Attr("state").eq("OPEN"))
 
 
 def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
     """Return every lease of a run, closed ones too."""
-    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
+    return [gateway.leases.decoded(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
 
 
 def keep(gateway: "Gateway", resource_name: str, until: datetime, hard_end: datetime) -> None:
@@ -204,21 +211,17 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
     return sorted(leases, key=lambda lease: order.index(lease.kind))
 
 
-def vanished(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[Lease]:
-    """Yield each of the open leases `held` of what served a model until somebody else deleted it."""
-    for lease in held:
-        is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
-        if is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None:
-            yield lease
+def has_vanished(gateway: "Gateway", lease: Lease, now: datetime) -> bool:
+    """Return whether the open lease is of what served a model until somebody else deleted it."""
+    is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
+    return is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None
 
 
-def overdue(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[tuple[Lease, str]]:
-    """Yield each of the open leases `held` that nobody needs or that the budget no longer pays, with the reason."""
-    statuses: dict[str, str] = {}
-    for lease in in_release_order(held):
-        if lease.execution_arn not in statuses:
-            statuses[lease.execution_arn] = gateway.execution_status(lease.execution_arn)[0]
-        if now >= lease.hard_end:
-            yield lease, f"the budget paid for it until {lease.hard_end:%Y-%m-%d %H:%M} UTC"
-        elif statuses[lease.execution_arn] != RUNNING and (lease.keep_until is None or now >= lease.keep_until):
-            yield lease, f"its execution is {statuses[lease.execution_arn]}"
+def reason_to_release(gateway: "Gateway", lease: Lease, now: datetime) -> str:
+    """Return why nobody needs what an open lease is for, or why the budget no longer pays it, else ""."""
+    if now >= lease.hard_end:
+        return f"the budget paid for it until {lease.hard_end:%Y-%m-%d %H:%M} UTC"
+    if lease.keep_until is not None and now < lease.keep_until:
+        return ""
+    status = gateway.execution_status(lease.execution_arn)[0]
+    return "" if status == RUNNING else f"its execution is {status}"

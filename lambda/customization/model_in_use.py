@@ -88,9 +88,9 @@ def parameter_of(gateway: "Gateway", dataset: str) -> str:
 
 
 def read_in_use(gateway: "Gateway", dataset: str) -> ModelInUse | None:
-    """Return the model in use for a data set, or None."""
+    """Return the model in use for a data set, or None; raises ArtifactUnreadable where its row is damaged."""
     row = gateway.runs.get(_key(dataset))
-    return msgspec.convert(row, ModelInUse) if row else None
+    return gateway.runs.decoded(row, ModelInUse) if row else None
 
 
 def put_in_use(gateway: "Gateway", dataset: str, model: ModelInUse, now: datetime) -> JsonObject:
