@@ -214,7 +214,7 @@ def _wire_failures(graph: Graph) -> None:
         "ReleaseResources",
         subject="$substring('Failed: ' & $runId, 0, 99)",
         message=f"$failedState & ' ended with ' & $error & ': ' & $cause & "
-        f"'\\n\\nThe failure could not be recorded: ' & ({_CAUSE})",
+        f"'\\n\\nThe failure could not be recorded: ' & ({_CAUSE}) & '\\n\\n' & $states.context.Execution.Id",
     )
     graph.catch("ReleaseResources", "NotifyFailure")
     # The sweeper tells a failure whose execution ends with another error than the recorded one
