@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from customization.evaluation import CONCURRENCY, SHARDS_AT_ONCE
+from customization.evaluation import CONCURRENCY, SHARDS_AT_ONCE, shard_count
 from customization.json_types import JsonObject, as_object
 from tests.workflow.checks import assert_nothing_is_left, assert_runs_again, assert_told_truthfully, run_scenario
 from tests.workflow.matrix import (
@@ -23,11 +23,15 @@ from tests.workflow.matrix import (
 )
 from tests.workflow.pipeline import Pipeline
 
-# What a shard that was killed or stopped had in flight is asked again: nobody knows that it was answered. Of two copies
-# at once each asks what the other has not stored yet.
-IN_FLIGHT = {"killed-midway": CONCURRENCY, "stopped": SHARDS_AT_ONCE * CONCURRENCY, "twice-at-once": CONCURRENCY}
-# Many more test records than may be in flight, so that paying for all of them twice is noticed
+# More test records than may be in flight, so that paying for all of them twice is noticed
 TEST_RECORDS = 100
+# What a shard that was killed or stopped had in flight is asked again: nobody knows that it was answered. Of two copies
+# at once each asks what the other had not stored when it began.
+IN_FLIGHT = {
+    "killed-midway": CONCURRENCY,
+    "stopped": SHARDS_AT_ONCE * CONCURRENCY,
+    "twice-at-once": TEST_RECORDS // shard_count(TEST_RECORDS),
+}
 
 
 def _cells() -> list[object]:
