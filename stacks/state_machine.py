@@ -214,10 +214,11 @@ def _wire_failures(graph: Graph) -> None:
         "ReleaseResources",
         subject="$substring('Failed: ' & $runId, 0, 99)",
         message=f"$failedState & ' ended with ' & $error & ': ' & $cause & "
-        f"'\\n\\nThe failure could not be recorded: ' & ({_CAUSE})",
+        f"'\\n\\nThe failure could not be recorded: ' & ({_CAUSE}) & '\\n\\n' & $states.context.Execution.Id",
     )
     graph.catch("ReleaseResources", "NotifyFailure")
-    graph.catch("NotifyFailure", "RunFailed")
+    # The sweeper tells a failure whose execution ends with another error than the recorded one
+    graph.catch("NotifyFailure", "RunFailed", error="$error & ' (not told)'")
     # The custom model is still compared with its base: the report says that the model in use has not answered
     graph.catch("EvaluateModelInUse", "CreateCustomizationJob")
     # A notice that does not arrive undoes nothing: the result is stored
@@ -357,23 +358,34 @@ class CustomizationStateMachine(Construct):
         )
 
     def allow_describing_executions(self, roles: Sequence[iam.IRole]) -> None:
-        """Let functions ask whether the execution that owns a run or a lease still runs."""
-        statement = iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[self._execution_arns(":*")])
+        """Let functions ask whether the execution that owns a run or a lease still runs.
+
+        It may be one of a machine that a deleted stack had beside the same tables: CloudFormation names machines after
+        their logical id, which stays.
+        """
+        machine = self.state_machine.node.default_child
+        former = f"{Stack.of(self).get_logical_id(cast('sfn.CfnStateMachine', machine))}-*:*"
+        statement = iam.PolicyStatement(
+            actions=["states:DescribeExecution"], resources=[self._execution_arns(":*"), self._arns_like(former)]
+        )
         # The machine names the functions, so their own roles cannot name the machine
         policy = iam.ManagedPolicy(self, "ExecutionPermissions", roles=list(roles), statements=[statement])
         acknowledge_wildcards(
             policy,
             [statement],
             reason="Executions are named when they start.",
-            limits="reading the executions of this state machine.",
+            limits="reading the executions of this state machine, of those it replaced and of those of other stages.",
         )
 
     def _execution_arns(self, pattern: str) -> str:
         # The construct's own state_machine_name cuts it out of the ARN
         name = cast("sfn.CfnStateMachine", self.state_machine.node.default_child).attr_name
+        return self._arns_like(f"{name}{pattern}")
+
+    def _arns_like(self, pattern: str) -> str:
         return Stack.of(self).format_arn(
             service="states",
             resource="execution",
-            resource_name=f"{name}{pattern}",
+            resource_name=pattern,
             arn_format=ArnFormat.COLON_RESOURCE_NAME,
         )

@@ -159,17 +159,22 @@ def give_back(gateway: "Gateway", run_id: str, attempt: int, now: datetime) -> N
     if not month or row.get("attempt") != attempt or not row.get("usage"):
         return
     spent = estimate(used(gateway, row, msgspec.convert(row["usage"], Usage), now), load_prices(), now).known_usd
-    gateway.runs.update(run_id, {"spentUsd": spent}, condition=Attr("attempt").eq(attempt))
+    # The run's row goes last: a run without spentUsd is settled again, by the sweeper
+    if _settle(gateway, month, run_id, attempt, spent):
+        gateway.runs.update(run_id, {"spentUsd": spent}, condition=Attr("attempt").eq(attempt))
+
+
+def _settle(gateway: "Gateway", month: str, run_id: str, attempt: int, spent: float) -> bool:
+    """Count `spent` for the attempt in its month; returns False where somebody else has settled it at the same time."""
     known = gateway.runs.get(month) or {}
     reserved_under, settled_under = _reservation(run_id, attempt), _settlement(run_id, attempt)
-    if reserved_under not in known:
-        return
-    counted_under = settled_under if known[reserved_under] == _SETTLED else reserved_under
+    counted_under = settled_under if known.get(reserved_under) == _SETTLED else reserved_under
     counted = _number(known.get(counted_under))
-    if counted_under == reserved_under or counted != spent:
-        gateway.runs.update(
-            month,
-            {reserved_under: _SETTLED, settled_under: spent},
-            add={"committedUsd": spent - counted},
-            condition=Attr(counted_under).eq(counted),
-        )
+    if reserved_under not in known or (counted_under == settled_under and counted == spent):
+        return True
+    return gateway.runs.update(
+        month,
+        {reserved_under: _SETTLED, settled_under: spent},
+        add={"committedUsd": spent - counted},
+        condition=Attr(counted_under).eq(counted),
+    )

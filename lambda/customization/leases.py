@@ -4,7 +4,7 @@ A lease is written before its resource is created, so that a creator that dies l
 nothing else: it asks Step Functions whether the execution still runs and Bedrock whether the resource is still there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
@@ -40,7 +40,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     `created_at` is when Bedrock made it, None until that is known. `keep_until` is when it stops being needed though no
     execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
-    price.
+    price. `end_told` is the coming end of which people were told.
     """
 
     resource_name: str
@@ -53,6 +53,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     created_at: datetime | None = None
     keep_until: datetime | None = None
     hourly_usd: float | None = None
+    end_told: datetime | None = None
     state: str = _OPEN
     closed_at: datetime | None = None
     closed_because: str = ""
@@ -77,12 +78,13 @@ class Release(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def open_lease(gateway: "Gateway", lease: Lease) -> None:
-    """Write the lease; one that is open is taken over, with its times where somebody was promised later ones."""
+    """Write the lease; one that is open is taken over, with its times where somebody was promised later ones.
+
+    Raises ArtifactUnreadable where the row that is there is damaged.
+    """
     row = gateway.leases.get(lease.resource_name) or {}
     if row.get("state") == _OPEN:
-        taken_over = _later(msgspec.convert(row, Lease), lease)
-        # What else the row has says what was told of it
-        values = {**row, **msgspec.to_builtins(taken_over)}
+        values = msgspec.to_builtins(_later(gateway.leases.decoded(row, Lease), lease))
         unchanged = _IS_OPEN & Attr("keepUntil").eq(row["keepUntil"])
     else:
         values = msgspec.to_builtins(lease)
@@ -96,17 +98,23 @@ def _later(before: Lease, lease: Lease) -> Lease:
     if before.keep_until is None:
         return lease
     until = max(before.keep_until, lease.keep_until or before.keep_until)
-    return msgspec.structs.replace(lease, keep_until=until, hard_end=max(before.hard_end, lease.hard_end))
+    hard_end = max(before.hard_end, lease.hard_end)
+    return msgspec.structs.replace(lease, keep_until=until, hard_end=hard_end, end_told=before.end_told)
 
 
 def open_leases(gateway: "Gateway") -> list[Lease]:
-    """Return every lease that is not closed."""
-    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(_IS_OPEN)]
+    """Return every lease that is not closed; raises ArtifactUnreadable where a row is damaged."""
+    return [gateway.leases.decoded(row, Lease) for row in open_rows(gateway)]
+
+
+def open_rows(gateway: "Gateway") -> "list[JsonObject]":
+    """Return the rows of the leases that are not closed, damaged ones too."""
+    return gateway.leases.scan(_IS_OPEN)
 
 
 def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
     """Return every lease of a run, closed ones too."""
-    return [msgspec.convert(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
+    return [gateway.leases.decoded(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
 
 
 def keep(gateway: "Gateway", resource_name: str, until: datetime) -> None:
@@ -251,21 +259,17 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
     return sorted(leases, key=lambda lease: order.index(lease.kind))
 
 
-def vanished(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[Lease]:
-    """Yield each of the open leases `held` of what served a model until somebody else deleted it."""
-    for lease in held:
-        is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
-        if is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None:
-            yield lease
+def has_vanished(gateway: "Gateway", lease: Lease, now: datetime) -> bool:
+    """Return whether the open lease is of what served a model until somebody else deleted it."""
+    is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
+    return is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None
 
 
-def overdue(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[tuple[Lease, str]]:
-    """Yield each of the open leases `held` that nobody needs or that the budget no longer pays, with the reason."""
-    statuses: dict[str, str] = {}
-    for lease in in_release_order(held):
-        if lease.execution_arn not in statuses:
-            statuses[lease.execution_arn] = gateway.execution_status(lease.execution_arn)[0]
-        if now >= lease.hard_end:
-            yield lease, f"the budget paid for it until {lease.hard_end:%Y-%m-%d %H:%M} UTC"
-        elif statuses[lease.execution_arn] != RUNNING and (lease.keep_until is None or now >= lease.keep_until):
-            yield lease, f"its execution is {statuses[lease.execution_arn]}"
+def reason_to_release(gateway: "Gateway", lease: Lease, now: datetime) -> str:
+    """Return why nobody needs what an open lease is for, or why the budget no longer pays it, else ""."""
+    if now >= lease.hard_end:
+        return f"the budget paid for it until {lease.hard_end:%Y-%m-%d %H:%M} UTC"
+    if lease.keep_until is not None and now < lease.keep_until:
+        return ""
+    status = gateway.execution_status(lease.execution_arn)[0]
+    return "" if status == RUNNING else f"its execution is {status}"

@@ -72,7 +72,7 @@ def of_sweep(swept: "Swept") -> dict[str, float]:
     running = [lease for lease in swept.live if lease.kind != MODEL]
     seldom = {
         "UnpricedResources": sum(1 for lease in running if lease.kind == PROVISIONED and lease.hourly_usd is None),
-        "SweeperActions": len(swept.released) - len(swept.refused),
+        "SweeperActions": len(swept.released),
         "RunsStopped": len(swept.runs),
     }
     return {

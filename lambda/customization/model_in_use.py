@@ -1,14 +1,14 @@
 """The model in use for a data set: a row in the table of runs, and the SSM parameter that names it to applications."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from customization import leases, notices
-from customization.errors import InvalidRunRequest, PipelineError, ServingFailed
+from customization.errors import InvalidRunRequest, ServingFailed
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.gateway.tables import Attr
 from customization.identity import parameter_name
@@ -93,9 +93,9 @@ def parameter_of(gateway: "Gateway", dataset: str) -> str:
 
 
 def read_in_use(gateway: "Gateway", dataset: str) -> ModelInUse | None:
-    """Return the model in use for a data set, or None."""
+    """Return the model in use for a data set, or None; raises ArtifactUnreadable where its row is damaged."""
     row = gateway.runs.get(_key(dataset))
-    return msgspec.convert(row, ModelInUse) if row else None
+    return gateway.runs.decoded(row, ModelInUse) if row else None
 
 
 def put_in_use(gateway: "Gateway", dataset: str, model: ModelInUse, now: datetime) -> JsonObject:
@@ -276,36 +276,30 @@ def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> Mo
     return None
 
 
-def undo_left_swaps(gateway: "Gateway") -> Iterator[str]:
-    """Let every deployment serve the model that is in use by it again where another one was put there; yield a line.
+def undo_left_swap(gateway: "Gateway", dataset: str) -> str:
+    """Let the deployment serve the model in use again where another was put there; return what was done, else "".
 
     An execution that was stopped or that has waited too long leaves an update under way. While an execution waits for
     one, or AWS works at one, nothing is done.
     """
-    for dataset in datasets_in_use(gateway):
-        current = read_in_use(gateway, dataset)
-        arn = current.serving_arn if current else None
-        if current is None or not arn or _kind_of(arn) != ON_DEMAND:
-            continue
-        asked = current.swap
-        if asked and gateway.execution_status(asked.asked_by)[0] == RUNNING:
-            continue
-        served = _serving_at(gateway, arn)
-        if served is None or served.update_status == "Updating":
-            continue
-        if asked:  # else the execution, once it is redriven, would wait for what is undone here
-            same = Attr("modelArn").eq(current.model_arn)
-            gateway.runs.update(_key(dataset), {"swap": None}, condition=same)
-        if served.model_arn != current.model_arn:
-            yield f"{ON_DEMAND} {served.name}: {_swapped_back(gateway, arn, current.model_arn)}"
-
-
-def _swapped_back(gateway: "Gateway", arn: str, model_arn: str) -> str:
-    try:
-        gateway.bedrock.swap_model(arn, model_arn)
-    except PipelineError as error:
-        return f"refused to serve {model_arn} again: {error}"
-    return f"serves {model_arn} again, since nobody waits for the one that was to take its place"
+    current = read_in_use(gateway, dataset)
+    arn = current.serving_arn if current else None
+    if current is None or not arn or _kind_of(arn) != ON_DEMAND:
+        return ""
+    asked = current.swap
+    if asked and gateway.execution_status(asked.asked_by)[0] == RUNNING:
+        return ""
+    served = _serving_at(gateway, arn)
+    if served is None or served.update_status == "Updating":
+        return ""
+    if asked:  # else the execution, once it is redriven, would wait for what is undone here
+        same = Attr("modelArn").eq(current.model_arn)
+        gateway.runs.update(_key(dataset), {"swap": None}, condition=same)
+    if served.model_arn == current.model_arn:
+        return ""
+    gateway.bedrock.swap_model(arn, current.model_arn)
+    why = "since nobody waits for the one that was to take its place"
+    return f"{ON_DEMAND} {served.name}: serves {current.model_arn} again, {why}"
 
 
 def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:

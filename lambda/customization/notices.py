@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from customization.gateway.tables import Attr
 from customization.json_types import JsonObject
 from customization.links import Links, move_command, quoted
 from customization.money import plain
@@ -38,12 +39,14 @@ SUBJECTS = {
     "not compared": "Not compared: $title",
     "failed": "Failed at $state: $title",
     "ended": "$status: $title",
+    "done": "Done: $title",
     "unused": "No run will use a file you dropped",
     "inUse": "In use: $title",
     "noLongerInUse": "No longer in use: $title",
     "endsSoon": "Ends soon: $title",
     "released": "Released: $title",
 }
+UNTOLD = "untold"
 _MOST_WARNINGS = 10
 _LONGEST_EXCERPT = 300
 # One stage of training on some hundred records. Public reports of 2026 have 81 minutes (70B, 189 records) to 3.5 hours
@@ -62,6 +65,15 @@ class Notice(msgspec.Struct, frozen=True):
     def payload(self) -> JsonObject:
         """Return {subject, message}, as the states that publish expect them."""
         return {"subject": self.subject, "message": self.message}
+
+
+def tell(gateway: "Gateway", key: str, notice: JsonObject) -> None:
+    """Publish the {subject, message} that a row of the table of runs has as `untold`, and strike it out there.
+
+    Whoever writes what is to be told writes both in one step, so that the sweeper tells what somebody else did not.
+    """
+    gateway.publish(str(notice["subject"]), str(notice["message"]))
+    gateway.runs.update(key, {}, remove=(UNTOLD,), condition=Attr(UNTOLD).eq(notice))
 
 
 class _Words:
@@ -361,6 +373,13 @@ def ended(*, run_id: str, status: str, language: str, link: str) -> Notice:
             words.link("notice.execution", link),
         ),
     )
+
+
+def done(*, run_id: str, language: str, link: str) -> Notice:
+    """Tell of a run that has its result, and whose execution was ended before it told it."""
+    words = _Words(language)
+    told = words("notice.done", runId=run_id)
+    return Notice(subject("done", title=run_id), _message(told, words.link("notice.execution", link)))
 
 
 def unused(*, bucket: str, key: str, better_key: str, names: Sequence[str], language: str) -> Notice:

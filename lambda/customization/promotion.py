@@ -1,10 +1,11 @@
 """What stays after a run: the model in use for a data set, and what a request keeps. Everything else is released."""
 
-from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import budget, leases, notices
+from customization.errors import PipelineError, TransientError
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
 from customization.model_in_use import (
@@ -12,7 +13,6 @@ from customization.model_in_use import (
     WITHOUT_END,
     ModelInUse,
     datasets_holding,
-    datasets_in_use,
     is_held_by,
     keep_on,
     missing_of,
@@ -190,25 +190,19 @@ def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:
         _replace(gateway, lease.dataset, current, now, (lease.kind, lease.bedrock_name), is_gone=False)
 
 
-def withdraw_gone(gateway: "Gateway", now: datetime) -> Iterator[str]:
-    """Do as `withdraw` where somebody else has deleted what is in use; yield a line for each."""
-    for dataset in datasets_in_use(gateway):
-        current = read_in_use(gateway, dataset)
-        gone = missing_of(gateway, current) if current else None
-        if current and gone:
-            _replace(gateway, dataset, current, now, gone, is_gone=True)
-            yield f"{' '.join(gone)}: not there any more, though in use for {dataset}"
+def withdraw_gone(gateway: "Gateway", dataset: str, now: datetime) -> str:
+    """Do as `withdraw` where somebody else has deleted what is in use; return kind and name of that, else ""."""
+    current = read_in_use(gateway, dataset)
+    gone = missing_of(gateway, current) if current else None
+    if current and gone:
+        _replace(gateway, dataset, current, now, gone, is_gone=True)
+    return " ".join(gone or ())
 
 
 def _replace(
     gateway: "Gateway", dataset: str, current: ModelInUse, now: datetime, what: tuple[str, str], *, is_gone: bool
 ) -> None:
     previous = previous_living(gateway, current, now)
-    previous_arn = ""
-    if previous:
-        previous_arn = str(put_in_use(gateway, dataset, previous, now)["arn"])
-    else:
-        remove_in_use(gateway, dataset)
     kind, name = what
     told = notices.withdrawn(
         run_id=current.promoted_run_id,
@@ -216,8 +210,15 @@ def _replace(
         kind=kind,
         name=name,
         is_gone=is_gone,
-        previous_arn=previous_arn,
+        previous_arn=(previous.serving_arn or previous.model_arn) if previous else "",
         parameter=parameter_of(gateway, dataset),
         language=notices.language_of(gateway, current.promoted_run_id),
-    )
-    gateway.publish(told.subject, told.message)
+    ).payload()
+    key = f"withdrawn#{current.promoted_run_id}"
+    gateway.runs.put({"runId": key, notices.UNTOLD: told})
+    if previous:
+        put_in_use(gateway, dataset, previous, now)
+    else:
+        remove_in_use(gateway, dataset)
+    with suppress(PipelineError, TransientError):  # the sweeper tells it, and what bills must not wait for that
+        notices.tell(gateway, key, told)

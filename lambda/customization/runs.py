@@ -21,6 +21,10 @@ SUCCEEDED = "SUCCEEDED"
 FAILED = "FAILED"
 # Pre-training, then fine-tuning
 MOST_STAGES = 2
+# What an execution leaves that was redriven after its end had been recorded
+_OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "spentUsd")
+# The states of runs that have come to what was asked for
+GREEN = (SUCCEEDED, "ESTIMATED")
 
 
 class PinnedFile(msgspec.Struct, frozen=True, rename="camel"):
@@ -139,8 +143,10 @@ def read_plan(gateway: "Gateway", run_id: str) -> Plan:
     return plan
 
 
-def owned_plan(gateway: "Gateway", call: Call) -> Plan:
+def owned_plan(gateway: "Gateway", call: Call, *, goes_on: bool = True) -> Plan:
     """Return the plan of the run that `call` works for.
+
+    A run whose end has been recorded is RUNNING again where it `goes_on`: somebody has redriven its execution.
 
     Raises:
         RunSuperseded: another execution, or another attempt, owns the run now.
@@ -152,6 +158,9 @@ def owned_plan(gateway: "Gateway", call: Call) -> Plan:
         raise RunSuperseded.of(
             "error.superseded", runId=call.run_id, execution=str(row["executionArn"]), attempt=str(row["attempt"])
         )
+    if goes_on and row.get("state") not in {RUNNING, *GREEN}:
+        its_own = Attr("attempt").eq(call.attempt) & Attr("executionArn").eq(call.execution_arn)
+        gateway.runs.update(call.run_id, {"state": RUNNING}, remove=_OF_AN_END, condition=its_own)
     return read_plan(gateway, call.run_id)
 
 

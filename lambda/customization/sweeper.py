@@ -1,6 +1,7 @@
 """The sweeper: correctness rests on it, since StopExecution and the machine's timeout skip every Catch."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,18 +9,17 @@ import msgspec
 
 from customization import budget, leases, model_in_use, notices, promotion, retention
 from customization.catalogue import load_catalogue
-from customization.errors import PipelineError, ReleaseRefused
+from customization.errors import ReleaseRefused
 from customization.gateway.tables import Attr
-from customization.json_types import JsonObject
-from customization.leases import Lease, Release
+from customization.json_types import JsonObject, as_object
+from customization.leases import Lease
 from customization.links import Links
-from customization.runs import FAILED, RUNNING, unplanned
+from customization.runs import FAILED, GREEN, RUNNING, unplanned
 from customization.texts import wording
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
-_REFUSED = "refused"
 # The statuses of Step Functions, and GONE, that an execution has when its failure handling was skipped
 _ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
 # Runs that are over, and whose failure path did not come to this
@@ -43,67 +43,269 @@ class LiveLease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     hourly_usd: float | None
 
 
+class Action(msgspec.Struct, frozen=True, rename="camel"):
+    """What a sweep did, or could not do, in words; `run_id` is empty where it concerns no run."""
+
+    run_id: str
+    did: str
+
+
 class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What a sweep did and what it left.
 
-    `runs` names those whose end it recorded, `released` and `refused` say a line for each resource. `overdue` names
-    what bills and should have been gone by its hardEnd, or has no lease at all, and is there after the sweep.
+    `runs` names those whose end it recorded; `refused` is what failed, which the next sweep tries again. `overdue`
+    names what bills and should have been gone by its hardEnd, or has no lease at all, and is there after the sweep.
     `lifecycles` are, by the catalogue, those of the base models under the models in use.
     """
 
     runs: tuple[str, ...]
-    released: tuple[str, ...]
-    refused: tuple[str, ...]
+    released: tuple[Action, ...]
+    refused: tuple[Action, ...]
     live: tuple[LiveLease, ...]
     overdue: tuple[str, ...]
     lifecycles: tuple[str, ...]
 
     def raise_refused(self) -> None:
-        """Raise ReleaseRefused if AWS refused something, so that the alarm on the sweeper's errors goes off."""
+        """Raise ReleaseRefused if something failed, so that the alarm on the sweeper's errors goes off."""
         if self.refused:
             raise ReleaseRefused(
-                "What follows still bills; look at it in the Bedrock console, and at the sweeper's role:\n"
-                + "\n".join(self.refused)
+                "What follows could not be done and may still bill; look at it in the Bedrock console, and at the "
+                "sweeper's role:\n" + "\n".join(action.did for action in self.refused)
             )
 
 
 def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> Swept:
     """Record runs that died, release what nobody needs, and return what was done and what is left.
 
-    `ended` is an execution, by ARN, status and error, of which an event tells that it has ended.
+    `ended` is an execution, by ARN, status and error, of which an event tells that it has ended. Notices go last, so
+    that nothing bills while they fail.
     """
-    runs = list(_record_dead_runs(gateway, now))
+    work = _Sweep(gateway, now)
+    work.record_dead_runs()
     if ended:
-        runs += _record_unplanned(gateway, now, *ended)
-    held = leases.open_leases(gateway)
-    _tell_of_coming_ends(gateway, held, now)
-    released: list[str] = []
-    for lease, because in leases.overdue(gateway, held, now):
-        released += _released(gateway, lease, now, because)
-    held = leases.open_leases(gateway)
-    for orphan in _orphans(gateway, held, now):
-        released += _released(gateway, orphan, now, "no lease stands for it")
-    for lease in leases.vanished(gateway, held, now):
-        leases.close(gateway, lease, now, "somebody deleted it", was_there=True)
-        budget.settle_release(gateway, lease, now)
-    released += promotion.withdraw_gone(gateway, now)
-    released += model_in_use.undo_left_swaps(gateway)
-    for row in gateway.runs.scan(_NOT_SETTLED):
-        released += _settled(gateway, row, now)
-    live = _live(gateway, held)
-    past_end = [lease.resource_name for lease in live if now >= lease.hard_end]
-    return Swept(
-        runs=tuple(runs),
-        released=tuple(released),
-        refused=tuple(line for line in released if _REFUSED in line),
-        live=tuple(live),
-        overdue=(
-            *past_end,
-            *(it.resource_name for it in _orphans(gateway, held, now)),
-            *_unknown_models(gateway, held),
-        ),
-        lifecycles=tuple(_lifecycles(gateway, now)),
-    )
+        work.record_unplanned(*ended)
+    work.release()
+    work.settle()
+    work.tell()
+    return work.outcome()
+
+
+class _Sweep:
+    """One sweep under way. What fails for one thing is written down and keeps the sweeper from no other."""
+
+    def __init__(self, gateway: "Gateway", now: datetime) -> None:
+        self._gateway, self._now = gateway, now
+        self._runs: list[str] = []
+        self._released: list[Action] = []
+        self._refused: list[Action] = []
+
+    @contextmanager
+    def _trying(self, what: str, run_id: str = "") -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  a damaged row or a bug must not keep everything else billing
+            action = Action(run_id, f"{what}: refused: {type(error).__name__}: {error}")
+            if action not in self._refused:
+                self._refused.append(action)
+
+    def record_dead_runs(self) -> None:
+        """Write how each run ended whose execution did not, with the notice about it."""
+        with self._trying("the runs under way"):
+            for row in self._gateway.runs.scan(Attr("state").eq(RUNNING)):
+                run_id = str(row["runId"])
+                with self._trying(f"the end of run {run_id}", run_id):
+                    self._record_dead_run(row, run_id)
+
+    def _record_dead_run(self, row: JsonObject, run_id: str) -> None:
+        arn = str(row["executionArn"])
+        status = self._gateway.execution_status(arn)[0]
+        if status not in _ENDED:
+            return
+        language = str(row.get("language") or self._gateway.settings.defaults.language)
+        ended = self._end(run_id, arn, status, language)
+        still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
+        if self._gateway.runs.update(run_id, ended, condition=still_dead):
+            self._runs.append(run_id)
+
+    def _end(self, run_id: str, arn: str, status: str, language: str) -> JsonObject:
+        """Return what the table of runs says of an end, and the notice of it; `run_id` is empty where there is none."""
+        cause, fix = (wording(f"{family}.{status}", language) for family in ("ended", "endedFix"))
+        told = notices.ended(run_id=run_id, status=status, language=language, link=self._link(arn)).payload()
+        ended: JsonObject = {"state": status, "cause": cause, "fix": fix, "endedAt": self._now.isoformat()}
+        return {**ended, "endedWith": status, notices.UNTOLD: told}
+
+    def _link(self, arn: str) -> str:
+        return Links.of(self._gateway.settings).execution(arn)
+
+    def record_unplanned(self, arn: str, status: str, error: str) -> None:
+        """Record an end that no run stands for, or that came between the record of an end and its notice.
+
+        Nothing bills then, but whoever has started the execution waits for an answer.
+        """
+        with self._trying(f"the end of {arn}"):
+            rows = self._gateway.runs.scan(Attr("executionArn").eq(arn))
+            known = [row for row in rows if not str(row["runId"]).startswith("uploads#")]
+            if not known:
+                name, language = unplanned(arn), self._gateway.settings.defaults.language
+                ended = self._end("", arn, status, language)
+                self._gateway.runs.put({"runId": name, "executionArn": arn, "attempt": 0, **ended})
+                self._runs.append(name)
+            for row in known:
+                notice = self._missing_notice(row, arn, error)
+                if notice:
+                    told: JsonObject = {notices.UNTOLD: notice, "endedWith": status}
+                    # The event may come twice
+                    self._gateway.runs.update(str(row["runId"]), told, condition=Attr("endedWith").not_exists())
+
+    def _missing_notice(self, row: JsonObject, arn: str, error: str) -> JsonObject | None:
+        """Return the notice of an end that is recorded, where its execution came to another end before telling it."""
+        run_id = "" if str(row["runId"]).startswith("unplanned#") else str(row["runId"])
+        language = str(row.get("language") or self._gateway.settings.defaults.language)
+        if row.get("state") in GREEN:
+            done = notices.done(run_id=run_id, language=language, link=self._link(arn))
+            key = str(row.get("reportKey") or "")
+            return {**done.payload(), "message": notices.with_report(self._gateway, run_id, done.message, key)}
+        # The machine's own Fail state ends with the error that the row has
+        if row.get("state") != FAILED or row.get("error") == error:
+            return None
+        return notices.failed(
+            title=run_id,
+            state=str(row.get("failedState")),
+            error=str(row.get("error")),
+            cause=str(row.get("cause")),
+            fix=str(row.get("fix")),
+            language=language,
+            link=self._link(arn),
+        ).payload()
+
+    def release(self) -> None:
+        """Release what nobody needs or nobody pays for, and close the leases of what is gone."""
+        for lease in leases.in_release_order(self._open_leases()):
+            with self._trying(_name(lease), lease.run_id):
+                because = leases.reason_to_release(self._gateway, lease, self._now)
+                if because:
+                    self._release(lease, because)
+        with self._trying("what has no lease"):
+            for orphan in list(self._orphans()):
+                with self._trying(_name(orphan)):
+                    self._release(orphan, "no lease stands for it")
+        for lease in self._open_leases():
+            with self._trying(_name(lease), lease.run_id):
+                if leases.has_vanished(self._gateway, lease, self._now):
+                    leases.close(self._gateway, lease, self._now, "somebody deleted it", was_there=True)
+                    budget.settle_release(self._gateway, lease, self._now)
+        with self._trying("the models in use"):
+            for dataset in model_in_use.datasets_in_use(self._gateway):
+                with self._trying(f"the model in use for {dataset}"):
+                    gone = promotion.withdraw_gone(self._gateway, dataset, self._now)
+                    if gone:
+                        self._released.append(Action("", f"{gone}: not there any more, though in use for {dataset}"))
+                with self._trying(f"the model in use for {dataset}"):
+                    undone = model_in_use.undo_left_swap(self._gateway, dataset)
+                    if undone:
+                        self._released.append(Action("", undone))
+
+    def _open_leases(self) -> list[Lease]:
+        held: list[Lease] = []
+        for row in leases.open_rows(self._gateway):
+            with self._trying(f"lease {row['resourceName']}", str(row.get("runId") or "")):
+                held.append(self._gateway.leases.decoded(row, Lease))
+        return held
+
+    def _release(self, lease: Lease, because: str) -> None:
+        if lease.kind == leases.MODEL and (
+            model_in_use.keep_on(self._gateway, lease.bedrock_name, self._now)
+            or retention.keep_best(self._gateway, lease, self._now)
+        ):
+            return
+        is_withdrawn = False
+        with self._trying(f"{_name(lease)}, which may be in use for {lease.dataset}", lease.run_id):
+            promotion.withdraw(self._gateway, lease, self._now)
+            is_withdrawn = True
+        # What nobody pays for goes even so: the next sweep finds it gone and puts another in use
+        if not is_withdrawn and self._now < lease.hard_end:
+            return
+        done = leases.release(self._gateway, lease, self._now, because)
+        if done.outcome != "absent":
+            self._released.append(Action(lease.run_id, f"{_name(lease)}: {done.outcome}, since {because}"))
+        budget.settle_release(self._gateway, lease, self._now)
+
+    def settle(self) -> None:
+        """Give back what runs that are over have not spent; until that is possible the month keeps the reservation."""
+        with self._trying("the budget"):
+            for row in self._gateway.runs.scan(_NOT_SETTLED):
+                run_id = str(row["runId"])
+                with self._trying(f"budget of run {run_id}", run_id):
+                    budget.give_back(self._gateway, run_id, int(str(row["attempt"])), self._now)
+
+    def tell(self) -> None:
+        """Publish the notices that are written down, and those of the ends that come soon: each at least once."""
+        with self._trying("the notices"):
+            for row in self._gateway.runs.scan(Attr(notices.UNTOLD).exists()):
+                key = str(row["runId"])
+                with self._trying(f"the notice about {key}"):
+                    notices.tell(self._gateway, key, as_object(row[notices.UNTOLD], notices.UNTOLD))
+        for lease in self._open_leases():
+            with self._trying(f"the notice about {_name(lease)}", lease.run_id):
+                _tell_of_coming_end(self._gateway, lease, self._now)
+
+    def outcome(self) -> Swept:
+        """Return what was done and what is left; a lease counts as live where Bedrock cannot be asked."""
+        held = self._open_leases()
+        there = {(lease.kind, lease.bedrock_name) for lease in held}
+        overdue: list[str] = []
+        lifecycles: list[str] = []
+        with self._trying("what bills"):
+            models = {(leases.MODEL, name) for name in self._gateway.bedrock.model_names()}
+            there = {(found.kind, found.name) for found in _billing(self._gateway)} | models
+            overdue += [orphan.resource_name for orphan in self._orphans()] + self._unknown_models()
+        with self._trying("the base models of the models in use"):
+            lifecycles += _lifecycles(self._gateway, self._now)
+        live = [lease for lease in held if (lease.kind, lease.bedrock_name) in there]
+        return Swept(
+            runs=tuple(self._runs),
+            released=tuple(self._released),
+            refused=tuple(self._refused),
+            live=tuple(_live(lease) for lease in live),
+            overdue=(*(lease.resource_name for lease in live if self._now >= lease.hard_end), *overdue),
+            lifecycles=tuple(lifecycles),
+        )
+
+    def _unknown_models(self) -> list[str]:
+        """Return the names of this deployment's models without an open lease: a person decides whether they may go."""
+        known = {str(row["resourceName"]) for row in leases.open_rows(self._gateway)}
+        prefix = self._gateway.settings.name_prefix
+        names = (name for name in self._gateway.bedrock.model_names() if name.startswith(prefix))
+        return [name for name in names if f"{name}{leases.MODEL_SUFFIX}" not in known]
+
+    def _orphans(self) -> Iterator[Lease]:
+        """Yield, as leases of nobody, what is this deployment's by name but has no open lease and is no longer new.
+
+        What serves a model is ours by its tag, too; jobs can be stopped by that tag alone. A damaged row is a lease.
+        """
+        known = {str(row["resourceName"]) for row in leases.open_rows(self._gateway)}
+        settings = self._gateway.settings
+        for found in _billing(self._gateway):
+            is_new = self._now - found.created <= leases.CREATOR_TIMEOUT
+            if is_new or found.name in known or not found.name.startswith(settings.name_prefix):
+                continue
+            deployment = settings.deployment_id if found.kind == leases.JOB else ""
+            with self._trying(f"{found.kind} {found.name}"):
+                deployment = deployment or self._gateway.bedrock.tags(found.arn).get("deployment", "")
+            if deployment == settings.deployment_id:
+                yield Lease(
+                    resource_name=found.name,
+                    kind=found.kind,
+                    run_id="",
+                    dataset="",
+                    execution_arn="",
+                    opened_at=found.created,
+                    hard_end=found.created,
+                )
+
+
+def _name(lease: Lease) -> str:
+    return f"{lease.kind} {lease.resource_name}"
 
 
 def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
@@ -112,125 +314,34 @@ def _lifecycles(gateway: "Gateway", now: datetime) -> Iterator[str]:
     yield from (model.state_on(now.date()) for model in known if model.base_model_identifier in in_use)
 
 
-def _live(gateway: "Gateway", held: list[Lease]) -> list[LiveLease]:
-    there = {(found.kind, found.name) for found in _billing(gateway)}
-    there |= {(leases.MODEL, name) for name in gateway.bedrock.model_names()}
-    return [
-        LiveLease(
-            resource_name=lease.resource_name,
-            kind=lease.kind,
-            run_id=lease.run_id,
-            dataset=lease.dataset,
-            hard_end=lease.hard_end,
-            hourly_usd=lease.hourly_usd,
-        )
-        for lease in held
-        if (lease.kind, lease.bedrock_name) in there
-    ]
+def _live(lease: Lease) -> LiveLease:
+    return LiveLease(
+        resource_name=lease.resource_name,
+        kind=lease.kind,
+        run_id=lease.run_id,
+        dataset=lease.dataset,
+        hard_end=lease.hard_end,
+        hourly_usd=lease.hourly_usd,
+    )
 
 
-def _released(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Iterator[str]:
-    """Release one lease; what cannot be released must not keep the sweeper from the rest."""
-    if lease.kind == leases.MODEL and (
-        model_in_use.keep_on(gateway, lease.bedrock_name, now) or retention.keep_best(gateway, lease, now)
-    ):
+def _tell_of_coming_end(gateway: "Gateway", lease: Lease, now: datetime) -> None:
+    """Tell the topic of a serving lease that ends soon and that a model in use rests on."""
+    until = lease.keep_until
+    if until is None or lease.kind not in leases.SERVING or not now < until <= now + _TELL_BEFORE:
         return
-    try:
-        promotion.withdraw(gateway, lease, now)
-        outcome = leases.release(gateway, lease, now, because)
-        budget.settle_release(gateway, lease, now)
-    except PipelineError as error:
-        outcome = Release(lease.resource_name, lease.kind, f"{_REFUSED}: {error}")
-    if outcome.outcome != "absent":
-        yield f"{outcome.kind} {outcome.resource_name}: {outcome.outcome}, since {because}"
-
-
-def _settled(gateway: "Gateway", row: JsonObject, now: datetime) -> Iterator[str]:
-    """Give back what a run that is over has not spent; until that is possible the month keeps its reservation."""
-    try:
-        budget.give_back(gateway, str(row["runId"]), int(str(row["attempt"])), now)
-    except PipelineError as error:
-        yield f"budget of run {row['runId']}: {_REFUSED}: {error}"
-
-
-def _record_dead_runs(gateway: "Gateway", now: datetime) -> Iterator[str]:
-    """Write how a run ended whose execution did not, and tell the topic."""
-    for row in gateway.runs.scan(Attr("state").eq(RUNNING)):
-        arn, run_id = str(row["executionArn"]), str(row["runId"])
-        status = gateway.execution_status(arn)[0]
-        if status not in _ENDED:
-            continue
-        language = str(row.get("language") or gateway.settings.defaults.language)
-        ended = _end(status, language, now)
-        still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
-        if not gateway.runs.update(run_id, ended, condition=still_dead):
-            continue
-        _tell_end(gateway, run_id, arn, status, language)
-        yield run_id
-
-
-def _record_unplanned(gateway: "Gateway", now: datetime, arn: str, status: str, error: str) -> Iterator[str]:
-    """Record and tell an end that no run stands for, or that came between the record of a failure and its notice.
-
-    Nothing bills then, but whoever has started the execution waits for an answer.
-    """
-    known = [
-        row for row in gateway.runs.scan(Attr("executionArn").eq(arn)) if not str(row["runId"]).startswith("uploads#")
-    ]
-    if not known:
-        name, language = unplanned(arn), gateway.settings.defaults.language
-        gateway.runs.put({"runId": name, "executionArn": arn, "attempt": 0, **_end(status, language, now)})
-        _tell_end(gateway, "", arn, status, language)
-        yield name
-    for row in known:
-        # The machine's own Fail state ends with the error that the row has
-        if row.get("state") == FAILED and row.get("error") != error:
-            _tell_failure(gateway, row, arn)
-
-
-def _end(status: str, language: str, now: datetime) -> JsonObject:
-    cause, fix = (wording(f"{family}.{status}", language) for family in ("ended", "endedFix"))
-    return {"state": status, "cause": cause, "fix": fix, "endedAt": now.isoformat()}
-
-
-def _tell_end(gateway: "Gateway", run_id: str, arn: str, status: str, language: str) -> None:
-    link = Links.of(gateway.settings).execution(arn)
-    told = notices.ended(run_id=run_id, status=status, language=language, link=link)
-    gateway.publish(told.subject, told.message)
-
-
-def _tell_failure(gateway: "Gateway", row: JsonObject, arn: str) -> None:
-    told = notices.failed(
-        title="" if str(row["runId"]).startswith("unplanned#") else str(row["runId"]),
-        state=str(row.get("failedState")),
-        error=str(row.get("error")),
-        cause=str(row.get("cause")),
-        fix=str(row.get("fix")),
-        language=str(row.get("language") or gateway.settings.defaults.language),
-        link=Links.of(gateway.settings).execution(arn),
+    current = model_in_use.read_in_use(gateway, lease.dataset)
+    if lease.end_told == until or current is None or not model_in_use.is_held_by(current, lease):
+        return
+    told = notices.ends_soon(
+        run_id=current.promoted_run_id,
+        lease=lease,
+        until=until,
+        parameter=model_in_use.parameter_of(gateway, lease.dataset),
+        language=notices.language_of(gateway, current.promoted_run_id),
     )
     gateway.publish(told.subject, told.message)
-
-
-def _tell_of_coming_ends(gateway: "Gateway", held: list[Lease], now: datetime) -> None:
-    """Tell the topic, once, of each serving lease that ends soon and that a model in use rests on."""
-    for lease in held:
-        until = lease.keep_until
-        if until is None or lease.kind not in leases.SERVING or not now < until <= now + _TELL_BEFORE:
-            continue
-        current = model_in_use.read_in_use(gateway, lease.dataset)
-        if current is None or not model_in_use.is_held_by(current, lease):
-            continue
-        not_told = Attr("endTold").not_exists() | Attr("endTold").ne(until.isoformat())
-        if gateway.leases.update(lease.resource_name, {"endTold": until.isoformat()}, condition=not_told):
-            told = notices.ends_soon(
-                run_id=current.promoted_run_id,
-                lease=lease,
-                until=until,
-                parameter=model_in_use.parameter_of(gateway, lease.dataset),
-                language=notices.language_of(gateway, current.promoted_run_id),
-            )
-            gateway.publish(told.subject, told.message)
+    gateway.leases.update(lease.resource_name, {"endTold": until.isoformat()})
 
 
 class _Billing(NamedTuple):
@@ -244,34 +355,3 @@ def _billing(gateway: "Gateway") -> list[_Billing]:
     """Return everything in the account that is served or trained."""
     served = [_Billing(served.mode, served.name, served.arn, served.created) for served in gateway.bedrock.all_served()]
     return served + [_Billing(leases.JOB, job.name, job.arn, job.created) for job in gateway.bedrock.jobs_in_progress()]
-
-
-def _unknown_models(gateway: "Gateway", held: list[Lease]) -> Iterator[str]:
-    """Yield the names of this deployment's models without an open lease: a person decides whether they may go."""
-    known = {lease.bedrock_name for lease in held if lease.kind == leases.MODEL}
-    for name in gateway.bedrock.model_names():
-        if name.startswith(gateway.settings.name_prefix) and name not in known:
-            yield name
-
-
-def _orphans(gateway: "Gateway", held: list[Lease], now: datetime) -> Iterator[Lease]:
-    """Yield, as leases of nobody, what is this deployment's by name but has no open lease and is no longer new.
-
-    What serves a model is ours by its tag, too; jobs can be stopped by that tag alone.
-    """
-    known = {lease.resource_name for lease in held}
-    settings = gateway.settings
-    for found in _billing(gateway):
-        is_new = now - found.created <= leases.CREATOR_TIMEOUT
-        if is_new or found.name in known or not found.name.startswith(settings.name_prefix):
-            continue
-        if found.kind == leases.JOB or gateway.bedrock.tags(found.arn).get("deployment") == settings.deployment_id:
-            yield Lease(
-                resource_name=found.name,
-                kind=found.kind,
-                run_id="",
-                dataset="",
-                execution_arn="",
-                opened_at=found.created,
-                hard_end=found.created,
-            )

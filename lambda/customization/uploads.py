@@ -222,11 +222,6 @@ def explain_unused(gateway: "Gateway", drop: Drop, now: datetime) -> JsonObject:
     """Tell the topic once a folder about an object that no run will use; return {"explained": whether it was told}."""
     if is_used(drop):
         return {"explained": False}
-    key = f"unused#{drop.folder}"
-    row: JsonObject = {"runId": key, "since": now.isoformat()}
-    long_ago = Attr("since").lt((now - SAME_MISTAKE).isoformat())
-    if not gateway.runs.put(row, Attr("runId").not_exists() | long_ago):
-        return {"explained": False}
     told = notices.unused(
         bucket=drop.bucket,
         key=drop.key,
@@ -234,5 +229,10 @@ def explain_unused(gateway: "Gateway", drop: Drop, now: datetime) -> JsonObject:
         names=(*DATA_FILES, REQUEST_FILE),
         language=gateway.settings.defaults.language,
     )
+    row: JsonObject = {"runId": f"unused#{drop.folder}", "since": now.isoformat()}
+    long_ago = Attr("since").lt((now - SAME_MISTAKE).isoformat())
+    if not gateway.runs.put(row | {notices.UNTOLD: told.payload()}, Attr("runId").not_exists() | long_ago):
+        return {"explained": False}
     gateway.publish(told.subject, told.message)
+    gateway.runs.put(row)
     return {"explained": True}

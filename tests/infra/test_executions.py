@@ -346,7 +346,7 @@ def test_what_bills_is_released_and_told_though_the_failure_cannot_be_recorded(m
     assert notice["Subject"] == "Failed: support-ja-0123456789"
     assert notice["Message"] == (
         'IsWithinBudget ended with BudgetExceeded: it\'s "over" 20 USD\nby 5\n\n'
-        "The failure could not be recorded: no table - released"
+        f"The failure could not be recorded: no table\n\n{execution.arn} - released"
     )
     assert (execution.outcome.status, execution.outcome.error) == ("FAILED", "BudgetExceeded")
 

@@ -15,7 +15,7 @@ from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.money import TrainingUsage, Usage, estimate, load_prices
 from customization.profile import PreparedFile, Profile, TokenEstimate
-from customization.runs import Call, Plan
+from customization.runs import Call, Plan, owned_plan, save_plan
 from customization.sweeper import sweep
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job
 
@@ -213,6 +213,43 @@ def test_a_run_that_died_before_its_failure_was_handled_is_settled_by_the_sweepe
     claimed.runs.update(call.run_id, {"state": "FAILED"})
     sweep(claimed, NOW)
     assert committed(claimed) == 0
+
+
+def test_a_settlement_that_was_cut_short_is_completed_and_counts_once(
+    claimed: GatewayInMemory, plan: Plan, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    claimed.runs.update(call.run_id, {"state": "FAILED", "baseInputTokens": 1_000_000})
+    update = claimed.runs.update
+
+    def die_after(key: str, values: JsonObject, **how: object) -> bool:
+        update(key, values, **how)  # type: ignore[arg-type]  # what it was called with
+        raise SystemExit
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(claimed.runs, "update", die_after)
+            with pytest.raises(SystemExit):
+                sweep(claimed, NOW)
+    sweep(claimed, NOW)
+    assert committed(claimed) == pytest.approx(0.035)
+    assert (claimed.runs.get(call.run_id) or {})["spentUsd"] == pytest.approx(0.035)
+
+
+def test_what_a_redriven_execution_reserves_anew_is_given_back_when_it_dies_again(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    save_plan(claimed, plan)
+    budget.reserve(claimed, plan, call)
+    for _ in range(2):
+        budget.renew(claimed, owned_plan(claimed, call), call)
+        assert committed(claimed) == 12.5
+        claimed.executions[call.execution_arn] = "ABORTED"
+        assert sweep(claimed, NOW).runs == (call.run_id,)
+        assert committed(claimed) == 0
+    assert [subject for subject, _ in claimed.published] == [f"Aborted: {call.run_id}"] * 2
 
 
 def test_runs_that_reserve_at_once_cannot_overshoot_together(

@@ -1,23 +1,22 @@
 """Whatever bills has a lease, and no lease is closed before its resource is proven gone."""
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
+from botocore.client import BaseClient
 
 from customization import leases
-from customization.errors import AccessDenied, ReleaseRefused, RequestRejected
+from customization.errors import AccessDenied, ReleaseRefused, RequestRejected, ServiceUnavailable, Throttled
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.gateway.tables import Condition, Items
+from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.runs import Call
-from customization.sweeper import sweep
+from customization.sweeper import Swept, sweep
 from tests.unit.fakes import EXECUTION, NOW, BedrockInMemory, GatewayInMemory, job
 
-if TYPE_CHECKING:
-    from customization.json_types import JsonObject
-
+JOB = "dev-0a1b2c3d-aaaaaaaaaa-1"
 NAME = "dev-0a1b2c3d-support-0123456789"
 
 
@@ -91,12 +90,12 @@ def test_a_lease_that_is_taken_over_is_kept_as_long_as_was_promised_before(
     leases.open_lease(gateway, lease())
     until = NOW + timedelta(hours=hours)
     leases.keep(gateway, NAME, until)
-    gateway.leases.update(NAME, {"endTold": "told"})
+    gateway.leases.update(NAME, {"endTold": until.isoformat()})
     leases.open_lease(gateway, lease(execution="arn:again"))
     [taken_over] = leases.open_leases(gateway)
     assert (taken_over.execution_arn, taken_over.keep_until) == ("arn:again", until)
     assert taken_over.hard_end == max(until, lease().hard_end)
-    assert (gateway.leases.get(NAME) or {})["endTold"] == "told"
+    assert taken_over.end_told == until
 
     leases.keep(gateway, NAME, until - timedelta(minutes=1))
     assert leases.open_leases(gateway)[0].keep_until == until
@@ -220,7 +219,15 @@ def test_a_resource_of_this_deployment_without_a_lease_is_released_once_it_is_no
     assert list(bedrock.serving) == ["somebody-elses"]
 
 
-@pytest.mark.parametrize("refusal", [AccessDenied("no permission"), RequestRejected("the identifier is invalid")])
+REFUSALS = [
+    AccessDenied("no permission"),
+    RequestRejected("the identifier is invalid"),
+    Throttled("slow down"),
+    ServiceUnavailable("internal error"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
 def test_what_aws_refuses_for_one_lease_keeps_the_sweeper_from_no_other(
     gateway: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
@@ -237,10 +244,143 @@ def test_what_aws_refuses_for_one_lease_keeps_the_sweeper_from_no_other(
     leases.open_lease(gateway, lease(leases.MODEL, name="dev-0a1b2c3d-aaaaaaaaaa-1/model"))
     bedrock.models.add("dev-0a1b2c3d-aaaaaaaaaa-1")
     swept = sweep(gateway, NOW + timedelta(hours=1))
-    with pytest.raises(ReleaseRefused, match=f"job dev-0a1b2c3d-aaaaaaaaaa-1: refused: {refusal}"):
+    told = f"job dev-0a1b2c3d-aaaaaaaaaa-1: refused: {type(refusal).__name__}: {refusal}"
+    with pytest.raises(ReleaseRefused, match=told):
         swept.raise_refused()
+    assert [action.run_id for action in swept.refused] == ["support-0123456789"]
     assert not bedrock.serving
     assert not bedrock.models
+
+
+@pytest.fixture
+def broken(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> GatewayInMemory:
+    """Two dead executions, each with something that serves; the first one's is what a test breaks."""
+    for number, execution in ((1, "arn:first"), (2, "arn:second")):
+        name = f"{NAME}-{number}"
+        serve(bedrock, name=name)
+        leases.open_lease(gateway, lease(name=name, execution=execution))
+        gateway.executions[execution] = "ABORTED"
+    return gateway
+
+
+LATER = NOW + timedelta(hours=1)
+
+
+def assert_the_second_alone_was_released(swept: Swept, bedrock: BedrockInMemory, said: str) -> None:
+    assert list(bedrock.serving) == [f"{NAME}-1"]
+    with pytest.raises(ReleaseRefused, match=said):
+        swept.raise_refused()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_execution_whose_status_cannot_be_read_keeps_its_own_lease_alone_and_that_until_its_hard_end(
+    broken: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    ask = broken.execution_status
+
+    def refuse(arn: str) -> tuple[str, datetime | None]:
+        if arn == "arn:first":
+            raise refusal
+        return ask(arn)
+
+    monkeypatch.setattr(broken, "execution_status", refuse)
+    assert_the_second_alone_was_released(sweep(broken, LATER), bedrock, f"{NAME}-1: refused: .*{refusal}")
+    assert sweep(broken, NOW + timedelta(hours=4)).refused == ()
+    assert bedrock.serving == {}
+
+
+def test_a_damaged_lease_is_named_and_keeps_no_other_and_its_resource_is_no_orphan(
+    broken: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    broken.leases.update(f"{NAME}-1", {"hardEnd": "soon"})
+    swept = sweep(broken, LATER)
+    assert_the_second_alone_was_released(swept, bedrock, f"Table leases, resourceName {NAME}-1: .*hardEnd")
+    assert len(swept.refused) == 1
+
+
+def test_a_damaged_model_in_use_is_named_and_keeps_its_data_set_alone_and_that_until_the_hard_end(
+    broken: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    broken.runs.put({"runId": "promoted#support", "promotedRunId": 1})
+    broken.leases.update(f"{NAME}-2", {"dataset": "other"})
+    swept = sweep(broken, LATER)
+    assert_the_second_alone_was_released(swept, bedrock, "Table runs, runId promoted#support: .*point-in-time recovery")
+    sweep(broken, NOW + timedelta(hours=4))
+    assert bedrock.serving == {}
+
+
+def test_a_damaged_run_keeps_nothing_from_being_released(broken: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    broken.runs.put({"runId": "support-0123456789", "state": "RUNNING"})
+    broken.runs.put({"runId": "support-9999999999", "state": "FAILED", "usage": {}})
+    swept = sweep(broken, LATER)
+    assert bedrock.serving == {}
+    with pytest.raises(ReleaseRefused, match=r"(?s)run support-0123456789: refused.*run support-9999999999: refused"):
+        swept.raise_refused()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_notice_that_is_refused_keeps_nothing_billing_and_is_told_by_the_next_sweep(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    serve(bedrock)
+    leases.open_lease(claimed, lease())
+    claimed.executions[EXECUTION] = "ABORTED"
+
+    def refuse(_subject: str, _message: str) -> None:
+        raise refusal
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claimed, "publish", refuse)
+        swept = sweep(claimed, LATER)
+    assert bedrock.serving == {}
+    with pytest.raises(ReleaseRefused, match=f"notice about support-0123456789: refused: .*{refusal}"):
+        swept.raise_refused()
+    assert sweep(claimed, LATER).refused == ()
+    sweep(claimed, LATER)
+    assert [subject for subject, _ in claimed.published] == ["Aborted: support-0123456789"]
+
+
+def test_a_sweep_that_is_killed_at_any_call_is_completed_by_the_next(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(bedrock)
+    leases.open_lease(claimed, lease())
+    bedrock.models.add(JOB)
+    leases.open_lease(claimed, lease(leases.MODEL, name=f"{JOB}/model"))
+    claimed.executions[EXECUTION] = "ABORTED"
+    one_call = BaseClient._make_api_call  # type: ignore[attr-defined]  # private, and thus not in the stubs
+    left = 0
+
+    def die(client: BaseClient, operation: str, parameters: JsonObject) -> object:
+        nonlocal left
+        if not left:
+            raise SystemExit
+        left -= 1
+        return one_call(client, operation, parameters)
+
+    deaths = 0
+    while True:
+        left = deaths
+        with monkeypatch.context() as patch:
+            patch.setattr(BaseClient, "_make_api_call", die)
+            try:
+                sweep(claimed, LATER)
+            except SystemExit:
+                deaths += 1
+            else:
+                break
+    assert deaths > 10
+    assert (bedrock.serving, bedrock.models, open_names(claimed)) == ({}, set(), [])
+    assert (claimed.runs.get("support-0123456789") or {})["state"] == "ABORTED"
+    assert "Aborted: support-0123456789" in [subject for subject, _ in claimed.published]
+
+
+def test_a_data_set_may_be_named_refused(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
+    name = "dev-0a1b2c3d-refused-loans-0123456789"
+    serve(bedrock, name=name)
+    leases.open_lease(gateway, lease(name=name, execution="arn:gone"))
+    swept = sweep(gateway, LATER)
+    assert ([action.run_id for action in swept.released], swept.refused) == (["support-0123456789"], ())
 
 
 def test_a_sweep_tells_what_is_live_and_what_it_bills_an_hour(
@@ -310,13 +450,35 @@ def test_a_run_that_died_without_its_catch_is_recorded_and_told_once(claimed: Ga
     assert len(claimed.published) == 1
 
 
+@pytest.mark.parametrize("state", ["SUCCEEDED", "ESTIMATED"])
+def test_a_result_whose_execution_was_stopped_before_its_notice_is_told_once(
+    claimed: GatewayInMemory, call: Call, state: str
+) -> None:
+    claimed.runs.update(call.run_id, {"state": state, "reportKey": "runs/x/report.html"})
+    claimed.executions[EXECUTION] = "ABORTED"
+    for _ in range(2):  # an event may come twice
+        sweep(claimed, NOW, (EXECUTION, "ABORTED", ""))
+    [(subject, message)] = claimed.published
+    assert subject == "Done: support-0123456789"
+    assert "runs/x/report.html" in message
+    assert (claimed.runs.get(call.run_id) or {})["state"] == state
+
+
+def test_an_execution_that_failed_without_failure_handling_is_told_once(claimed: GatewayInMemory) -> None:
+    claimed.executions[EXECUTION] = "FAILED"
+    for _ in range(2):
+        sweep(claimed, NOW, (EXECUTION, "FAILED", "States.Runtime"))
+        sweep(claimed, NOW, (EXECUTION.replace("first", "second"), "FAILED", "States.Runtime"))
+    assert [subject.partition(":")[0] for subject, _ in claimed.published] == ["Failed", "Failed"]
+
+
 def test_a_model_goes_only_after_what_serves_it(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
     serve(bedrock)
     bedrock.models.add("dev-0a1b2c3d-aaaaaaaaaa-1")
     leases.open_lease(gateway, lease(leases.MODEL, name="dev-0a1b2c3d-aaaaaaaaaa-1/model"))
     leases.open_lease(gateway, lease())
-    kinds = [found.kind for found, _ in leases.overdue(gateway, leases.open_leases(gateway), NOW + timedelta(days=1))]
-    assert kinds == [PROVISIONED, leases.MODEL]
+    released = sweep(gateway, NOW + timedelta(days=1)).released
+    assert [action.did.partition(" ")[0] for action in released] == [PROVISIONED, leases.MODEL]
 
 
 def test_an_attempt_releases_only_its_own(gateway: GatewayInMemory, bedrock: BedrockInMemory, call: Call) -> None:

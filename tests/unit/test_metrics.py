@@ -11,7 +11,7 @@ from customization import handlers, metrics
 from customization.errors import ServiceUnavailable, Throttled
 from customization.history import RunSummary, ScoreInterval
 from customization.json_types import JsonObject
-from customization.sweeper import LiveLease, Swept
+from customization.sweeper import Action, LiveLease, Swept
 from customization.verdict import Verdict
 from tests.unit.fakes import EXECUTION, NOW, SETTINGS
 
@@ -74,7 +74,12 @@ def test_a_sweep_prices_what_lives_and_counts_what_has_no_price_by_itself() -> N
     live = (lease("provisioned", 60.5), lease("provisioned", None), lease("on-demand", 0.0), lease("model", None))
     told = metrics.of_sweep(
         Swept(
-            runs=("a",), released=("x", "y"), refused=("y",), live=live, overdue=("z",), lifecycles=("LEGACY", "ACTIVE")
+            runs=("a",),
+            released=(Action("a", "x"),),
+            refused=(Action("a", "y"),),
+            live=live,
+            overdue=("z",),
+            lifecycles=("LEGACY", "ACTIVE"),
         )
     )
     assert told == {

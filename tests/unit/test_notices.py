@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customization import leases, money, notices
+from customization.errors import AccessDenied
 from customization.failures import explain
 from customization.leases import Lease, Release
 from customization.links import Links, move_command
@@ -96,6 +97,7 @@ def told(plan: Plan, text: str = "text") -> Iterator[Notice]:
     yield notices.Notice(failed.subject, notices.after_release(failed.message, [outcome], [lease()], language))
     for status in ("ABORTED", "TIMED_OUT", "FAILED", "GONE"):
         yield notices.ended(run_id=text, status=status, language=language, link=LINK)
+    yield notices.done(run_id=text, language=language, link=LINK)
     named = text[:300]  # Amazon S3 takes 1,024 bytes as a key
     for key in (f"incoming/{named}.csv", f"incoming/{named}"):
         yield notices.unused(bucket="data", key=key, better_key="k", names=["train.jsonl"], language=language)
@@ -296,6 +298,25 @@ def test_the_end_of_a_promoted_lease_is_told_once_at_least_an_hour_before(served
     assert "使用中" in served_message(served)
     assert subjects_after(hours=5, minutes=14) == []
     assert subjects_after(hours=6)[0] == "No longer in use: support-0123456789"
+
+
+def test_what_is_told_of_a_promoted_lease_is_told_by_the_next_sweep_where_it_is_refused(
+    served: GatewayInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_subject: str, _message: str) -> None:
+        raise AccessDenied("no permission")
+
+    for hours, told in ((5, "Ends soon"), (6, "No longer in use")):
+        with monkeypatch.context() as patch:
+            patch.setattr(served, "publish", refuse)
+            refused = sweep(served, NOW + timedelta(hours=hours)).refused
+        assert all("notice about" in action.did for action in refused)
+        assert refused
+        served.published.clear()
+        for minutes in (15, 30):
+            sweep(served, NOW + timedelta(hours=hours, minutes=minutes))
+        assert [subject.partition(":")[0] for subject, _ in served.published] == [told]
+    assert leases.open_leases(served) == []
 
 
 def served_message(gateway: GatewayInMemory) -> str:

@@ -95,6 +95,28 @@ def test_an_execution_that_lost_its_run_is_told_so_and_changes_nothing(
     assert row["state"] == "RUNNING"
 
 
+@pytest.mark.parametrize("state", ["ABORTED", "TIMED_OUT", "FAILED"])
+def test_a_redriven_run_is_running_again_and_has_no_end(
+    claimed: GatewayInMemory, plan: Plan, call: Call, state: str
+) -> None:
+    save_plan(claimed, plan)
+    before = claimed.runs.get(call.run_id)
+    claimed.runs.update(call.run_id, {"state": state, "cause": "c", "fix": "f", "spentUsd": 1, "endedAt": "now"})
+    owned_plan(claimed, call, goes_on=False)
+    assert (claimed.runs.get(call.run_id) or {})["state"] == state
+    owned_plan(claimed, call)
+    assert claimed.runs.get(call.run_id) == before
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "ESTIMATED"])
+def test_a_run_that_has_its_result_keeps_it(claimed: GatewayInMemory, plan: Plan, call: Call, state: str) -> None:
+    save_plan(claimed, plan)
+    claimed.runs.update(call.run_id, {"state": state, "spentUsd": 1})
+    owned_plan(claimed, call)
+    row = claimed.runs.get(call.run_id) or {}
+    assert (row["state"], row["spentUsd"]) == (state, 1)
+
+
 def test_a_call_without_a_run_is_read_as_one(call: Call) -> None:
     event: JsonObject = {"now": "2026-11-22T09:00:00Z", "executionArn": EXECUTION}
     assert read_call(event) == replace(call, run_id="", attempt=0)

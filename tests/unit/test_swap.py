@@ -134,7 +134,7 @@ def test_a_swap_that_nobody_waits_for_any_more_is_undone_by_the_sweeper(
     sweep(served, NOW)
     assert len(bedrock.swaps) == 1
     bedrock.end_swap()
-    [line] = [line for line in sweep(served, NOW).released if "again" in line]
+    [line] = [action.did for action in sweep(served, NOW).released if "again" in action.did]
     assert line.startswith(f"on-demand {DEPLOYMENT}: serves arn:model/{OLD} again")
     assert bedrock.swaps[1:] == [(ARN, f"arn:model/{OLD}")]
     assert in_use(served) == (f"arn:model/{OLD}", ARN)
@@ -158,8 +158,8 @@ def test_a_model_that_cannot_be_swapped_back_sets_the_sweepers_alarm_off(
         raise RequestRejected("The model is not Active")
 
     monkeypatch.setattr(bedrock, "swap_model", refuse)
-    [line] = sweep(served, NOW).refused
-    assert "The model is not Active" in line
+    [refused] = sweep(served, NOW).refused
+    assert "The model is not Active" in refused.did
 
 
 def test_a_rollback_swaps_back_behind_the_same_arn(

@@ -9,6 +9,7 @@ import pytest
 from customization.errors import InvalidRunRequest, UploadsIncomplete
 from customization.json_types import JsonObject
 from customization.runs import Call
+from customization.sweeper import sweep
 from customization.uploads import explain_unused, is_used, poll_uploads, read_drop
 from tests.unit.fakes import EXECUTION, GatewayInMemory
 
@@ -140,3 +141,21 @@ def test_a_folder_with_unusable_files_is_explained_once_an_hour(gateway: Gateway
     assert "s3://data/incoming/support/train.jsonl" in message
     explain_unused(gateway, drop, call.now + timedelta(hours=2))
     assert len(gateway.published) == 2
+
+
+def test_an_explanation_that_was_cut_short_is_told_by_the_sweeper(
+    gateway: GatewayInMemory, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop = read_drop(event("incoming/support/data.csv"))
+    assert drop is not None
+
+    def die(_subject: str, _message: str) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway, "publish", die)
+        with pytest.raises(SystemExit):
+            explain_unused(gateway, drop, call.now)
+    sweep(gateway, call.now)
+    sweep(gateway, call.now)
+    assert [subject for subject, _ in gateway.published] == ["No run will use a file you dropped"]

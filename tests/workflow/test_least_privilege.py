@@ -23,6 +23,7 @@ UNSEEN = {
     r"|xray:(PutTraceSegments|PutTelemetryRecords) \*)": "Lambda itself delivers logs and traces",
     rf"{MACHINE}: (logs:\w+|xray:\w+) \*": "Step Functions itself delivers logs and traces",
     rf"{MACHINE}: states:(Describe|Stop|Redrive)Execution .*": "Step Functions itself follows the children of its maps",
+    r"\w+: states:DescribeExecution .*-\*:\*": "the machines of stacks that were deleted",
     rf"{CUSTOMIZATION_ROLE}: kms:\w+ key via bedrock": "Bedrock itself encrypts the model that a job makes",
     rf"{CUSTOMIZATION_ROLE}: s3:GetObject artifacts/runs/\*/bedrock/\*": "Bedrock's guide asks for it; the stand-in "
     "does not read what it has written",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.workflow.checks import assert_nothing_is_left
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -63,6 +64,22 @@ def test_a_redrive_of_a_run_that_was_stopped_between_jobs_and_servings_ends_the_
     assert committed_usd(pipeline) == pytest.approx(pipeline.row_of(stopped)["spentUsd"])
     pipeline.pass_time(hours=1)
     assert pipeline.what_bills() == []
+
+
+def test_a_redriven_run_that_dies_again_is_recorded_told_and_settled_again(pipeline: Pipeline) -> None:
+    stopped = pipeline.interrupt("EvaluateBaseline", pipeline.folder(), pipeline.stop)
+    pipeline.pass_time(hours=1)
+    trains = pipeline.entering("WaitForCustomizationJob")
+    with pipeline.clock.hold():
+        pipeline.person("RunOperator").client("stepfunctions").redrive_execution(executionArn=stopped.arn)
+        assert trains.wait(86_400)
+        assert "cause" not in pipeline.row_of(stopped)
+        pipeline.stop(stopped)
+    pipeline.finish()
+    pipeline.pass_time(hours=1)
+    assert pipeline.row_of(stopped)["state"] == "ABORTED"
+    assert [subject.partition(":")[0] for subject in pipeline.subjects()] == ["Started", "Aborted", "Aborted"]
+    assert_nothing_is_left(pipeline)
 
 
 @pytest.mark.parametrize("mode", ["on-demand", "provisioned"])

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from itertools import count
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from customization import errors
 from customization.gateway.calls import named_errors
 from customization.json_types import Json, JsonObject
 
+T = TypeVar("T")
 _SMALLEST_EXPONENT = -130
 
 if TYPE_CHECKING:
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 
-class _Expression(TypedDict, total=False):
-    ConditionExpression: str
+class _Placeholders(TypedDict, total=False):
     ExpressionAttributeNames: "dict[str, str]"
     ExpressionAttributeValues: "dict[str, AttributeValueTypeDef]"
+
+
+class _Expression(_Placeholders, total=False):
+    ConditionExpression: str
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -158,6 +162,14 @@ class Items:
             answer = self._client.get_item(TableName=self._table, Key={self._key: {"S": key}}, ConsistentRead=True)
         return _values(answer["Item"]) if answer.get("Item") else None
 
+    def decoded(self, item: JsonObject, kind: type[T]) -> T:
+        """Return an item of this table as what it stands for; raises ArtifactUnreadable where it is damaged."""
+        try:
+            return msgspec.convert(item, kind)
+        except msgspec.ValidationError as error:
+            row = f"{self._key} {item.get(self._key)}"
+            raise errors.ArtifactUnreadable.of("error.row", table=self._table, row=row, problem=str(error)) from error
+
     def put(self, item: JsonObject, condition: Condition | None = None) -> bool:
         """Store `item` whole; returns False where `condition` does not hold."""
         expression = _expression(condition)
@@ -173,28 +185,28 @@ class Items:
         values: JsonObject,
         *,
         add: dict[str, float] | None = None,
+        remove: tuple[str, ...] = (),
         condition: Condition | None = None,
     ) -> bool:
-        """Set `values` and add the numbers of `add`; returns False where `condition` does not hold."""
+        """Set `values`, add the numbers of `add` and remove what `remove` names; returns False if not `condition`."""
         changed: JsonObject = {**values, **(add or {})}
         sets = ", ".join(f"#{index} = :{index}" for index in range(len(values)))
         adds = ", ".join(f"#{index} :{index}" for index in range(len(values), len(changed)))
+        removes = ", ".join(f"#{index}" for index in range(len(changed), len(changed) + len(remove)))
+        parts = {"SET": sets, "ADD": adds, "REMOVE": removes}
         expression = _expression(condition)
         expression["ExpressionAttributeNames"] = {
             **expression.get("ExpressionAttributeNames", {}),
-            **{f"#{index}": name for index, name in enumerate(changed)},
+            **{f"#{index}": name for index, name in enumerate((*changed, *remove))},
         }
-        expression["ExpressionAttributeValues"] = {
-            **expression.get("ExpressionAttributeValues", {}),
-            **{f":{index}": to_stored(value) for index, value in enumerate(changed.values())},
-        }
+        new = {f":{index}": to_stored(value) for index, value in enumerate(changed.values())}
+        if new:
+            expression["ExpressionAttributeValues"] = {**expression.get("ExpressionAttributeValues", {}), **new}
         return _held(
             lambda: self._client.update_item(
                 TableName=self._table,
                 Key={self._key: {"S": key}},
-                UpdateExpression=" ".join(
-                    part for part in (f"SET {sets}" if sets else "", f"ADD {adds}" if adds else "") if part
-                ),
+                UpdateExpression=" ".join(f"{verb} {part}" for verb, part in parts.items() if part),
                 **expression,
             )
         )
@@ -210,12 +222,12 @@ class Items:
     def scan(self, condition: Condition) -> list[JsonObject]:
         """Return every item for which `condition` holds."""
         expression = condition.expression()
+        used: _Placeholders = {"ExpressionAttributeNames": expression["ExpressionAttributeNames"]}
+        if "ExpressionAttributeValues" in expression:
+            used["ExpressionAttributeValues"] = expression["ExpressionAttributeValues"]
+        text = expression["ConditionExpression"]
         pages = self._client.get_paginator("scan").paginate(
-            TableName=self._table,
-            FilterExpression=expression["ConditionExpression"],
-            ExpressionAttributeNames=expression["ExpressionAttributeNames"],
-            ExpressionAttributeValues=expression["ExpressionAttributeValues"],
-            ConsistentRead=True,
+            TableName=self._table, FilterExpression=text, ConsistentRead=True, **used
         )
         with named_errors():
             return [_values(item) for page in pages for item in page["Items"]]

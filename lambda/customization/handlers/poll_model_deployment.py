@@ -10,4 +10,6 @@ from customization.serving import poll_serving
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     call = read_call(event)
-    return poll_serving(gateway, owned_plan(gateway, call), call, as_text(event["servingArn"], "servingArn"))
+    return poll_serving(
+        gateway, owned_plan(gateway, call, goes_on=False), call, as_text(event["servingArn"], "servingArn")
+    )

@@ -6,7 +6,7 @@ import msgspec
 
 from customization import metrics
 from customization.gateway import Gateway
-from customization.handlers import emit, task
+from customization.handlers import emit, logger, task
 from customization.json_types import JsonObject, as_object, as_text
 from customization.sweeper import sweep
 
@@ -17,6 +17,12 @@ def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     swept = sweep(gateway, now, _ended(event))
     answer = as_object(msgspec.to_builtins(swept), "swept")
     emit(gateway, metrics.of_sweep(swept), {"live": answer["live"], "overdue": answer["overdue"]})
+    for run_id in swept.runs:
+        logger.info("recorded the end", extra={"runId": run_id})
+    for action in swept.released:
+        logger.info("released", extra={"runId": action.run_id, "did": action.did})
+    for action in swept.refused:
+        logger.warning("refused", extra={"runId": action.run_id, "did": action.did})
     swept.raise_refused()
     return answer
 
