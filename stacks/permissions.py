@@ -145,14 +145,17 @@ class Grants:
             resources=tuple(self._bedrock_arn(kind) for kind in on),
             conditions=own if only_own else {},
             reason="Bedrock makes the ids of its resources, and a run request chooses the base model.",
-            limits="the actions listed, one account and, for whatever ends or deletes, the tag of this deployment.",
+            limits="the actions listed, one account and, for what serves, asks or ends, the tag of this deployment.",
         )
 
-    def ask_models(self) -> Grant:
-        """Ask base and custom models; an inference profile passes the call to the base model of another Region."""
+    def ask_models(self) -> tuple[Grant, ...]:
+        """Ask base models and our own; an inference profile passes the call to the base model of another Region."""
         everywhere = f"arn:{self._stack.partition}:bedrock:*::foundation-model/*"
-        grant = self.bedrock("InvokeModel", on=("inference-profile", *_SERVED))
-        return replace(grant, resources=(*grant.resources, everywhere))
+        grant = self.bedrock("InvokeModel", on=("inference-profile",))
+        return (
+            replace(grant, resources=(*grant.resources, everywhere)),
+            self.bedrock("InvokeModel", on=tuple(_SERVED), only_own=True),
+        )
 
     def ask_served_models(self) -> tuple[Grant, ...]:
         """Ask what this deployment serves, streamed or not, and read which model is in use for a data set."""
@@ -171,7 +174,8 @@ class Grants:
     def tag_new(self, *kinds: str) -> Grant:
         """Put tags on what is being made: this deployment's, and never on what bears another deployment's.
 
-        Whoever could tag anything could make it deletable, since deletes go by that tag.
+        Whoever could tag anything could make it deletable, since deletes go by that tag. What is new and what bears no
+        tag at all are the same to IAM, since Bedrock has no condition key for the call that creates.
         """
         own = self._exports.deployment_id
         conditions = {
@@ -377,7 +381,7 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "create_model_deployment": (
             *g.plan(),
             reservation,
-            g.bedrock("CreateCustomModelDeployment", on=model),
+            g.bedrock("CreateCustomModelDeployment", on=model, only_own=True),
             g.tag_new(*deployment),
             *g.release_served(*deployment),
             decrypt_model,
@@ -388,7 +392,9 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "create_provisioned_throughput": (
             *g.plan(),
             reservation,
-            g.bedrock("CreateProvisionedModelThroughput", on=(*model, "foundation-model")),
+            g.bedrock("CreateProvisionedModelThroughput", on=model, only_own=True),
+            # Asked for beside the custom model; Amazon's models bear no tag of ours
+            g.bedrock("CreateProvisionedModelThroughput", on=("foundation-model",)),
             g.tag_new(*throughput),
             *g.release_served(*throughput),
             decrypt_model,
@@ -407,7 +413,7 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read(*test_records, "answers/*"),
             g.list_artifacts("answers/*"),
             g.write("answers/*"),
-            g.ask_models(),
+            *g.ask_models(),
             g.key("Decrypt", via=("bedrock",)),
             g.runs("UpdateItem"),
         ),

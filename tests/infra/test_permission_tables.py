@@ -74,9 +74,7 @@ def _unseen(templates: Templates) -> Iterator[tuple[str, Place]]:
             whole = len(actions) == 1
             yield from ((stack, place if whole else (*place, "Action", number)) for number in chosen)
             if actions == ["bedrock:CreateProvisionedModelThroughput"]:
-                yield from (
-                    (stack, (*place, "Resource", number)) for number, _ in enumerate(listed(statement["Resource"]))
-                )
+                yield stack, place
 
 
 def _without(template: JsonObject, place: Place) -> JsonObject:

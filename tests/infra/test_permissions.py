@@ -73,6 +73,7 @@ KINDS = {
     "bedrock:CreateProvisionedModelThroughput": {"custom-model", "foundation-model"},
     "bedrock:CreateCustomModelDeployment": {"custom-model"},
     "bedrock:UpdateCustomModelDeployment": {"custom-model", "custom-model-deployment"},
+    "bedrock:InvokeModel": {"foundation-model", "inference-profile", "custom-model-deployment", "provisioned-model"},
     **{
         f"bedrock:{verb}{name}": {kind}
         for name, kind in {
@@ -85,6 +86,9 @@ KINDS = {
         for verb in ("Get", "Stop", "Delete")
     },
 }
+# What lets a model answer or answers; custom models, deployments and throughputs bear tags, base models do not
+SERVING = {"bedrock:CreateCustomModelDeployment", "bedrock:CreateProvisionedModelThroughput", "bedrock:InvokeModel"}
+AMAZONS = {"foundation-model", "inference-profile"}
 OWN_TAG: JsonObject = {
     "StringEquals": {"aws:ResourceTag/deployment": {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}}
 }
@@ -315,12 +319,29 @@ def test_tags_are_put_on_new_resources_alone_and_only_this_deployments(
         }
 
 
+def _kind(resource: str) -> str:
+    return resource.rsplit(":", maxsplit=1)[-1].removesuffix("/*")
+
+
 def test_bedrocks_actions_are_granted_on_resources_that_they_have(by_function: dict[str, list[Statement]]) -> None:
     for module, statements in by_function.items():
+        found: defaultdict[str, set[str]] = defaultdict(set)
         for statement in statements:
             for action in (action for action in statement.actions if action in KINDS):
-                kinds = {resource.split(":")[-1].removesuffix("/*") for resource in statement.resources}
-                assert kinds == KINDS[action], (module, action)
+                found[action] |= set(map(_kind, statement.resources))
+        for action, kinds in found.items():
+            assert kinds == KINDS[action], (module, action)
+
+
+def test_only_this_deployments_models_are_served_and_asked_and_base_models_need_no_tag(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    for module, statements in by_function.items():
+        for statement in (found for found in statements if SERVING & set(found.actions)):
+            kinds = set(map(_kind, statement.resources))
+            # No tag of ours is on what is Amazon's: a condition there would shut everybody out
+            assert kinds <= AMAZONS or not kinds & AMAZONS, module
+            assert statement.conditions == ({} if kinds <= AMAZONS else OWN_TAG), module
 
 
 def test_the_one_quota_that_is_asked_for_may_be_read(by_function: dict[str, list[Statement]]) -> None:
