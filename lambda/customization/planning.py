@@ -14,7 +14,7 @@ from customization.identity import run_id, training_id
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject
 from customization.links import Links
-from customization.request import DATASET, RunRequest, asked_language, parse_request, shown
+from customization.request import DATASET, RunRequest, asked_language, parse_request
 from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan, unplanned
 from customization.splits import Subset
@@ -97,18 +97,18 @@ def _read_document(gateway: "Gateway", event: Json, drop: Drop | None) -> JsonOb
         return {**read_request_file(gateway, dataset), "dataset": dataset}
     if not isinstance(event, dict) or not event.get("dataset"):
         language = asked_language(event, gateway.settings.defaults)
-        raise InvalidRunRequest(_ready_inputs(gateway, event, language))
+        raise InvalidRunRequest(_ready_inputs(gateway, language))
     return event
 
 
-def _ready_inputs(gateway: "Gateway", event: Json, language: str) -> str:
+def _ready_inputs(gateway: "Gateway", language: str) -> str:
     """Return what to type into the console for each folder that is there."""
     found: dict[str, set[str]] = {}
     for item in gateway.data.listed(INCOMING):
         dataset, _, name = item.key.removeprefix(INCOMING).partition("/")
         if name in DATA_FILES and re.fullmatch(DATASET, dataset):
             found.setdefault(dataset, set()).add(name)
-    head = say(Sentence("request.whichDataset", {"found": shown(event)}), language)
+    head = say(Sentence("request.whichDataset"), language)
     if not found:
         place = f"s3://{gateway.data.bucket}/{INCOMING}"
         return f"{head}\n{say(Sentence('request.nothingThere', {'place': place}), language)}"

@@ -202,3 +202,11 @@ def test_a_poll_tells_the_phase_and_the_losses_of_the_job(story: Story) -> None:
     assert phases[-1] == "Training: Completed"
     assert len(set(map(str, phases))) > 2
     assert isinstance(polled[-1]["trainingLoss"], float)
+
+
+def test_nor_has_one_the_prompt_of_a_request_that_is_refused(story: Story) -> None:
+    refused = story.pipeline.ask(story.pipeline.request(inference={"system": [BROKEN]}))
+    assert refused.outcome.error == "InvalidRunRequest"
+    logged = "\n".join(line for _, line in story.logs.lines)
+    assert "inference.system: found a list; expected" in logged
+    assert BROKEN not in logged
