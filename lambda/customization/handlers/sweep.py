@@ -7,6 +7,7 @@ import msgspec
 from customization import metrics
 from customization.gateway import Gateway
 from customization.handlers import emit, task
+from customization.history import read_run
 from customization.json_types import JsonObject, as_object, as_text
 from customization.sweeper import sweep
 
@@ -17,6 +18,9 @@ def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
     swept = sweep(gateway, now, _ended(event))
     answer = as_object(msgspec.to_builtins(swept), "swept")
     emit(gateway, metrics.of_sweep(swept), {"live": answer["live"], "overdue": answer["overdue"]})
+    # What is no run, such as an execution that was never planned, has a # in its name
+    for run in (read_run(gateway, run_id) for run_id in swept.runs if "#" not in run_id):
+        emit(gateway, metrics.of_spend(run), metrics.about_run(run))
     swept.raise_refused()
     return answer
 
