@@ -29,8 +29,9 @@ _LISTS = (
 )
 # What a run leaves for people to read
 REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
-# "Model units, with no commitment, across custom models" (AWS General Reference, Bedrock quotas)
-_MODEL_UNITS_QUOTA = "L-BE77399C"
+# Custom models, their deployments, and model units of custom models without commitment (AWS General Reference, Bedrock
+# quotas)
+_QUOTAS = ("L-CB5B847D", "L-1EF80F3E", "L-BE77399C")
 # What a service does with the key of what is encrypted in the name of its caller, by the service's own guide: who puts
 # a table to use decrypts its table key, for writing too, and a multipart upload decrypts as well as encrypts
 _READ, _WRITE = frozenset({"Decrypt"}), frozenset({"Decrypt", "GenerateDataKey"})
@@ -217,9 +218,11 @@ class Grants:
             limits="they list or look up, or send traces, and change nothing.",
         )
 
-    def read_model_units_quota(self) -> Grant:
-        quota = self._stack.format_arn(service="servicequotas", resource="bedrock", resource_name=_MODEL_UNITS_QUOTA)
-        return Grant(actions=("servicequotas:GetServiceQuota",), resources=(quota,))
+    def read_quotas(self) -> Grant:
+        quotas = (
+            self._stack.format_arn(service="servicequotas", resource="bedrock", resource_name=code) for code in _QUOTAS
+        )
+        return Grant(actions=("servicequotas:GetServiceQuota",), resources=tuple(quotas))
 
     def model_parameters(self, *operations: str) -> Grant:
         path = f"{self._stage}/{self._exports.deployment_id}/datasets/*"
@@ -317,7 +320,7 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.look_at_served(*_SERVED),
             g.read_tags("model-customization-job", *_SERVED),
             g.unscoped(*_LISTS, "bedrock:ListCustomModels", "bedrock:GetFoundationModelAvailability"),
-            g.read_model_units_quota(),
+            g.read_quotas(),
             g.runs("UpdateItem"),
         ),
         "prepare_dataset": (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from customization.json_types import Json, JsonObject, as_object, as_text
-from customization.preconditions import MODEL_UNITS_CODE
+from customization.preconditions import CUSTOM_MODELS_CODE, DEPLOYMENTS_CODE, MODEL_UNITS_CODE
 from customization.settings import VARIABLES, read_settings
 from tests.infra.machine import function_modules
 from tests.infra.synthesis import at, listed, resources
@@ -344,9 +344,12 @@ def test_only_this_deployments_models_are_served_and_asked_and_base_models_need_
             assert statement.conditions == ({} if kinds <= AMAZONS else OWN_TAG), module
 
 
-def test_the_one_quota_that_is_asked_for_may_be_read(by_function: dict[str, list[Statement]]) -> None:
-    quota = f"arn:aws:servicequotas:us-east-1:<AWS::AccountId>:bedrock/{MODEL_UNITS_CODE}"
-    assert Statement(("servicequotas:GetServiceQuota",), (quota,), {}) in by_function["check_preconditions"]
+def test_the_quotas_that_are_asked_for_may_be_read_and_no_others(by_function: dict[str, list[Statement]]) -> None:
+    codes = (CUSTOM_MODELS_CODE, DEPLOYMENTS_CODE, MODEL_UNITS_CODE)
+    quotas = {f"arn:aws:servicequotas:us-east-1:<AWS::AccountId>:bedrock/{code}" for code in codes}
+    action = "servicequotas:GetServiceQuota"
+    (statement,) = [found for found in by_function["check_preconditions"] if action in found.actions]
+    assert (statement.actions, set(statement.resources), statement.conditions) == ((action,), quotas, {})
 
 
 def test_the_customization_role_alone_can_be_passed_and_to_bedrock_alone(
