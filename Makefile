@@ -98,8 +98,7 @@ doctor: install ## check the account and Region before the first deployment, rea
 destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
 	npm ci --silent
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
-	npx cdk destroy --all $(CHOSEN)
-	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left
+	@trap : INT; npx cdk destroy --all $(CHOSEN); gone=$$?; PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left && exit $$gone
 
 purge: install ## remove what destroy keeps, for good, once the name of the stage is typed
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) purge

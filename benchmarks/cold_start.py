@@ -43,17 +43,18 @@ ROUNDS = 5
 _PROGRAM = Path(__file__).with_name("cold_process.py")
 _MODEL = "amazon.nova-micro-v1:0:128k"
 _PATIENCE = 600.0  # real seconds
+# No layer has them: no function imports them
+_OF_THE_BARE_SIDE = ("boto3", "s3transfer")
 
 
 def link_layers(folder: Path, names: Sequence[str]) -> None:
-    """Link what the layers lock from the packages of this interpreter into `folder`."""
-    for name in names:
-        lock = (ROOT / "lambda" / "layers" / f"{name}.txt").read_text()
-        for package in re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE):
-            found = importlib.metadata.distribution(package)
-            for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
-                if not (folder / top).exists():
-                    (folder / top).symlink_to(Path(str(found.locate_file(top))))
+    """Link what the layers lock, and the bare side's boto3, from the packages of this interpreter into `folder`."""
+    locks = "\n".join((ROOT / "lambda" / "layers" / f"{name}.txt").read_text() for name in names)
+    for package in (*re.findall(r"^([a-z0-9.-]+)==", locks, re.MULTILINE), *_OF_THE_BARE_SIDE):
+        found = importlib.metadata.distribution(package)
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(found.locate_file(top))))
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ _LISTS = (
 )
 # What a run leaves for people to read
 REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
-# "Model units, with no commitment, across custom models" (AWS General Reference, Bedrock quotas)
-_MODEL_UNITS_QUOTA = "L-BE77399C"
+# Custom models, their deployments, and model units of custom models without commitment (AWS General Reference, Bedrock
+# quotas)
+_QUOTAS = ("L-CB5B847D", "L-1EF80F3E", "L-BE77399C")
 # What a service does with the key of what is encrypted in the name of its caller, by the service's own guide: who puts
 # a table to use decrypts its table key, for writing too, and a multipart upload decrypts as well as encrypts
 _READ, _WRITE = frozenset({"Decrypt"}), frozenset({"Decrypt", "GenerateDataKey"})
@@ -145,14 +146,17 @@ class Grants:
             resources=tuple(self._bedrock_arn(kind) for kind in on),
             conditions=own if only_own else {},
             reason="Bedrock makes the ids of its resources, and a run request chooses the base model.",
-            limits="the actions listed, one account and, for whatever ends or deletes, the tag of this deployment.",
+            limits="the actions listed, one account and, for what serves, asks or ends, the tag of this deployment.",
         )
 
-    def ask_models(self) -> Grant:
-        """Ask base and custom models; an inference profile passes the call to the base model of another Region."""
+    def ask_models(self) -> tuple[Grant, ...]:
+        """Ask base models and our own; an inference profile passes the call to the base model of another Region."""
         everywhere = f"arn:{self._stack.partition}:bedrock:*::foundation-model/*"
-        grant = self.bedrock("InvokeModel", on=("inference-profile", *_SERVED))
-        return replace(grant, resources=(*grant.resources, everywhere))
+        grant = self.bedrock("InvokeModel", on=("inference-profile",))
+        return (
+            replace(grant, resources=(*grant.resources, everywhere)),
+            self.bedrock("InvokeModel", on=tuple(_SERVED), only_own=True),
+        )
 
     def ask_served_models(self) -> tuple[Grant, ...]:
         """Ask what this deployment serves, streamed or not, and read which model is in use for a data set."""
@@ -171,7 +175,8 @@ class Grants:
     def tag_new(self, *kinds: str) -> Grant:
         """Put tags on what is being made: this deployment's, and never on what bears another deployment's.
 
-        Whoever could tag anything could make it deletable, since deletes go by that tag.
+        Whoever could tag anything could make it deletable, since deletes go by that tag. What is new and what bears no
+        tag at all are the same to IAM, since Bedrock has no condition key for the call that creates.
         """
         own = self._exports.deployment_id
         conditions = {
@@ -213,9 +218,11 @@ class Grants:
             limits="they list or look up, or send traces, and change nothing.",
         )
 
-    def read_model_units_quota(self) -> Grant:
-        quota = self._stack.format_arn(service="servicequotas", resource="bedrock", resource_name=_MODEL_UNITS_QUOTA)
-        return Grant(actions=("servicequotas:GetServiceQuota",), resources=(quota,))
+    def read_quotas(self) -> Grant:
+        quotas = (
+            self._stack.format_arn(service="servicequotas", resource="bedrock", resource_name=code) for code in _QUOTAS
+        )
+        return Grant(actions=("servicequotas:GetServiceQuota",), resources=tuple(quotas))
 
     def model_parameters(self, *operations: str) -> Grant:
         path = f"{self._stage}/{self._exports.deployment_id}/datasets/*"
@@ -313,7 +320,7 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             *g.look_at_served(*_SERVED),
             g.read_tags("model-customization-job", *_SERVED),
             g.unscoped(*_LISTS, "bedrock:ListCustomModels", "bedrock:GetFoundationModelAvailability"),
-            g.read_model_units_quota(),
+            g.read_quotas(),
             g.runs("UpdateItem"),
         ),
         "prepare_dataset": (
@@ -377,7 +384,7 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "create_model_deployment": (
             *g.plan(),
             reservation,
-            g.bedrock("CreateCustomModelDeployment", on=model),
+            g.bedrock("CreateCustomModelDeployment", on=model, only_own=True),
             g.tag_new(*deployment),
             *g.release_served(*deployment),
             decrypt_model,
@@ -388,7 +395,9 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "create_provisioned_throughput": (
             *g.plan(),
             reservation,
-            g.bedrock("CreateProvisionedModelThroughput", on=(*model, "foundation-model")),
+            g.bedrock("CreateProvisionedModelThroughput", on=model, only_own=True),
+            # Asked for beside the custom model; Amazon's models bear no tag of ours
+            g.bedrock("CreateProvisionedModelThroughput", on=("foundation-model",)),
             g.tag_new(*throughput),
             *g.release_served(*throughput),
             decrypt_model,
@@ -407,7 +416,7 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.read(*test_records, "answers/*"),
             g.list_artifacts("answers/*"),
             g.write("answers/*"),
-            g.ask_models(),
+            *g.ask_models(),
             g.key("Decrypt", via=("bedrock",)),
             g.runs("UpdateItem"),
         ),

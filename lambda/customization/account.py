@@ -8,9 +8,17 @@ from customization.errors import AccessDenied, RequestRejected, ResourceNotFound
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.identity import job_name, serving_name
 from customization.json_types import Json, JsonObject
-from customization.preconditions import MODEL_UNITS_CODE, AccountFacts, Needs, Quotas, check
+from customization.preconditions import (
+    CUSTOM_MODELS_CODE,
+    DEPLOYMENTS_CODE,
+    MODEL_UNITS_CODE,
+    AccountFacts,
+    Needs,
+    Quotas,
+    check,
+)
 from customization.runs import Call, Plan, note
-from customization.texts import say
+from customization.texts import Sentence, say
 from customization.training import adoptable_job
 
 if TYPE_CHECKING:
@@ -36,7 +44,11 @@ def check_preconditions(gateway: "Gateway", plan: Plan, call: Call, facts: Accou
         asks_base_model=plan.serving_mode != "none",
     )
     findings = check(facts, needs)
-    notes: list[Json] = [say(warning, plan.language) for warning in findings.warnings]
+    assumed = [
+        Sentence("precondition.quotaUnknown", {"quota": code, "usual": str(usual)})
+        for code, usual in facts.assumed_quotas.items()
+    ]
+    notes: list[Json] = [say(warning, plan.language) for warning in (*findings.warnings, *assumed)]
     note(gateway, call, {"notes": notes})
     return {"baselineAvailable": findings.baseline_available, "notes": notes}
 
@@ -45,9 +57,17 @@ def facts_of_run(gateway: "Gateway", plan: Plan) -> AccountFacts:
     """Return what AWS says of the account, the base model and the names that the run needs."""
     model = load_catalogue().find(plan.base_model_identifier)
     facts = replace(account_facts(gateway.bedrock, model, plan.region), foreign_names=_foreign_names(gateway, plan))
-    if plan.serving_mode != PROVISIONED:
-        return facts
-    return replace(facts, quotas=Quotas(model_units=gateway.bedrock_quota(MODEL_UNITS_CODE)))
+    adjustable = {"custom_models": CUSTOM_MODELS_CODE}
+    if plan.serving_mode == ON_DEMAND:
+        adjustable["deployments"] = DEPLOYMENTS_CODE
+    known = {name: gateway.bedrock_quota(code) for name, code in adjustable.items()}
+    read = {name: value for name, value in known.items() if value is not None}
+    units = gateway.bedrock_quota(MODEL_UNITS_CODE) if plan.serving_mode == PROVISIONED else None
+    return replace(
+        facts,
+        quotas=replace(Quotas(model_units=units), **read),
+        assumed_quotas={adjustable[name]: getattr(Quotas(), name) for name in adjustable if name not in read},
+    )
 
 
 def account_facts(bedrock: "Bedrock", model: BaseModel, region: str) -> AccountFacts:

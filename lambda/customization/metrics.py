@@ -52,6 +52,12 @@ def of_run(run: "RunSummary") -> dict[str, float]:
     return {_OUTCOMES[run.verdict]: 1, **{name: value for name, value in known.items() if value is not None}}
 
 
+def of_spend(run: "RunSummary") -> dict[str, float]:
+    """Return what a run that ended without a report was estimated at and spent in USD; nothing before its budget."""
+    known = {"EstimatedUsd": run.estimated_usd, "SpentUsd": run.spent_usd}
+    return {name: value for name, value in known.items() if value is not None} if run.spent_usd is not None else {}
+
+
 def about_run(run: "RunSummary") -> "JsonObject":
     """Return which run the metrics of `of_run` are of."""
     return {

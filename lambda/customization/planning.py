@@ -1,5 +1,6 @@
 """PlanRun: from an event or a request to a plan with pinned files and ids, owned by one execution."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,13 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization import notices
-from customization.catalogue import load_catalogue
+from customization.catalogue import FINE_TUNING, load_catalogue
 from customization.errors import InvalidRunRequest, ResourceNotFound
+from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.identity import run_id, training_id
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject
 from customization.links import Links
-from customization.request import DATASET, RunRequest, asked_language, parse_request, shown
+from customization.money import AnswersUsage, TrainingUsage, Usage, estimate, load_prices
+from customization.request import DATASET, RunRequest, asked_language, parse_request
 from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan, unplanned
 from customization.splits import Subset
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 # Fixed, so that the same data always give the same splits.
 SPLIT_SEED = 0
+# A folder without either has nothing to run on
+_TRAINING_FILES = {"train.jsonl", "pretrain.jsonl"}
 # A message of so many lines is read, and fits Step Functions
 _MOST_INPUTS = 100
 # What `history` compares between runs
@@ -43,7 +48,7 @@ def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
         InvalidRunRequest: naming every problem of the request, the folder or the files.
     """
     drop = read_drop(event)
-    document = _read_document(gateway, event, drop)
+    document = _read_document(gateway, event, drop, call.now)
     language = asked_language(document, gateway.settings.defaults)
     try:
         return _plan_run(gateway, document, call, drop.at if drop else None)
@@ -91,32 +96,54 @@ def _planned(run: str, attempt: int, request: RunRequest, *, stages: int, servin
     }
 
 
-def _read_document(gateway: "Gateway", event: Json, drop: Drop | None) -> JsonObject:
+def _read_document(gateway: "Gateway", event: Json, drop: Drop | None, now: datetime) -> JsonObject:
     if drop is not None:
         dataset = dataset_of(drop)
         return {**read_request_file(gateway, dataset), "dataset": dataset}
     if not isinstance(event, dict) or not event.get("dataset"):
         language = asked_language(event, gateway.settings.defaults)
-        raise InvalidRunRequest(_ready_inputs(gateway, event, language))
+        raise InvalidRunRequest(_ready_inputs(gateway, language, now))
     return event
 
 
-def _ready_inputs(gateway: "Gateway", event: Json, language: str) -> str:
-    """Return what to type into the console for each folder that is there."""
+def _ready_inputs(gateway: "Gateway", language: str, now: datetime) -> str:
+    """Return what to type into the console for each folder that has data to train on."""
     found: dict[str, set[str]] = {}
     for item in gateway.data.listed(INCOMING):
         dataset, _, name = item.key.removeprefix(INCOMING).partition("/")
         if name in DATA_FILES and re.fullmatch(DATASET, dataset):
             found.setdefault(dataset, set()).add(name)
-    head = say(Sentence("request.whichDataset", {"found": shown(event)}), language)
+    head = say(Sentence("request.whichDataset"), language)
+    found = {dataset: files for dataset, files in found.items() if files & _TRAINING_FILES}
     if not found:
         place = f"s3://{gateway.data.bucket}/{INCOMING}"
         return f"{head}\n{say(Sentence('request.nothingThere', {'place': place}), language)}"
-    lines = [f'{{"dataset": "{name}"}}   ({", ".join(sorted(files))})' for name, files in sorted(found.items())]
+    accepted: JsonObject = {"acceptUnknownPrices": [*_unpriced(gateway, now)]}
+    rest = accepted if accepted["acceptUnknownPrices"] else {}
+    inputs = {name: json.dumps({"dataset": name, **rest}) for name in sorted(found)}
+    lines = [f"{ready}   ({', '.join(sorted(found[name]))})" for name, ready in inputs.items()]
     if len(lines) > _MOST_INPUTS:
         more = Sentence("request.moreFolders", {"folders": f"{len(lines) - _MOST_INPUTS:,}"})
         lines[_MOST_INPUTS:] = [say(more, language)]
     return "\n".join((head, say(Sentence("request.readyInputs"), language), *lines))
+
+
+def _unpriced(gateway: "Gateway", now: datetime) -> tuple[str, ...]:
+    """Return the items that a run of the default base model bills and whose price no source gives in this Region."""
+    region = gateway.settings.region
+    model = load_catalogue().find(gateway.settings.defaults.base_model_identifier)
+    some = AnswersUsage(input_tokens=1, output_tokens=1)
+    usage = Usage(
+        model=model.base_model_identifier,
+        region=region,
+        training=(TrainingUsage(FINE_TUNING, tokens=1, epochs=1),),
+        baseline=some,
+        custom=some,
+        serving_mode=ON_DEMAND if model.serves_on_demand(region, now.date()) else PROVISIONED,
+        serving_hours=1,
+        stored_models=1,
+    )
+    return estimate(usage, load_prices(), now).unknown
 
 
 def _pin_newest(gateway: "Gateway", dataset: str) -> dict[str, PinnedFile]:

@@ -41,6 +41,7 @@ class AccountFacts:
     """What AWS says. `model_status` and `inference_model_status` come from GetFoundationModel, None for a 404.
 
     The second is None, too, where the account is not entitled to the model.
+    `assumed_quotas` are those, by code, that could not be read, with what every account has at first.
     `foreign_names` maps a name that this run needs, and that something of another deployment has, to what has it.
     """
 
@@ -53,6 +54,7 @@ class AccountFacts:
     deployments_in_progress: int = 0
     model_units_in_use: int = 0
     quotas: Quotas = field(default_factory=Quotas)
+    assumed_quotas: Mapping[str, int] = field(default_factory=dict)
     foreign_names: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -15,7 +15,7 @@ from customization.errors import InvalidRunRequest
 from customization.identity import OWN_TAGS
 from customization.json_types import Json, JsonObject
 from customization.settings import Defaults
-from customization.shapes import FORMAT_KEYS
+from customization.shapes import FORMAT_KEYS, kind_of
 from customization.texts import LANGUAGES, Sentence, one_line, say, wording
 
 DATASET = r"[a-z0-9](-?[a-z0-9]){0,29}"
@@ -58,7 +58,8 @@ class _RefusedError(ValueError):
 
 def _instead_of(value: object, expected: str) -> Sentence:
     """Return "found …; expected …", the latter by its code."""
-    return Sentence("request.found", {"found": shown(value)}, {"expected": expected})
+    values, terms = _found(value)
+    return Sentence("request.found", values, {**terms, "expected": expected})
 
 
 def plain_number(value: object) -> str:
@@ -103,7 +104,8 @@ def _read_hyper_parameters(value: object) -> object:
 def _read_keep(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, int | float) and 0 < value <= LONGEST_KEEP_HOURS):
         return value
-    raise _RefusedError(("", Sentence("request.keep", {"found": shown(value), "most": str(LONGEST_KEEP_HOURS)})))
+    values, terms = _found(value)
+    raise _RefusedError(("", Sentence("request.keep", {**values, "most": str(LONGEST_KEEP_HOURS)}, terms)))
 
 
 def _check_tags(tags: dict[str, str]) -> dict[str, str]:
@@ -298,7 +300,8 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
         InvalidRunRequest: naming every problem with the field's path, what was found and what is expected.
     """
     if not isinstance(document, dict):
-        raise InvalidRunRequest(say(Sentence("request.noObject", {"found": shown(document)}), defaults.language))
+        problem = Sentence("request.noObject", terms={"found": kind_of(document).code})
+        raise InvalidRunRequest(say(problem, defaults.language))
     language = asked_language(document, defaults)
     filled: JsonObject = {
         "baseModelIdentifier": defaults.base_model_identifier,
@@ -362,9 +365,9 @@ def _describe(problem: ErrorDetails, language: str) -> list[str]:
     found = problem["input"]
     choices = re.findall("'([^']+)'", problem["msg"]) if problem["type"] == "literal_error" else []
     near = difflib.get_close_matches(found, choices, n=1, cutoff=0.7) if isinstance(found, str) else []
-    values = {"found": shown(found), "near": "".join(near)}
-    values["expected"] = _expected(problem, path, choices, language)
-    return [f"{path}: {say(Sentence('request.foundNear' if near else 'request.found', values), language)}"]
+    values, terms = _found(found, is_quoted=path != "inference.system")
+    values |= {"near": "".join(near), "expected": _expected(problem, path, choices, language)}
+    return [f"{path}: {say(Sentence('request.foundNear' if near else 'request.found', values, terms), language)}"]
 
 
 def _expected(problem: ErrorDetails, path: str, choices: list[str], language: str) -> str:
@@ -423,6 +426,16 @@ _FIELDS = {
         "evaluation": Evaluation.model_fields,
     }.items()
 }
+
+
+def _found(value: object, *, is_quoted: bool = True) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what was found as a value or as a term of a sentence.
+
+    What may hold a prompt is told by its kind: what a function raises is in its log, and no log shall have prompts.
+    """
+    if is_quoted and not isinstance(value, list | dict):
+        return {"found": shown(value)}, {}
+    return {}, {"found": kind_of(value).code}
 
 
 def shown(value: object) -> str:

@@ -161,7 +161,7 @@ def _messages_format(value: JsonObject) -> str:
 def _read_messages(value: JsonObject, record_format: str, report: Report) -> Example | None:
     messages = value["messages"]
     if not isinstance(messages, list):
-        report("wrong_type", "messages", _kind(messages), Sentence("allowed.messages"))
+        report("wrong_type", "messages", kind_of(messages), Sentence("allowed.messages"))
         return None
     if record_format == CONVERSATION and value.get("schemaVersion") != CONVERSATION:
         report("schema_version", "schemaVersion", "", "")
@@ -180,7 +180,7 @@ def _read_messages(value: JsonObject, record_format: str, report: Report) -> Exa
 
 def _read_message(message: Json, field: str, record_format: str, report: Report) -> Turn | None:
     if not isinstance(message, dict):
-        report("wrong_type", field, _kind(message), Sentence("allowed.message"))
+        report("wrong_type", field, kind_of(message), Sentence("allowed.message"))
         return None
     role = _text(message, "role", f"{field}.role", report)
     if role in _TOOL_ROLES or any(message.get(key) for key in _TOOL_KEYS):
@@ -202,7 +202,7 @@ def _content(value: JsonObject, key: str, record_format: str, report: Report, pr
     if not isinstance(content, list):
         allowed = Sentence("allowed.blocks" if record_format == CONVERSATION else "allowed.string")
         report(
-            "wrong_type" if key in value else "missing_field", field, _kind(content) if key in value else "", allowed
+            "wrong_type" if key in value else "missing_field", field, kind_of(content) if key in value else "", allowed
         )
         return None
     texts = [_block_text(block, f"{field}[{index}]", report) for index, block in enumerate(content)]
@@ -213,7 +213,7 @@ def _content(value: JsonObject, key: str, record_format: str, report: Report, pr
 
 def _block_text(block: Json, field: str, report: Report) -> str | None:
     if not isinstance(block, dict):
-        report("wrong_type", field, _kind(block), Sentence("allowed.block"))
+        report("wrong_type", field, kind_of(block), Sentence("allowed.block"))
         return None
     lost = next((_BLOCKS[key] for key in (*block, str(block.get("type"))) if key in _BLOCKS), None)
     if lost:
@@ -236,7 +236,7 @@ def _text(value: JsonObject, key: str, field: str, report: Report) -> str | None
     if isinstance(text, str):
         return text
     if key in value:
-        report("wrong_type", field, _kind(text), Sentence("allowed.string"))
+        report("wrong_type", field, kind_of(text), Sentence("allowed.string"))
     else:
         report("missing_field", field, "", Sentence("allowed.string"))
     return None
@@ -250,7 +250,7 @@ def _category(value: JsonObject, report: Report) -> str:
     category = value.get("category")
     if isinstance(category, str) or category is None:
         return category or ""
-    report("category_ignored", "category", _kind(category), Sentence("allowed.string"))
+    report("category_ignored", "category", kind_of(category), Sentence("allowed.string"))
     return ""
 
 
@@ -258,5 +258,6 @@ def _list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _kind(value: Json) -> Sentence:
+def kind_of(value: object) -> Sentence:
+    """Return the kind of a JSON value, such as "a list"."""
     return Sentence(_KINDS.get(type(value), "found.object"))

@@ -1,7 +1,7 @@
 """Taking a deployment down: `python -m customization.teardown destroy|left|purge`.
 
     destroy  releases what bills by the hour and lifts the protection of the stacks, so that `cdk destroy` deletes them
-    left     lists what is kept once the stacks are gone, with its price a month
+    left     lists what is kept once the stacks are gone, with its price a month; drops into what stayed start runs
     purge    removes what is kept, for good
 
 Exit codes: 0 done; 1 refused, or something is left that bills; 2 wrong use.
@@ -135,31 +135,76 @@ class Deployment:
 
 
 def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool, wait: timedelta) -> int:
-    """Release what bills, or refuse while something does; then list what stays and let the stacks be deleted."""
+    """Release what bills, or refuse while something does; then list what stays and let the stacks be deleted.
+
+    From the release on no drop starts a run, which nobody would end once the stacks go; it does again where they stay.
+    """
     stacks = operator.stacks(stage)
     place = f"{stage} in {operator.region}"
     if not stacks:
         terminal.say(f"Nothing is deployed as {place}. What an earlier deployment left goes with make purge.")
         return REFUSED
     storage = next((stack for stack in stacks if stack.name.endswith("-Storage")), None)
-    if storage is not None:
-        deployment = Deployment(operator, stage, storage, stacks)
-        found = deployment.what_is_open()
-        if found and not release:
-            terminal.say("\n".join([f"Not destroyed: this still runs or bills in {place}:", *found.lines()]))
-            terminal.say("Wait until it has ended, or stop and release all of it: make destroy RELEASE=yes")
-            return REFUSED
-        if found and not _release(deployment, terminal, wait):
-            return REFUSED
-        for name in deployment.withdraw_models_in_use():
-            terminal.say(f"The parameter {name} is gone: no model is in use any more.")
+    deployment = None if storage is None else Deployment(operator, stage, storage, stacks)
+    if deployment and not release and _is_refused(deployment, terminal, place):
+        return REFUSED
+    outcome = REFUSED
+    _hold_drops(operator, stacks, terminal)
+    try:
+        if deployment is None or _is_released(deployment, terminal, place, wait if release else None):
+            _let_go(operator, stage, stacks, terminal)
+            outcome = DONE
+    finally:
+        if outcome != DONE:
+            _let_drops_start_runs(operator, stacks, terminal)
+    return outcome
+
+
+def _is_refused(deployment: Deployment, terminal: Terminal, place: str) -> bool:
+    """Return whether something runs or bills, and say what."""
+    found = deployment.what_is_open()
+    if found:
+        terminal.say("\n".join([f"Not destroyed: this still runs or bills in {place}:", *found.lines()]))
+        terminal.say("Wait until it has ended, or stop and release all of it: make destroy RELEASE=yes")
+    return bool(found)
+
+
+def _is_released(deployment: Deployment, terminal: Terminal, place: str, wait: timedelta | None) -> bool:
+    """Return whether nothing is open any more and no model in use; without `wait` nothing is released for it."""
+    if wait is None:
+        if _is_refused(deployment, terminal, place):
+            return False
+    elif deployment.what_is_open() and not _release(deployment, terminal, wait):
+        return False
+    for name in deployment.withdraw_models_in_use():
+        terminal.say(f"The parameter {name} is gone: no model is in use any more.")
+    return True
+
+
+def _let_go(operator: Operator, stage: str, stacks: Sequence[DeployedStack], terminal: Terminal) -> None:
+    """Say what stays, and take away what would keep the stacks from being deleted."""
     _tell_what_stays(leftovers.find(operator, stage, terminal.now().date()), terminal)
     _detach_policies(operator, stacks, terminal)
     for stack in stacks:
         if stack.is_protected:
             operator.lift_protection(stack)
             terminal.say(f"{stack.name} is no longer protected from deletion; make deploy would protect it again.")
-    return DONE
+
+
+def _machines(stacks: Sequence[DeployedStack]) -> list[str]:
+    return [stack.outputs["StateMachineArn"] for stack in stacks if "StateMachineArn" in stack.outputs]
+
+
+def _hold_drops(operator: Operator, stacks: Sequence[DeployedStack], terminal: Terminal) -> None:
+    for machine in _machines(stacks):
+        if operator.disable_rules(machine):
+            terminal.say("From now on a drop starts no run any more; where the stacks stay after all, it does again.")
+
+
+def _let_drops_start_runs(operator: Operator, stacks: Sequence[DeployedStack], terminal: Terminal) -> None:
+    for machine in _machines(stacks):
+        if operator.enable_rules(machine):
+            terminal.say("Drops start runs again; what was dropped meanwhile has to be dropped again.")
 
 
 def _detach_policies(operator: Operator, stacks: Sequence[DeployedStack], terminal: Terminal) -> None:
@@ -205,9 +250,11 @@ def _tell_what_stays(found: list[leftovers.Leftover], terminal: Terminal) -> Non
 
 
 def left(operator: Operator, stage: str, terminal: Terminal) -> int:
-    """List what stays of a stage; 1 when something of it bills by the hour."""
-    for stack in operator.stacks(stage):
+    """List what stays of a stage; 1 when something of it bills by the hour. Drops into what was kept start runs."""
+    stacks = operator.stacks(stage)
+    for stack in stacks:
         terminal.say(f"The stack {stack.name} is still there.")
+    _let_drops_start_runs(operator, [stack for stack in stacks if not stack.is_being_deleted], terminal)
     found = leftovers.find(operator, stage, terminal.now().date())
     _tell_what_stays(found, terminal)
     return REFUSED if any(item.bills_by_hour for item in found) else DONE

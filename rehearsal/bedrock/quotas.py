@@ -1,10 +1,12 @@
-"""The stand-in of Service Quotas: the one quota of Bedrock that the pipeline asks for, and those that people see."""
+"""The stand-in of Service Quotas: the quotas of Bedrock that the pipeline asks for, and those that people see."""
 
 import json
 from collections.abc import Mapping
 
 # "Model units, with no commitment, across custom models"; 0 in a new account (AWS General Reference, Bedrock quotas).
 MODEL_UNITS = "L-BE77399C"
+# Custom models per account, and total custom model deployments
+_USUAL = {"L-CB5B847D": 100.0, "L-1EF80F3E": 10.0}
 # By name and with the value of a new account (AWS General Reference, Bedrock quotas).
 _LISTED = {
     "Custom models per account": 100.0,
@@ -21,7 +23,7 @@ class ServiceQuotas:
 
     def __init__(self, region: str, account: str, model_units: int) -> None:
         self._place = f"arn:aws:servicequotas:{region}:{account}:bedrock"
-        self._quotas = {MODEL_UNITS: float(model_units)}
+        self._quotas = {**_USUAL, MODEL_UNITS: float(model_units)}
 
     def handle(
         self, method: str, path: str, query_string: str, headers: Mapping[str, str], body: bytes

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from customization.json_types import Json, JsonObject
@@ -79,6 +79,24 @@ class EventBus:
         for rule in list(self._deployed.rules.values()):
             if rule.enabled and rule.pattern is not None and matches(rule.pattern, event):
                 self._deliver(rule, event)
+
+    def names_of_rules(self, target: str) -> list[str]:
+        """Return the names of the rules that have a target, by its ARN."""
+        rules = self._deployed.rules.values()
+        return [rule.name for rule in rules if target in (known.arn for known in rule.targets)]
+
+    def is_enabled(self, name: str) -> bool:
+        """Return whether a rule delivers events."""
+        return self._deployed.rules[self._arn(name)].enabled
+
+    def switch(self, name: str, *, enabled: bool) -> None:
+        """Let a rule deliver events, or none."""
+        arn = self._arn(name)
+        self._deployed.rules[arn] = replace(self._deployed.rules[arn], enabled=enabled)
+        self.add(self._deployed.rules[arn])
+
+    def _arn(self, name: str) -> str:
+        return self._deployed.place.arn("events", f"rule/{name}")
 
     def _fire(self, rule: Rule) -> None:
         # A rule that has been changed since has a schedule of its own

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request
 
-from customization.json_types import JsonObject, as_list, as_object
+from customization.json_types import Json, JsonObject, as_list, as_object
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded.access import Access, AccessDeniedError
 from rehearsal.embedded.authorization import Place, UnknownActionError, demands, function_of
@@ -108,7 +108,7 @@ class Front:
         self._server: BaseWSGIServer | None = None
         self._own: dict[str, Callable[[HttpRequest], HttpAnswer | None]] = {
             "cloudformation": self._protect_stack,
-            "events": self._put_events,
+            "events": self._events,
             "lambda": self._invoke,
             "states": services.states.handle,
         }
@@ -226,9 +226,24 @@ class Front:
             headers["X-Amz-Function-Error"] = "Unhandled"
         return HttpAnswer(200, headers, answer.payload.encode())
 
-    def _put_events(self, request: HttpRequest) -> HttpAnswer:
-        if request.operation != "PutEvents":
-            raise UnknownActionError("of EventBridge the rehearsal answers PutEvents only")
+    def _events(self, request: HttpRequest) -> HttpAnswer:
+        rules, parameters = self._services.events, request.json
+        match request.operation:
+            case "PutEvents":
+                answer = self._put_events(request)
+            case "ListRuleNamesByTarget":
+                answer = {"RuleNames": list[Json](rules.names_of_rules(str(parameters["TargetArn"])))}
+            case "DescribeRule":
+                name = str(parameters["Name"])
+                answer = {"Name": name, "State": "ENABLED" if rules.is_enabled(name) else "DISABLED"}
+            case "EnableRule" | "DisableRule":
+                rules.switch(str(parameters["Name"]), enabled=request.operation == "EnableRule")
+                answer = {}
+            case _:
+                raise UnknownActionError(f"of EventBridge the rehearsal does not answer {request.operation}")
+        return HttpAnswer(200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(answer).encode())
+
+    def _put_events(self, request: HttpRequest) -> JsonObject:
         results: list[JsonObject] = []
         for item in as_list(request.json["Entries"], "Entries"):
             entry = as_object(item, "Entries")
@@ -237,8 +252,7 @@ class Front:
             event = self._services.events.event(str(entry["Source"]), str(entry["DetailType"]), resources, detail)
             self._services.events.publish(event)
             results.append({"EventId": event["id"]})
-        body = json.dumps({"FailedEntryCount": 0, "Entries": results}).encode()
-        return HttpAnswer(200, {"Content-Type": "application/x-amz-json-1.1"}, body)
+        return {"FailedEntryCount": 0, "Entries": list[Json](results)}
 
     def _hide_missing_object(self, request: HttpRequest, session: Session, answer: HttpAnswer) -> None:
         """S3 tells only those who may list a bucket that an object is missing; others are denied."""

@@ -38,6 +38,12 @@ def test_the_outputs_name_what_is_there(on_aws: OnAws) -> None:
         assert iam.get_policy(PolicyArn=outputs[f"{name}PolicyArn"])["Policy"]["AttachmentCount"] >= 0
 
 
+def test_an_empty_input_is_answered_with_what_lies_below_incoming(on_aws: OnAws) -> None:
+    said = on_aws.start("{}")
+    assert "dataset: missing in the input" in said
+    assert f"s3://{on_aws.outputs['DataBucketName']}/incoming/" in said or '{"dataset": "' in said
+
+
 def test_a_dropped_folder_that_asks_for_an_estimate_is_estimated_and_spends_nothing(on_aws: OnAws) -> None:
     s3, bucket = on_aws.session.client("s3"), on_aws.outputs["DataBucketName"]
     request = json.dumps({**SMALLEST, "action": "estimate", "expect": ["train.jsonl", "test.jsonl"]})

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Protocol
 
 from customization.json_types import Json, JsonObject, as_object
-from tests.infra import test_people, test_permissions, test_pipeline, test_storage
+from tests.infra import test_people, test_permissions, test_pipeline, test_settings, test_storage, test_trust
 from tests.infra.synthesis import listed, resources
 
 Templates = dict[str, JsonObject]
@@ -27,13 +27,14 @@ class Check(Protocol):
 
 
 def _checks(module: ModuleType) -> Iterator[Check]:
-    known = {"by_function", "pipeline", "storage"}
+    known = {"by_function", "pipeline", "stacks", "storage"}
     for name, check in vars(module).items():
         if name.startswith("test_") and {*inspect.signature(check).parameters} <= known:
             yield check
 
 
 CHECKS = [check for module in (test_permissions, test_people, test_storage, test_pipeline) for check in _checks(module)]
+CHECKS_OF_SETTINGS = [check for module in (test_settings, test_trust) for check in _checks(module)]
 
 
 def _statements(template: JsonObject) -> Iterator[tuple[Place, JsonObject]]:
@@ -74,9 +75,7 @@ def _unseen(templates: Templates) -> Iterator[tuple[str, Place]]:
             whole = len(actions) == 1
             yield from ((stack, place if whole else (*place, "Action", number)) for number in chosen)
             if actions == ["bedrock:CreateProvisionedModelThroughput"]:
-                yield from (
-                    (stack, (*place, "Resource", number)) for number, _ in enumerate(listed(statement["Resource"]))
-                )
+                yield stack, place
 
 
 def _without(template: JsonObject, place: Place) -> JsonObject:
@@ -89,12 +88,17 @@ def _without(template: JsonObject, place: Place) -> JsonObject:
     return copy
 
 
-def _missed_by(templates: Templates, stack: str, place: Place) -> str:
+def _missed_by(templates: Templates, stack: str, place: Place, checks: list[Check] = CHECKS) -> str:
     """Return the first test that fails without what is at `place`, or nothing."""
     changed = {**templates, stack: _without(templates[stack], place)}
     by_function = test_permissions.statements_by_function(changed["pipeline"])
-    for check in CHECKS:
-        arguments = {"by_function": by_function, "pipeline": changed["pipeline"], "storage": changed["storage"]}
+    for check in checks:
+        arguments = {
+            "by_function": by_function,
+            "pipeline": changed["pipeline"],
+            "stacks": changed,
+            "storage": changed["storage"],
+        }
         try:
             check(**{name: arguments[name] for name in inspect.signature(check).parameters})
         except (AssertionError, IndexError, KeyError, TypeError, ValueError):
@@ -106,10 +110,31 @@ def test_the_tables_find_nothing_in_the_templates_as_they_are(templates: Templat
     assert _missed_by({**templates, "other": {"Resources": {}, "taken": {}}}, "other", ("taken",)) == ""
 
 
+def test_nor_do_those_of_the_settings_where_everything_is_switched_on(governed: Templates) -> None:
+    with_other: Templates = {**governed, "other": {"Resources": {}, "taken": {}}}
+    assert _missed_by(with_other, "other", ("taken",), CHECKS_OF_SETTINGS) == ""
+
+
 def test_a_condition_that_is_taken_away_is_missed(templates: Templates) -> None:
     places = list(_conditions(templates))
     assert places
     assert [(stack, place) for stack, place in places if not _missed_by(templates, stack, place)] == []
+
+
+def test_a_condition_that_only_a_setting_brings_is_missed_when_it_is_taken_away(
+    templates: Templates, governed: Templates
+) -> None:
+    usual = {_unnumbered(place) for _, place in _conditions(templates)}
+    places = [(stack, place) for stack, place in _conditions(governed) if _unnumbered(place) not in usual]
+    brought = {place[-1] for _, place in places}
+    assert {"aws:RequestTag/BedrockManaged", "ec2:Subnet", "lambda:SourceFunctionArn", "kms:ViaService"} <= brought
+    found = [(stack, place) for stack, place in places if not _missed_by(governed, stack, place, CHECKS_OF_SETTINGS)]
+    assert found == []
+
+
+def _unnumbered(place: Place) -> tuple[str, ...]:
+    """Return a place without the numbers of statements, which a setting shifts."""
+    return tuple(step for step in place if isinstance(step, str))
 
 
 def test_a_permission_that_only_services_use_is_missed_when_it_is_taken_away(templates: Templates) -> None:

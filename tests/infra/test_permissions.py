@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from customization.json_types import Json, JsonObject, as_object, as_text
-from customization.preconditions import MODEL_UNITS_CODE
+from customization.preconditions import CUSTOM_MODELS_CODE, DEPLOYMENTS_CODE, MODEL_UNITS_CODE
 from customization.settings import VARIABLES, read_settings
 from tests.infra.machine import function_modules
 from tests.infra.synthesis import at, listed, resources
@@ -73,6 +73,7 @@ KINDS = {
     "bedrock:CreateProvisionedModelThroughput": {"custom-model", "foundation-model"},
     "bedrock:CreateCustomModelDeployment": {"custom-model"},
     "bedrock:UpdateCustomModelDeployment": {"custom-model", "custom-model-deployment"},
+    "bedrock:InvokeModel": {"foundation-model", "inference-profile", "custom-model-deployment", "provisioned-model"},
     **{
         f"bedrock:{verb}{name}": {kind}
         for name, kind in {
@@ -85,6 +86,9 @@ KINDS = {
         for verb in ("Get", "Stop", "Delete")
     },
 }
+# What lets a model answer or answers; custom models, deployments and throughputs bear tags, base models do not
+SERVING = {"bedrock:CreateCustomModelDeployment", "bedrock:CreateProvisionedModelThroughput", "bedrock:InvokeModel"}
+AMAZONS = {"foundation-model", "inference-profile"}
 OWN_TAG: JsonObject = {
     "StringEquals": {"aws:ResourceTag/deployment": {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}}
 }
@@ -315,17 +319,37 @@ def test_tags_are_put_on_new_resources_alone_and_only_this_deployments(
         }
 
 
+def _kind(resource: str) -> str:
+    return resource.rsplit(":", maxsplit=1)[-1].removesuffix("/*")
+
+
 def test_bedrocks_actions_are_granted_on_resources_that_they_have(by_function: dict[str, list[Statement]]) -> None:
     for module, statements in by_function.items():
+        found: defaultdict[str, set[str]] = defaultdict(set)
         for statement in statements:
             for action in (action for action in statement.actions if action in KINDS):
-                kinds = {resource.split(":")[-1].removesuffix("/*") for resource in statement.resources}
-                assert kinds == KINDS[action], (module, action)
+                found[action] |= set(map(_kind, statement.resources))
+        for action, kinds in found.items():
+            assert kinds == KINDS[action], (module, action)
 
 
-def test_the_one_quota_that_is_asked_for_may_be_read(by_function: dict[str, list[Statement]]) -> None:
-    quota = f"arn:aws:servicequotas:us-east-1:<AWS::AccountId>:bedrock/{MODEL_UNITS_CODE}"
-    assert Statement(("servicequotas:GetServiceQuota",), (quota,), {}) in by_function["check_preconditions"]
+def test_only_this_deployments_models_are_served_and_asked_and_base_models_need_no_tag(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    for module, statements in by_function.items():
+        for statement in (found for found in statements if SERVING & set(found.actions)):
+            kinds = set(map(_kind, statement.resources))
+            # No tag of ours is on what is Amazon's: a condition there would shut everybody out
+            assert kinds <= AMAZONS or not kinds & AMAZONS, module
+            assert statement.conditions == ({} if kinds <= AMAZONS else OWN_TAG), module
+
+
+def test_the_quotas_that_are_asked_for_may_be_read_and_no_others(by_function: dict[str, list[Statement]]) -> None:
+    codes = (CUSTOM_MODELS_CODE, DEPLOYMENTS_CODE, MODEL_UNITS_CODE)
+    quotas = {f"arn:aws:servicequotas:us-east-1:<AWS::AccountId>:bedrock/{code}" for code in codes}
+    action = "servicequotas:GetServiceQuota"
+    (statement,) = [found for found in by_function["check_preconditions"] if action in found.actions]
+    assert (statement.actions, set(statement.resources), statement.conditions) == ((action,), quotas, {})
 
 
 def test_the_customization_role_alone_can_be_passed_and_to_bedrock_alone(

@@ -146,6 +146,12 @@ def test_no_file_of_the_repository_is_larger_than_a_megabyte_or_names_a_download
         assert "http" not in (ROOT / lock).read_text(), lock
 
 
+def test_no_layer_holds_the_boto3_that_only_commands_of_a_terminal_import() -> None:
+    for name in ("core", "evaluation"):
+        lock = (ROOT / "lambda" / "layers" / f"{name}.txt").read_text()
+        assert not re.search("^(boto3|s3transfer)==", lock, re.MULTILINE), name
+
+
 def test_ci_pins_every_action_by_commit_and_calls_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):

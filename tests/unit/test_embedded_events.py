@@ -263,6 +263,21 @@ def test_a_disabled_rule_does_nothing(deploy: Deploy) -> None:
     assert not deployed.delivered
 
 
+def test_a_rule_can_be_disabled_and_enabled_by_its_target(deploy: Deploy) -> None:
+    deployed = deploy(triggered(Rule=rule(START_MACHINE, EventPattern=DROPPED)))
+    client = deployed.aws.session().client("events")
+    [machine] = deployed.aws.deployed.machines
+    [name] = client.list_rule_names_by_target(TargetArn=machine)["RuleNames"]
+    for switch, state, executions in (
+        (client.disable_rule, "DISABLED", 0),
+        (client.enable_rule, "ENABLED", 1),
+    ):
+        switch(Name=name)
+        assert client.describe_rule(Name=name)["State"] == state
+        deployed.put("incoming/support/train.jsonl")
+        assert len(deployed.inputs()) == executions
+
+
 def test_the_end_of_an_execution_is_an_event(deploy: Deploy) -> None:
     ended: JsonObject = {
         "source": ["aws.states"],

@@ -5,6 +5,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, get_args
 
+import msgspec
 import pytest
 
 from customization import handlers, metrics
@@ -68,6 +69,12 @@ def test_a_run_tells_what_is_known_of_it_and_nothing_else() -> None:
         "CustomModelScore": 0.75,
         "MinutesOfTraining": 35.0,
     }
+
+
+def test_a_run_without_a_report_tells_what_it_spent_and_one_that_never_came_to_its_budget_nothing() -> None:
+    failed = msgspec.structs.replace(run(""), state="FAILED", spent_usd=0.0)
+    assert metrics.of_spend(failed) == {"EstimatedUsd": 2.0, "SpentUsd": 0.0}
+    assert metrics.of_spend(msgspec.structs.replace(failed, spent_usd=None)) == {}
 
 
 def test_a_sweep_prices_what_lives_and_counts_what_has_no_price_by_itself() -> None:

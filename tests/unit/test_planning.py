@@ -1,5 +1,6 @@
 """The same bytes and the same request are the same run, and every mistake is named before anything starts."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -7,6 +8,7 @@ import pytest
 
 from customization.errors import InvalidRunRequest
 from customization.json_types import Json, JsonObject
+from customization.money import AnswersUsage, TrainingUsage, Usage, check_budget, estimate, load_prices
 from customization.planning import plan_run
 from customization.runs import Call, read_plan
 from tests.unit.fakes import EXECUTION, NOW, GatewayInMemory
@@ -96,9 +98,37 @@ def test_run_json_in_the_folder_is_the_request_of_a_drop(dropped: GatewayInMemor
     assert plan.language == "ja"
 
 
-def test_an_empty_input_is_answered_with_ready_ones(dropped: GatewayInMemory, fresh: Call) -> None:
+def ready_inputs(message: str) -> list[str]:
+    return [line.partition("   ")[0] for line in message.splitlines() if line.startswith("{")]
+
+
+def test_an_empty_input_is_answered_with_one_that_can_be_pasted_and_is_within_the_budget(
+    dropped: GatewayInMemory, fresh: Call
+) -> None:
     message = refusal(dropped, fresh, {})
-    assert '{"dataset": "support"}   (train.jsonl)' in message
+    assert '{"dataset": "support", "acceptUnknownPrices": ["customAnswers"]}   (train.jsonl)' in message
+    [pasted] = ready_inputs(message)
+    planned = plan_run(dropped, json.loads(pasted), fresh)
+    plan = read_plan(dropped, str(planned["runId"]))
+    answers = AnswersUsage(input_tokens=1_000, output_tokens=1_000)
+    usage = Usage(
+        model=plan.base_model_identifier,
+        region=plan.region,
+        training=(TrainingUsage("FINE_TUNING", tokens=1_000, epochs=2),),
+        baseline=answers,
+        custom=answers,
+        serving_mode=plan.serving_mode,
+        serving_hours=1,
+        stored_models=1,
+    )
+    check_budget(estimate(usage, load_prices(), fresh.now), plan.budget_usd, plan.accept_unknown_prices)
+
+
+def test_a_folder_without_data_to_train_on_is_no_ready_input(dropped: GatewayInMemory, fresh: Call) -> None:
+    dropped.data.put("incoming/halves/validation.jsonl", b"{}\n")
+    dropped.data.put("incoming/texts/pretrain.jsonl", b"{}\n")
+    datasets = [json.loads(line)["dataset"] for line in ready_inputs(refusal(dropped, fresh, {}))]
+    assert datasets == ["support", "texts"]
 
 
 def test_an_empty_input_without_any_data_says_where_to_drop_them(gateway: GatewayInMemory, fresh: Call) -> None:

@@ -3,10 +3,13 @@ from datetime import date
 
 import pytest
 
+from customization.account import check_preconditions, facts_of_run
 from customization.catalogue import load_catalogue
 from customization.errors import PreconditionFailed
 from customization.preconditions import AccountFacts, Needs, Quotas, check, examine
+from customization.runs import Call, Plan
 from customization.texts import say
+from tests.unit.fakes import BedrockInMemory, GatewayInMemory
 
 CATALOGUE = load_catalogue()
 TODAY = date(2026, 11, 22)
@@ -144,4 +147,35 @@ def test_every_miss_is_named_at_once() -> None:
         "- model",
         "- customModels",
         "- names",
+    ]
+
+
+@pytest.fixture
+def account(gateway: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch) -> GatewayInMemory:
+    """An account that holds 120 custom models and whose base models answer."""
+    bedrock.models |= {f"model-{number}" for number in range(120)}
+    monkeypatch.setattr(bedrock, "has_access", lambda _: True, raising=False)
+    return gateway
+
+
+def test_a_run_is_judged_by_the_quotas_that_the_account_was_raised_to(
+    account: GatewayInMemory, plan: Plan, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = {"L-CB5B847D": 500, "L-1EF80F3E": 30}
+    monkeypatch.setattr(account, "bedrock_quota", raised.get)
+    facts = facts_of_run(account, plan)
+    assert (facts.custom_models, facts.quotas.custom_models, facts.quotas.deployments) == (120, 500, 30)
+    assert check_preconditions(account, plan, call, facts)["notes"] == []
+
+
+def test_a_quota_that_cannot_be_read_is_assumed_to_be_the_usual_one_and_that_is_told(
+    account: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "bedrock_quota", lambda _: None)
+    with pytest.raises(PreconditionFailed, match="120 of 100 custom models exist"):
+        check_preconditions(account, plan, call, facts_of_run(account, plan))
+    bedrock.models.clear()
+    assert check_preconditions(account, plan, call, facts_of_run(account, plan))["notes"] == [
+        "Quota L-CB5B847D could not be read; 100 is assumed, as every account has at first.",
+        "Quota L-1EF80F3E could not be read; 10 is assumed, as every account has at first.",
     ]

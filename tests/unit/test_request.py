@@ -84,11 +84,14 @@ def test_a_request_without_data_set_is_told_what_to_name() -> None:
         parse_request({"language": "en"}, DEFAULTS)
 
 
-@pytest.mark.parametrize("document", [None, [], "support-ja", 3])
-def test_a_request_that_is_no_object_is_refused_with_what_it_is(document: Json) -> None:
+@pytest.mark.parametrize(
+    ("document", "kind"), [(None, "null"), (["You sell lamps"], "リスト"), ("You sell lamps", "文字列"), (3, "数値")]
+)
+def test_a_request_that_is_no_object_is_refused_with_the_kind_of_what_it_is(document: Json, kind: str) -> None:
     with pytest.raises(InvalidRunRequest) as refusal:
         parse_request(document, DEFAULTS)
-    assert json.dumps(document) in str(refusal.value)
+    assert kind in str(refusal.value)
+    assert "lamps" not in str(refusal.value)
 
 
 def test_all_problems_are_reported_at_once_each_with_its_path() -> None:
@@ -251,6 +254,23 @@ def test_every_mistake_is_told_in_the_language_of_the_request(language: str, for
     for path, _, text in told:
         assert "Input should" not in text, path
         assert not re.search(foreign, re.sub(r'"[^"]*"|\b[a-z]+[A-Z]\w+', "", text.split("。")[0])), (path, text)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"inference": {"system": ["You sell lamps"]}},
+        {"inference": {"system": {"text": "You sell lamps"}}},
+        {"inference": {"stopSequences": {"text": "You sell lamps"}}},
+        {"inference": ["You sell lamps"]},
+        {"hyperParameters": ["You sell lamps"]},
+        {"serving": {"keep": ["You sell lamps"]}},
+    ],
+)
+def test_what_may_hold_a_prompt_is_told_by_its_kind_since_messages_are_logged(asked: JsonObject) -> None:
+    message = refused(**asked)
+    assert "lamps" not in message
+    assert re.search("found (a list|an object); expected", message)
 
 
 def test_an_unknown_language_is_refused_in_that_of_the_deployment() -> None:

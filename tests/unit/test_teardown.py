@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from customization.gateway import Gateway
 
 NAME = "dev-0a1b2c3d-support-0123456789"
+MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:machine"
 OWN: dict[str, str] = {"deployment": "0a1b2c3d", "stage": "dev"}
 
 
@@ -65,7 +66,7 @@ class OperatorInMemory(Operator):
     def stacks(self, stage: str, names: Sequence[str] = STACKS) -> list[DeployedStack]:
         outputs = {
             "Storage": {"RunsTableName": "runs", "LeasesTableName": "leases"},
-            "Pipeline": {"StateMachineArn": "arn:machine", "SweepFunctionName": "sweep"},
+            "Pipeline": {"StateMachineArn": MACHINE, "SweepFunctionName": "sweep"},
         }
         return [
             DeployedStack(
@@ -86,7 +87,7 @@ class OperatorInMemory(Operator):
         return self._known
 
     def running_executions(self, state_machine: str) -> list[str]:
-        assert state_machine == "arn:machine"
+        assert state_machine == MACHINE
         return [arn for arn, status in self._known.executions.items() if status == "RUNNING"]
 
     def stop_execution(self, arn: str, cause: str) -> None:
@@ -97,6 +98,24 @@ class OperatorInMemory(Operator):
         assert function == "sweep"
         sweep(self._known, datetime.fromisoformat(str(payload["time"])))
         return self.complaint
+
+
+RULE = "StartRun"
+
+
+@pytest.fixture
+def start_rule(operator: "OperatorInMemory") -> Callable[[], str]:
+    """Make the rule that starts runs, beside one that calls the sweeper; return a function that tells its state."""
+    client = boto3.client("events", region_name=operator.region)
+    for name, target in ((RULE, MACHINE), ("SweepRegularly", "arn:aws:lambda:us-east-1:123456789012:function:sweep")):
+        client.put_rule(Name=name, ScheduleExpression="rate(15 minutes)")
+        client.put_targets(Rule=name, Targets=[{"Id": "it", "Arn": target}])
+
+    def state() -> str:
+        assert client.describe_rule(Name="SweepRegularly")["State"] == "ENABLED"
+        return client.describe_rule(Name=RULE)["State"]
+
+    return state
 
 
 def lease(kind: str = PROVISIONED, name: str = NAME, usd: float | None = 7.1) -> Lease:
@@ -214,6 +233,75 @@ def test_what_cannot_be_released_in_time_keeps_the_stacks(
     assert "after 5 minutes this still runs or bills" in person.text
     assert "The sweeper says: What follows still bills" in person.text
     assert len(operator.protected) == 3
+
+
+def test_a_drop_starts_nothing_from_the_release_on_until_the_stacks_are_gone(
+    operator: OperatorInMemory, gateway: GatewayInMemory, bedrock: BedrockInMemory, start_rule: Callable[[], str]
+) -> None:
+    serve(gateway, bedrock)
+    bedrock.busy.add(NAME)
+    states: list[str] = []
+    person = Person(at={1: lambda: states.append(start_rule()), 2: bedrock.busy.clear})
+    assert destroy(operator, person, release=True) == DONE
+    assert (states, start_rule()) == (["DISABLED"], "DISABLED")
+    assert "a drop starts no run any more" in person.text
+
+
+def test_drops_start_runs_again_where_the_destroy_is_refused_or_given_up(
+    operator: OperatorInMemory, gateway: GatewayInMemory, bedrock: BedrockInMemory, start_rule: Callable[[], str]
+) -> None:
+    serve(gateway, bedrock)
+    assert destroy(operator, Person()) == REFUSED
+    assert start_rule() == "ENABLED"
+    bedrock.busy.add(NAME)
+    person = Person()
+    assert destroy(operator, person, release=True, minutes=5) == REFUSED
+    assert start_rule() == "ENABLED"
+    assert "Drops start runs again" in person.text
+
+    def give_up() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        destroy(operator, Person(at={1: give_up}), release=True)
+    assert start_rule() == "ENABLED"
+
+
+def test_a_run_that_starts_between_the_look_and_the_hold_is_seen(
+    operator: OperatorInMemory,
+    gateway: GatewayInMemory,
+    start_rule: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hold = operator.disable_rules
+
+    def drop_before_it(target: str) -> list[str]:
+        gateway.executions[EXECUTION] = "RUNNING"
+        return hold(target)
+
+    monkeypatch.setattr(operator, "disable_rules", drop_before_it)
+    person = Person()
+    assert destroy(operator, person) == REFUSED
+    assert f"execution    {EXECUTION} is running" in person.text
+    assert (start_rule(), len(operator.protected)) == ("ENABLED", 3)
+
+
+def test_stacks_that_stay_after_all_start_runs_again_and_one_that_is_being_deleted_does_not(
+    operator: OperatorInMemory, start_rule: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert destroy(operator, Person()) == DONE
+    stacks = operator.stacks("dev")
+    with monkeypatch.context() as changed:
+        changed.setattr(operator, "stacks", lambda _: [replace(stack, is_being_deleted=True) for stack in stacks])
+        teardown.left(operator, "dev", Person().terminal)
+    assert start_rule() == "DISABLED"
+    person = Person()
+    teardown.left(operator, "dev", person.terminal)
+    assert start_rule() == "ENABLED"
+    assert "Drops start runs again" in person.text
+    again = Person()
+    teardown.left(operator, "dev", again.terminal)
+    assert "Drops start runs again" not in again.text
 
 
 def test_a_lease_whose_resource_never_came_is_waited_for_until_its_creator_cannot_live_any_more(

@@ -41,7 +41,7 @@ def test_the_tests_on_aws_pass_where_everything_is_as_documented(deploy: Deploy)
             AWS_SECRET_ACCESS_KEY="none",  # noqa: S106  there is none
         )
         assert done.returncode == 0, done.stdout
-        assert "5 passed" in done.stdout
+        assert "6 passed" in done.stdout
         assert pipeline.aws.problems == []
         known = sum(usd for _, usd in pipeline.billed().values())
         assert "its items come to less than 0.05 USD" in (ROOT / "docs" / "first-deployment.md").read_text()

@@ -14,6 +14,8 @@ from tests.workflow.conftest import MODELS, Assemble, Deploy
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    import boto3
+
     from customization.json_types import JsonObject
     from rehearsal.embedded.states.machines import Execution
 
@@ -134,23 +136,51 @@ def test_the_same_data_dropped_into_two_stages_make_two_of_everything_and_each_s
         assert live(pipeline, "custom-model-deployment") == [served]
         assert parameters(pipeline) == ["prod"]
         assert_no_role_may_end_what_is_foreign(pipeline, ours, served)
+        assert_no_role_may_serve_or_ask_what_is_foreign(pipeline, ours, served)
+
+
+def session_of(pipeline: Pipeline, ours: str, module: str) -> "boto3.Session":
+    """Return a session of the role of one of the functions of the deployment whose names begin with `ours`."""
+    [role] = {
+        function.role_arn
+        for function in pipeline.aws.deployed.functions.values()
+        if f"{dict(function.environment)['STAGE']}-{dict(function.environment)['DEPLOYMENT_ID']}-" == ours
+        and function.handler.split(".")[-2] == module
+    }
+    return pipeline.aws.session_of_role(role, "lambda")
+
+
+def foreign_model(pipeline: Pipeline, ours: str) -> str:
+    """Return the ARN of a custom model of the other deployment."""
+    name = next(name for name in pipeline.models() if not name.startswith(ours))
+    return pipeline.aws.session().client("bedrock").get_custom_model(modelIdentifier=name)["modelArn"]
+
+
+def assert_no_role_may_serve_or_ask_what_is_foreign(pipeline: Pipeline, ours: str, served: str) -> None:
+    """IAM keeps this deployment's functions from another's models; base models answer everybody."""
+    model = foreign_model(pipeline, ours)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        session_of(pipeline, ours, "create_model_deployment").client("bedrock").create_custom_model_deployment(
+            modelDeploymentName="foreign", modelArn=model
+        )
+    with pytest.raises(ClientError, match="AccessDenied"):
+        session_of(pipeline, ours, "create_provisioned_throughput").client(
+            "bedrock"
+        ).create_provisioned_model_throughput(provisionedModelName="foreign", modelId=model, modelUnits=1)
+    asker = session_of(pipeline, ours, "evaluate_shard").client("bedrock-runtime")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        asker.converse(modelId=served, messages=[{"role": "user", "content": [{"text": "How do I pay?"}]}])
+    asker.converse(
+        modelId="amazon.nova-micro-v1:0", messages=[{"role": "user", "content": [{"text": "How do I pay?"}]}]
+    )
 
 
 def assert_no_role_may_end_what_is_foreign(pipeline: Pipeline, ours: str, served: str) -> None:
     """IAM keeps this deployment's functions from another's resources, whatever their code would do."""
-    admin = pipeline.aws.session().client("bedrock")
-    foreign = [name for name in pipeline.models() if not name.startswith(ours)]
-    model = admin.get_custom_model(modelIdentifier=foreign[0])["modelArn"]
+    model = foreign_model(pipeline, ours)
     job = next(job["jobArn"] for job in pipeline.jobs() if not job["jobName"].startswith(ours))
-    roles = {
-        function.role_arn
-        for function in pipeline.aws.deployed.functions.values()
-        if f"{dict(function.environment)['STAGE']}-{dict(function.environment)['DEPLOYMENT_ID']}-" == ours
-        and function.handler.split(".")[-2] in {"sweep", "release_resources", "release_serving", "release_model"}
-    }
-    assert len(roles) == 4
-    for role in roles:
-        bedrock = pipeline.aws.session_of_role(role, "lambda").client("bedrock")
+    for module in ("sweep", "release_resources", "release_serving", "release_model"):
+        bedrock = session_of(pipeline, ours, module).client("bedrock")
         with pytest.raises(ClientError, match="AccessDenied"):
             bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=served)
         with pytest.raises(ClientError, match="AccessDenied"):

@@ -162,6 +162,13 @@ def test_the_report_tells_money_quality_and_time(story: Story) -> None:
     assert minutes[1] > 30  # the shortest job of the stand-in takes 35
 
 
+def test_what_a_stopped_run_has_spent_is_counted_too(story: Story) -> None:
+    counted = {said["runId"] for _, said in story.logs.said() if "SpentUsd" in said}
+    spending = {row["runId"]: row["state"] for row in story.pipeline.runs() if row.get("spentUsd") is not None}
+    assert sorted(map(str, spending.values())) == ["ABORTED", "SUCCEEDED"]
+    assert counted == set(spending)
+
+
 def test_every_line_of_a_run_names_the_run_and_its_execution(story: Story) -> None:
     runs = {story.pipeline.row_of(run)["runId"]: run.arn for run in (story.succeeded, story.refused)}
     nameless = {"poll_uploads", "sweep", "explain_unused_upload"}
@@ -202,3 +209,11 @@ def test_a_poll_tells_the_phase_and_the_losses_of_the_job(story: Story) -> None:
     assert phases[-1] == "Training: Completed"
     assert len(set(map(str, phases))) > 2
     assert isinstance(polled[-1]["trainingLoss"], float)
+
+
+def test_nor_has_one_the_prompt_of_a_request_that_is_refused(story: Story) -> None:
+    refused = story.pipeline.ask(story.pipeline.request(inference={"system": [BROKEN]}))
+    assert refused.outcome.error == "InvalidRunRequest"
+    logged = "\n".join(line for _, line in story.logs.lines)
+    assert "inference.system: found a list; expected" in logged
+    assert BROKEN not in logged

@@ -1,5 +1,6 @@
 """What cannot be run gets one clear message; nothing is started and nothing is lost."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -140,11 +141,16 @@ def test_a_folder_that_names_no_data_set_is_refused_with_the_command_that_mends_
     assert_refused(pipeline, execution, at="PollUploads", error="InvalidRunRequest", says=says)
 
 
-def test_the_consoles_empty_input_lists_what_could_be_run(pipeline: Pipeline) -> None:
-    pipeline.put("incoming/ready/validation.jsonl", b"")
-    execution = pipeline.ask({})
-    says = '{"dataset": "ready"}   (validation.jsonl)'
-    assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=says)
+def test_the_consoles_empty_input_lists_inputs_that_can_be_pasted(pipeline: Pipeline) -> None:
+    pipeline.put("incoming/halves/validation.jsonl", b"")
+    unpriced = pipeline.run({"train.jsonl": data.lines(data.pairs(100, 7_000))})
+    assert unpriced.outcome.error == "BudgetExceeded"
+    listed = pipeline.ask({})
+    ready = f'{{"dataset": "{pipeline.dataset}", "acceptUnknownPrices": ["customAnswers"]}}'
+    assert f"\n{ready}   (train.jsonl)" in str(listed.outcome.cause)
+    assert "halves" not in str(listed.outcome.cause)
+    pasted = pipeline.ask(json.loads(ready))
+    assert pasted.outcome.status == "SUCCEEDED", pasted.outcome.cause
 
 
 def test_a_file_that_does_not_come_ends_the_wait_after_two_hours(pipeline: Pipeline) -> None:

@@ -71,6 +71,14 @@ def kept(pipeline: Pipeline) -> list[str]:
     ]
 
 
+def assert_a_drop_starts_nothing(pipeline: Pipeline) -> None:
+    before = len(pipeline.executions())
+    bucket, late = pipeline.outputs["DataBucketName"], "incoming/late/train.jsonl"
+    pipeline.aws.session().client("s3").put_object(Bucket=bucket, Key=late, Body=b"{}")
+    pipeline.pass_time(hours=1)
+    assert len(pipeline.executions()) == before
+
+
 @pytest.mark.exhaustive
 def test_a_deployment_whose_throughput_is_alive_goes_only_when_it_is_released_and_leaves_nothing(
     pipeline: Pipeline,
@@ -92,6 +100,7 @@ def test_a_deployment_whose_throughput_is_alive_goes_only_when_it_is_released_an
     assert "1.95 USD a month" in said
     assert person.run("purge", types="dev")[0] == REFUSED
 
+    assert_a_drop_starts_nothing(pipeline)
     delete_stacks(pipeline)
     assert pipeline.models() != []
     code, said = person.run("left")

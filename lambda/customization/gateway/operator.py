@@ -37,6 +37,7 @@ class DeployedStack:
     stack_id: str
     is_protected: bool
     outputs: Mapping[str, str]
+    is_being_deleted: bool = False
 
     @property
     def deployment_id(self) -> str:
@@ -135,6 +136,7 @@ class Operator:
             stack_id=described["StackId"],
             is_protected=bool(described.get("EnableTerminationProtection")),
             outputs={output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])},
+            is_being_deleted=described["StackStatus"].startswith("DELETE_"),
         )
 
     def lift_protection(self, stack: DeployedStack) -> None:
@@ -142,6 +144,30 @@ class Operator:
         client = self._session.client("cloudformation", config=CLIENT_CONFIG)
         with named_errors():
             client.update_termination_protection(StackName=stack.name, EnableTerminationProtection=False)
+
+    def disable_rules(self, target: str) -> list[str]:
+        """Disable the enabled rules of EventBridge that have a target, by its ARN, and return their names."""
+        client = self._session.client("events", config=CLIENT_CONFIG)
+        with named_errors():
+            names = self._rules(target, "ENABLED")
+            for name in names:
+                client.disable_rule(Name=name)
+        return names
+
+    def enable_rules(self, target: str) -> list[str]:
+        """Enable the disabled rules of EventBridge that have a target, by its ARN, and return their names."""
+        client = self._session.client("events", config=CLIENT_CONFIG)
+        with named_errors():
+            names = self._rules(target, "DISABLED")
+            for name in names:
+                client.enable_rule(Name=name)
+        return names
+
+    def _rules(self, target: str, state: str) -> list[str]:
+        client = self._session.client("events", config=CLIENT_CONFIG)
+        # A target has at most five rules here, and a page has a hundred
+        names = client.list_rule_names_by_target(TargetArn=target)["RuleNames"]
+        return [name for name in names if client.describe_rule(Name=name)["State"] == state]
 
     def detach_policy(self, arn: str) -> list[str]:
         """Detach a managed policy from whoever has it, since it cannot be deleted before, and return their names."""

@@ -1,8 +1,9 @@
 """ReleaseResources and ReleaseRun: everything that a run holds and that bills."""
 
-from customization import notices
+from customization import metrics, notices
 from customization.gateway import Gateway
-from customization.handlers import logger, task
+from customization.handlers import emit, logger, task
+from customization.history import read_run
 from customization.json_types import JsonObject, as_text
 from customization.promotion import release_all, release_dataset
 from customization.runs import Call, read_call
@@ -19,11 +20,13 @@ def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
 
 
 def _reported(gateway: Gateway, call: Call, message: str) -> str:
-    """Write the report of a failed run and return the message with its place.
+    """Write what a failed run has spent into the log, and its report, and return the message with its place.
 
-    Whatever prevents the report must not prevent the rest of the failure path.
+    Whatever prevents either must not prevent the rest of the failure path.
     """
     try:
+        run = read_run(gateway, call.run_id)
+        emit(gateway, metrics.of_spend(run), metrics.about_run(run))
         # The modules that draw are loaded after the release, which must not depend on them
         from customization.publishing import publish_failure  # noqa: PLC0415  as said above
 
