@@ -417,6 +417,7 @@ def _evaluation(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.list_artifacts("answers/*"),
             g.write("answers/*"),
             *g.ask_models(),
+            *g.look_at_served(*_SERVED),
             g.key("Decrypt", via=("bedrock",)),
             g.runs("UpdateItem"),
         ),

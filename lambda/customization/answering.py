@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization.catalogue import BaseModel, load_catalogue
-from customization.errors import PipelineError, ResourceNotFound, TransientError
+from customization.errors import AccessDenied, PipelineError, ResourceNotFound, TransientError
 from customization.evaluation import (
     BASE,
     CUSTOM,
@@ -30,7 +30,7 @@ from customization.formats import TestRecord
 from customization.gateway.tables import Attr
 from customization.identity import answers_id
 from customization.json_types import JsonObject
-from customization.model_in_use import ServedModelInUse, model_name_of
+from customization.model_in_use import ServedModelInUse, model_name_of, serving_at
 from customization.money import AnswersUsage
 from customization.prepared import data_key, read_profile
 from customization.runs import Call, Plan, note
@@ -127,10 +127,11 @@ def _answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shar
         try:
             new = _ask(gateway, plan, call, asked, missing, folder, ends_at)
             predictions |= {prediction.record_id: prediction for prediction in new}
-        except ResourceNotFound as error:
-            if asked.side != CUSTOM:
+        except (AccessDenied, ResourceNotFound):
+            # IAM finds no tags on what is gone, and so allows no question to it
+            if asked.side != CUSTOM or serving_at(gateway, asked.model_id) is not None:
                 raise
-            note(gateway, call, {"modelLost": error.text(plan.language)})
+            note(gateway, call, {"modelLost": asked.model_id})
             predictions |= _stored(gateway, folder)
     answered = [predictions[record.record_id] for record in records if record.record_id in predictions]
     failed = len(records) - sum(1 for prediction in answered if not prediction.error)

@@ -184,7 +184,8 @@ def _kind_of(serving_arn: str) -> str:
     return PROVISIONED if ":provisioned-model/" in serving_arn else ON_DEMAND
 
 
-def _serving_at(gateway: "Gateway", serving_arn: str) -> ServedModel | None:
+def serving_at(gateway: "Gateway", serving_arn: str) -> ServedModel | None:
+    """Return the deployment or throughput of that ARN, or None where it is gone."""
     return gateway.bedrock.served(_kind_of(serving_arn), serving_arn)
 
 
@@ -192,7 +193,7 @@ def missing_of(gateway: "Gateway", model: ModelInUse) -> tuple[str, str] | None:
     """Return kind and name of what the parameter rests on and Bedrock does not have, or None."""
     if not gateway.bedrock.model_is_there(model.model_arn):
         return leases.MODEL, model.model_name
-    if model.serving_arn and _serving_at(gateway, model.serving_arn) is None:
+    if model.serving_arn and serving_at(gateway, model.serving_arn) is None:
         return _kind_of(model.serving_arn), model.serving_name
     return None
 
@@ -200,7 +201,7 @@ def missing_of(gateway: "Gateway", model: ModelInUse) -> tuple[str, str] | None:
 def serving_of(gateway: "Gateway", model: ModelInUse) -> ServedModel | None:
     """Return what serves the model, which may have been taken for another one since."""
     arn = model.serving_arn
-    served = _serving_at(gateway, arn) if arn else None
+    served = serving_at(gateway, arn) if arn else None
     return served if served and served.model_arn == model.model_arn else None
 
 
@@ -289,7 +290,7 @@ def undo_left_swap(gateway: "Gateway", dataset: str) -> str:
     asked = current.swap
     if asked and gateway.execution_status(asked.asked_by)[0] == RUNNING:
         return ""
-    served = _serving_at(gateway, arn)
+    served = serving_at(gateway, arn)
     if served is None or served.update_status == "Updating":
         return ""
     if asked:  # else the execution, once it is redriven, would wait for what is undone here

@@ -66,7 +66,7 @@ def _unless_lost(gateway: "Gateway", call: Call, comparison: Comparison) -> Comp
     lost = (gateway.runs.get(call.run_id) or {}).get("modelLost")
     if not lost:
         return comparison
-    reason, step = Sentence("reason.modelLost", {"error": str(lost)}), Sentence("nextStep.modelLost")
+    reason, step = Sentence("reason.modelLost", {"arn": str(lost)}), Sentence("nextStep.modelLost")
     return msgspec.structs.replace(comparison, verdict="inconclusive", reason=reason, next_step=step)
 
 

@@ -359,7 +359,7 @@ def test_a_failure_ends_red_though_releasing_and_telling_fail_too(machine: JsonO
             publish_report=StateError("AccessDenied", "x"), release_resources=StateError("Conflict", "y"), topic=lost
         ),
     )
-    assert (execution.outcome.status, execution.outcome.error) == ("FAILED", "E")
+    assert (execution.outcome.status, execution.outcome.error) == ("FAILED", "E (not told)")
 
 
 def test_a_run_succeeds_though_no_notice_arrives(machine: JsonObject) -> None:

@@ -20,9 +20,10 @@ from customization.model_in_use import ServedModelInUse
 from customization.money import AnswersUsage
 from customization.prepared import data_key
 from customization.runs import Call, Plan
-from tests.unit.fakes import GatewayInMemory
+from tests.unit.fakes import BedrockInMemory, GatewayInMemory
 
-SERVING = "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/0123456789ab"
+SERVED = "dev-0a1b2c3d-support-0123456789"
+SERVING = f"arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/{SERVED}"
 TRAINED = "dev-0a1b2c3d-aaaaaaaaaa-1"
 RECORDS = 105
 FIRST_SHARD = len(shard_range(RECORDS, 0))
@@ -75,8 +76,9 @@ def watched(claimed: GatewayInMemory, plan: Plan, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def custom(claimed: GatewayInMemory, plan: Plan) -> Asked:
+def custom(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan) -> Asked:
     claimed.runs.update(plan.run_id, {"jobName0": TRAINED})
+    bedrock.serve(mode="on-demand", name=SERVED, model_arn=f"arn:model/{TRAINED}", tags={}, units=1, token="")
     return asked_model(claimed, plan, CUSTOM, SERVING, None)
 
 
@@ -118,16 +120,18 @@ def test_a_shard_that_breaks_off_keeps_its_answers_and_the_next_call_asks_the_re
     assert len(watched.asked.questions) == len(set(watched.asked.questions)) == FIRST_SHARD
 
 
+@pytest.mark.parametrize("error", [ResourceNotFound("Converse: Model not found."), AccessDenied("it has no tags")])
 def test_a_custom_model_that_is_lost_ends_its_shard_with_what_was_answered_and_any_other_fails_it(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked
+    watched: _Watched, bedrock: BedrockInMemory, plan: Plan, call: Call, custom: Asked, error: Exception
 ) -> None:
-    watched.asked.breaks["q20"] = ResourceNotFound("Converse: Model not found.")
+    bedrock.serving.clear()
+    watched.asked.breaks["q20"] = error
     answered = answer_shard(watched, plan, call, custom, 0)
     kept = read_answers(watched, plan, TRAINED, CUSTOM)
     assert answered == {"answered": len(kept), "failed": FIRST_SHARD - len(kept)}
     assert 20 - CONCURRENCY < len(kept) < FIRST_SHARD
-    assert (watched.runs.get(call.run_id) or {})["modelLost"] == "Converse: Model not found."
-    with pytest.raises(ResourceNotFound):
+    assert (watched.runs.get(call.run_id) or {})["modelLost"] == SERVING
+    with pytest.raises(type(error)):
         answer_shard(watched, plan, call, asked_model(watched, plan, BASE, "", None), 0)
 
 

@@ -31,6 +31,8 @@ PATHS: tuple[Path, ...] = (
     runs.redriven_before_a_throughput,
     runs.stopped_while_a_deployment_serves,
     runs.stopped_while_a_throughput_serves,
+    runs.deployment_is_deleted_while_it_is_asked,
+    runs.throughput_is_deleted_while_it_is_asked,
     runs.orphaned_deployment,
     runs.orphaned_throughput,
     models.model_that_nobody_keeps,

@@ -230,6 +230,28 @@ def stopped_while_a_throughput_serves(pipeline: Pipeline) -> None:
     _stopped(pipeline, "WaitForProvisionedThroughput", "provisioned")
 
 
+def _lost(pipeline: Pipeline, mode: str) -> None:
+    def delete(_: "Execution") -> None:
+        bedrock = pipeline.aws.session().client("bedrock")
+        [arn] = pipeline.what_serves()
+        if mode == "on-demand":
+            bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+        else:
+            bedrock.delete_provisioned_model_throughput(provisionedModelId=arn)
+
+    execution = pipeline.interrupt("EvaluateCustomModel", pipeline.folder(serving={"mode": mode}), delete)
+    row = succeed(pipeline, execution)
+    assert (row["verdict"], bool(row.get("modelLost"))) == ("inconclusive", True)
+
+
+def deployment_is_deleted_while_it_is_asked(pipeline: Pipeline) -> None:
+    _lost(pipeline, "on-demand")
+
+
+def throughput_is_deleted_while_it_is_asked(pipeline: Pipeline) -> None:
+    _lost(pipeline, "provisioned")
+
+
 def _forgotten(pipeline: Pipeline, state: str, mode: str) -> None:
     """What a stopped run is having made is known as ours by its tag, its row or not; who starts again adopts it."""
 
