@@ -11,7 +11,7 @@ import msgspec
 from customization.catalogue import BaseModel
 from customization.errors import EvaluationUnfinished, RequestRejected, ServiceUnavailable, Throttled
 from customization.formats import TestRecord
-from customization.inference import Call, InferenceSettings, build_call, read_answer
+from customization.inference import InferenceSettings, Question, build_question, read_answer
 from customization.json_types import JsonObject
 
 BASE = "base"
@@ -71,7 +71,7 @@ def asker(
     model_id: str,
     side: str,
     inference: InferenceSettings,
-    send: Callable[[Call], JsonObject],
+    send: Callable[[Question], JsonObject],
     timer: Callable[[], float],
 ) -> Callable[[TestRecord], Prediction]:
     """Return a function that asks one record through `send`; `timer` gives seconds.
@@ -81,10 +81,10 @@ def asker(
     """
 
     def ask(record: TestRecord) -> Prediction:
-        call = build_call(model, model_id, record, inference)
+        question = build_question(model, model_id, record, inference)
         began = timer()
         try:
-            answer = read_answer(model, call, send(call))
+            answer = read_answer(model, question, send(question))
         except (RequestRejected, ServiceUnavailable) as error:
             text = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]
             return Prediction(record.record_id, side, latency_ms=_milliseconds(timer() - began), error=text)

@@ -10,7 +10,7 @@ import msgspec
 from customization.errors import ResourceNotFound
 from customization.json_types import Json, JsonObject
 from customization.model_in_use import read_in_use
-from customization.runs import MOST_STAGES
+from customization.runs import MOST_STAGES, is_run
 from customization.texts import one_line
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def read_run(gateway: "Gateway", run_id: str) -> RunSummary:
 
 def summarize(rows: Iterable[JsonObject], run_in_use: str = "") -> tuple[RunSummary, ...]:
     """Return the runs among the rows, newest first, each with what differs from the run that started before it."""
-    planned = [row for row in rows if "#" not in str(row["runId"]) and row.get("startedAt")]
+    planned = [row for row in rows if is_run(str(row["runId"])) and row.get("startedAt")]
     summaries: list[RunSummary] = []
     for row in sorted(planned, key=lambda row: str(row["startedAt"])):
         summary = _summary(row, run_in_use)

@@ -46,8 +46,8 @@ class InferenceSettings(msgspec.Struct, frozen=True, rename="camel"):
     system: str = ""
 
 
-class Call(msgspec.Struct, frozen=True):
-    """A call of Bedrock's runtime. The body of invoke_model is an object, which the gateway writes as JSON.
+class Question(msgspec.Struct, frozen=True):
+    """What Bedrock's runtime is asked. The body of invoke_model is an object, which the gateway writes as JSON.
 
     `cut_at` holds the stop sequences of a family whose body has no field for them: the answer is cut when it is read.
     """
@@ -66,20 +66,20 @@ class Answer(msgspec.Struct, frozen=True):
     stop_reason: str
 
 
-def build_call(model: BaseModel, model_id: str, record: TestRecord, inference: InferenceSettings) -> Call:
-    """Return the call that asks `model_id` (a base model's id or the ARN that serves a custom model) for one record."""
+def build_question(model: BaseModel, model_id: str, record: TestRecord, inference: InferenceSettings) -> Question:
+    """Return what asks `model_id` (a base model's id or the ARN that serves a custom model) for one record."""
     if model.ask_by == "converse":
-        return Call("converse", _converse_parameters(model_id, record, inference))
+        return Question("converse", _converse_parameters(model_id, record, inference))
     body = {"titan_text": _titan_body, "cohere_command": _cohere_body, "llama": _llama_body}[model.ask_by]
     prompt = prompt_of(record.turns, record.system or inference.system)
-    return Call(
+    return Question(
         "invoke_model",
         {"modelId": model_id, "body": body(prompt, inference)},
         cut_at=inference.stop_sequences if model.ask_by == "llama" else (),
     )
 
 
-def read_answer(model: BaseModel, call: Call, response: JsonObject) -> Answer:
+def read_answer(model: BaseModel, question: Question, response: JsonObject) -> Answer:
     """Return the answer in Bedrock's `response`; raises RequestRejected when it has not the family's shape."""
     read = {
         "converse": _read_converse,
@@ -92,12 +92,12 @@ def read_answer(model: BaseModel, call: Call, response: JsonObject) -> Answer:
     except (KeyError, IndexError, TypeError) as error:
         raise RequestRejected.of(
             "error.strangeAnswer",
-            model=str(call.parameters["modelId"]),
+            model=str(question.parameters["modelId"]),
             family=model.ask_by,
             problem=repr(error),
             fields=", ".join(response) or "-",
         ) from error
-    return _cut(msgspec.structs.replace(answer, text=_unicode(answer.text)), call.cut_at)
+    return _cut(msgspec.structs.replace(answer, text=_unicode(answer.text)), question.cut_at)
 
 
 def _unicode(text: str) -> str:

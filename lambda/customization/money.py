@@ -4,11 +4,11 @@ An item without a price row is unknown: it is never counted as zero and never gu
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -49,9 +49,8 @@ PROVISIONED_THROUGHPUT = "provisionedThroughput"
 CUSTOM_MODEL_STORAGE = "customModelStorage"
 ITEM_NAMES = (TRAINING, BASELINE_ANSWERS, CUSTOM_ANSWERS, PROVISIONED_THROUGHPUT, CUSTOM_MODEL_STORAGE)
 
-# The parts of customAnswers that the model in use bills.
-_IN_USE = ("model in use: input", "model in use: output")
 STALE_AFTER_DAYS = 90
+_CUSTOM_ITEMS: tuple[PriceItem, PriceItem] = ("customInputTokens", "customOutputTokens")
 
 
 class Price(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -74,10 +73,6 @@ class Price(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
 
 class PriceBook(msgspec.Struct, frozen=True):
     rows: tuple[Price, ...]
-
-    def with_rows(self, extra: Iterable[Price]) -> "PriceBook":
-        """Return a book that also holds `extra`, such as rows of the AWS Price List API."""
-        return PriceBook((*self.rows, *extra))
 
     def find(self, model: str, item: PriceItem, region: str, day: date) -> Price | None:
         """Return the row that holds on `day`, or None when no source gives one for that model, item and Region.
@@ -187,10 +182,7 @@ class Settlement(msgspec.Struct, frozen=True, rename="camel"):
 def estimate(usage: Usage, prices: PriceBook, now: datetime) -> Estimate:
     """Return what `usage` costs at the prices of `now`, in USD, with a warning for each price older than 90 days."""
     lines = list(_lines(usage))
-    rows = [
-        prices.find(usage.in_use_model if part in _IN_USE else usage.model, item, usage.region, now.date())
-        for _, part, item, _, _ in lines
-    ]
+    rows = [prices.find(line.model, line.item, usage.region, now.date()) for line in lines]
     items = tuple(_item(line, row) for line, row in zip(lines, rows, strict=True))
     stale = [row for row in rows if row and (now.date() - row.day).days > STALE_AFTER_DAYS]
     return Estimate(
@@ -219,35 +211,48 @@ def plain(usd: float) -> str:
     return f"{usd:.10f}".rstrip("0").rstrip(".")
 
 
-_Line = tuple[str, str, PriceItem, float | None, str]
+class _Line(NamedTuple):
+    """Something that is billed, by the price of `item` for `model`."""
+
+    model: str
+    name: str
+    part: str
+    item: PriceItem
+    quantity: float | None
+    unit: str
 
 
 def _lines(usage: Usage) -> Iterator[_Line]:
-    """Yield name, part, price item, quantity and unit of everything that the usage bills."""
+    """Yield everything that the usage bills."""
+    own = usage.model
     for stage in usage.training:
         known = stage.tokens is not None and stage.epochs is not None
         quantity = (stage.tokens or 0) * (stage.epochs or 0) / 1000 if known else None
-        yield TRAINING, stage.customization_type, "trainingTokens", quantity, "1K tokens"
-    if usage.baseline.input_tokens or usage.baseline.output_tokens:
-        yield BASELINE_ANSWERS, "input", "inputTokens", usage.baseline.input_tokens / 1000, "1K tokens"
-        yield BASELINE_ANSWERS, "output", "outputTokens", usage.baseline.output_tokens / 1000, "1K tokens"
+        yield _Line(own, TRAINING, stage.customization_type, "trainingTokens", quantity, "1K tokens")
+    yield from _answers(own, BASELINE_ANSWERS, usage.baseline, ("inputTokens", "outputTokens"))
     # A provisioned throughput bills hours whatever it answers, an on-demand deployment bills tokens only.
-    if usage.serving_mode == "on-demand" and (usage.custom.input_tokens or usage.custom.output_tokens):
-        yield CUSTOM_ANSWERS, "input", "customInputTokens", usage.custom.input_tokens / 1000, "1K tokens"
-        yield CUSTOM_ANSWERS, "output", "customOutputTokens", usage.custom.output_tokens / 1000, "1K tokens"
-    if usage.in_use_model and (usage.in_use.input_tokens or usage.in_use.output_tokens):
-        yield CUSTOM_ANSWERS, _IN_USE[0], "customInputTokens", usage.in_use.input_tokens / 1000, "1K tokens"
-        yield CUSTOM_ANSWERS, _IN_USE[1], "customOutputTokens", usage.in_use.output_tokens / 1000, "1K tokens"
+    if usage.serving_mode == "on-demand":
+        yield from _answers(own, CUSTOM_ANSWERS, usage.custom, _CUSTOM_ITEMS)
+    if usage.in_use_model:
+        yield from _answers(usage.in_use_model, CUSTOM_ANSWERS, usage.in_use, _CUSTOM_ITEMS, "model in use: ")
     if usage.serving_mode == "provisioned" and usage.serving_hours:
         hours = usage.serving_hours * usage.model_units
-        yield PROVISIONED_THROUGHPUT, "no commitment", "provisionedThroughput", hours, "model unit hour"
+        yield _Line(own, PROVISIONED_THROUGHPUT, "no commitment", "provisionedThroughput", hours, "model unit hour")
     if usage.stored_models and usage.stored_months:
         months = usage.stored_models * usage.stored_months
-        yield CUSTOM_MODEL_STORAGE, "", "storage", months, "custom model month"
+        yield _Line(own, CUSTOM_MODEL_STORAGE, "", "storage", months, "custom model month")
+
+
+def _answers(
+    model: str, name: str, used: AnswersUsage, items: tuple[PriceItem, PriceItem], whose: str = ""
+) -> Iterator[_Line]:
+    if used.input_tokens or used.output_tokens:
+        yield _Line(model, name, f"{whose}input", items[0], used.input_tokens / 1000, "1K tokens")
+        yield _Line(model, name, f"{whose}output", items[1], used.output_tokens / 1000, "1K tokens")
 
 
 def _item(line: _Line, row: Price | None) -> Item:
-    name, part, _, quantity, unit = line
+    name, part, quantity, unit = line.name, line.part, line.quantity, line.unit
     if row is None:
         return Item(name, part, quantity, unit, None, None)
     usd = None if quantity is None else round(quantity * row.usd, 6)

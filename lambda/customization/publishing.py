@@ -13,7 +13,7 @@ from customization.catalogue import load_catalogue
 from customization.comparison import Comparison
 from customization.dataset_page import DatasetPage, render_dataset
 from customization.history import read_history, runs_csv
-from customization.inference import build_call
+from customization.inference import build_question
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.links import Links
@@ -190,7 +190,7 @@ def _example_call(gateway: "Gateway", plan: Plan, served_arn: str) -> str:
     if not records:
         return ""
     model = load_catalogue().find(plan.base_model_identifier)
-    return call_as_python(build_call(model, served_arn or MODEL_PLACE, records[0], plan.inference), plan.region)
+    return call_as_python(build_question(model, served_arn or MODEL_PLACE, records[0], plan.inference), plan.region)
 
 
 def _leases(gateway: "Gateway", plan: Plan) -> list[Lease]:

@@ -9,7 +9,7 @@ import msgspec
 
 from customization.comparison import Comparison
 from customization.figures import Figures
-from customization.inference import Call
+from customization.inference import Question
 from customization.money import Estimate, Settlement
 from customization.pages import environment
 from customization.profile import Profile
@@ -138,19 +138,19 @@ def report_json(data: ReportData) -> bytes:
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 
 
-def call_as_python(call: Call, region: str) -> str:
-    """Return a call as lines that can be pasted into Python: strings are written as literals, so data stays data."""
+def call_as_python(question: Question, region: str) -> str:
+    """Return lines of Python that ask it: strings are written as literals, so data stays data."""
     lines = ["import json", "import boto3", "", f'client = boto3.client("bedrock-runtime", region_name={region!r})']
-    if call.operation == "converse":
+    if question.operation == "converse":
         lines += [
-            f"parameters = {pformat(call.parameters, width=100, sort_dicts=False)}",
+            f"parameters = {pformat(question.parameters, width=100, sort_dicts=False)}",
             "response = client.converse(**parameters)",
             'print(response["output"]["message"]["content"])',
         ]
     else:
         lines += [
-            f"body = {pformat(call.parameters['body'], width=100, sort_dicts=False)}",
-            f"response = client.invoke_model(modelId={call.parameters['modelId']!r}, body=json.dumps(body))",
+            f"body = {pformat(question.parameters['body'], width=100, sort_dicts=False)}",
+            f"response = client.invoke_model(modelId={question.parameters['modelId']!r}, body=json.dumps(body))",
             'print(json.load(response["body"]))',
         ]
     return "\n".join(lines)

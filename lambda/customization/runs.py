@@ -21,6 +21,8 @@ SUCCEEDED = "SUCCEEDED"
 FAILED = "FAILED"
 # Pre-training, then fine-tuning
 MOST_STAGES = 2
+# What rows begin with that are no run's: of an execution that waits for a folder, and of one that never came to a run
+UPLOADS, UNPLANNED = "uploads#", "unplanned#"
 # What an execution leaves that was redriven after its end had been recorded
 _OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "spentUsd")
 # The states of runs that have come to what was asked for
@@ -121,7 +123,12 @@ def last_job_name(row: JsonObject) -> str:
 
 def unplanned(execution_arn: str) -> str:
     """Return the key of the row that tells how an execution ended that no run stands for."""
-    return f"unplanned#{execution_arn.rsplit(':', 1)[-1]}"
+    return f"{UNPLANNED}{execution_arn.rsplit(':', 1)[-1]}"
+
+
+def is_run(key: str) -> bool:
+    """Return whether a row of the table of runs is a run's; other keys have a # and say before it what they are."""
+    return "#" not in key
 
 
 def manifest_key(run_id: str) -> str:

@@ -14,7 +14,7 @@ from customization.gateway.tables import Attr
 from customization.json_types import JsonObject, as_object
 from customization.leases import Lease
 from customization.links import Links
-from customization.runs import FAILED, GREEN, RUNNING, unplanned
+from customization.runs import FAILED, GREEN, RUNNING, UNPLANNED, UPLOADS, unplanned
 from customization.texts import wording
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class _Sweep:
         """
         with self._trying(f"the end of {arn}"):
             rows = self._gateway.runs.scan(Attr("executionArn").eq(arn))
-            known = [row for row in rows if not str(row["runId"]).startswith("uploads#")]
+            known = [row for row in rows if not str(row["runId"]).startswith(UPLOADS)]
             if not known:
                 name, language = unplanned(arn), self._gateway.settings.defaults.language
                 ended = self._end("", arn, status, language)
@@ -159,7 +159,7 @@ class _Sweep:
 
     def _missing_notice(self, row: JsonObject, arn: str, error: str) -> JsonObject | None:
         """Return the notice of an end that is recorded, where its execution came to another end before telling it."""
-        run_id = "" if str(row["runId"]).startswith("unplanned#") else str(row["runId"])
+        run_id = "" if str(row["runId"]).startswith(UNPLANNED) else str(row["runId"])
         language = str(row.get("language") or self._gateway.settings.defaults.language)
         if row.get("state") in GREEN:
             done = notices.done(run_id=run_id, language=language, link=self._link(arn))

@@ -27,18 +27,18 @@ from customization.evaluation import (
     shard_range,
 )
 from customization.formats import TestRecord, Turn
-from customization.inference import Call, InferenceSettings
+from customization.inference import InferenceSettings, Question
 from customization.json_types import JsonObject, as_list, as_object
 
 RECORDS = [TestRecord(f"r{number}", (Turn("user", f"question {number}"),), "") for number in range(40)]
 
 
-def asked(call: Call) -> str:
+def asked(call: Question) -> str:
     message = as_object(as_list(call.parameters["messages"], "messages")[0], "message")
     return str(as_object(as_list(message["content"], "content")[0], "block")["text"])
 
 
-def reply(call: Call) -> JsonObject:
+def reply(call: Question) -> JsonObject:
     return {
         "output": {"message": {"role": "assistant", "content": [{"text": f"re: {asked(call)}"}]}},
         "stopReason": "end_turn",
@@ -46,7 +46,7 @@ def reply(call: Call) -> JsonObject:
     }
 
 
-def ask_through(send: Callable[[Call], JsonObject]) -> Callable[[TestRecord], Prediction]:
+def ask_through(send: Callable[[Question], JsonObject]) -> Callable[[TestRecord], Prediction]:
     ticks = iter(range(10_000))
     return asker(
         model=load_catalogue().find("amazon.nova-micro-v1:0:128k"),
@@ -78,7 +78,7 @@ class Time:
 def test_answers_come_in_the_order_of_the_records_whatever_order_they_arrive_in() -> None:
     first_may_answer = threading.Event()
 
-    def send(call: Call) -> JsonObject:
+    def send(call: Question) -> JsonObject:
         if asked(call) == "question 0":
             assert first_may_answer.wait(10)
         if asked(call) == "question 39":
@@ -96,7 +96,7 @@ def test_a_prediction_has_tokens_side_and_the_latency_of_the_injected_timer() ->
 
 @pytest.mark.parametrize("error", [RequestRejected("too long"), ServiceUnavailable("model error")])
 def test_a_record_that_fails_is_recorded_with_its_error_and_the_others_are_answered(error: Exception) -> None:
-    def send(call: Call) -> JsonObject:
+    def send(call: Question) -> JsonObject:
         if asked(call) == "question 3":
             raise error
         return reply(call)
@@ -110,7 +110,7 @@ def test_a_record_that_fails_is_recorded_with_its_error_and_the_others_are_answe
 def test_what_concerns_all_records_ends_the_shard_without_asking_the_rest_and_keeps_what_was_answered() -> None:
     calls, kept = [], list[Prediction]()
 
-    def send(call: Call) -> JsonObject:
+    def send(call: Question) -> JsonObject:
         calls.append(call)
         if len(calls) > 10:
             raise AccessDenied("no bedrock:InvokeModel any more")
@@ -127,7 +127,7 @@ def test_throttling_slows_down_and_then_recovers_without_losing_a_record() -> No
     tries = Counter[str]()
     pauses = list[float]()
 
-    def send(call: Call) -> JsonObject:
+    def send(call: Question) -> JsonObject:
         tries[asked(call)] += 1
         if tries[asked(call)] < 3:
             raise Throttled("slow down")
@@ -186,7 +186,7 @@ def test_ten_thousand_records_take_at_most_15_percent_more_than_latency_and_conc
 def test_throttling_without_one_answer_is_raised_after_five_minutes_of_pauses() -> None:
     clock = Time()
 
-    def send(_call: Call) -> JsonObject:
+    def send(_call: Question) -> JsonObject:
         raise Throttled("slow down")
 
     with pytest.raises(Throttled):

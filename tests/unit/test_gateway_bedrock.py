@@ -12,7 +12,7 @@ from customization.errors import ModelNotReady, QuotaUnavailable, RequestRejecte
 from customization.formats import TestRecord, Turn
 from customization.gateway.bedrock import Bedrock, BedrockRuntime, JobRequest
 from customization.identity import job_name, resource_tags, serving_name
-from customization.inference import InferenceSettings, build_call, read_answer
+from customization.inference import InferenceSettings, build_question, read_answer
 from tests.unit.bedrock_harness import NOVA, ROLE, Rehearsal, conversations
 from tests.unit.fakes import SETTINGS
 
@@ -87,7 +87,9 @@ def test_a_model_is_trained_served_asked_and_removed(rehearsal: Rehearsal, bedro
     assert (served.is_ready, served.arn, bedrock.tags(arn)) == (True, arn, TAGS)
     assert [(item.name, item.mode) for item in bedrock.all_served()] == [(name, mode)]
     record = TestRecord("r", (Turn("user", "question 3"),), "answer 3 is here", "be kind")
-    call = build_call(load_catalogue().find(NOVA), arn, record, InferenceSettings(top_p=0.9, stop_sequences=("END",)))
+    call = build_question(
+        load_catalogue().find(NOVA), arn, record, InferenceSettings(top_p=0.9, stop_sequences=("END",))
+    )
     runtime = BedrockRuntime(rehearsal.runtime)
     with pytest.raises(ModelNotReady):
         runtime.ask(call.operation, call.parameters)

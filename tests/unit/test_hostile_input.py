@@ -26,7 +26,7 @@ from customization.gateway.bedrock import BedrockRuntime
 from customization.gateway.objects import Objects
 from customization.gateway.tables import to_stored
 from customization.history import ROW_FILE
-from customization.inference import InferenceSettings, build_call, read_answer
+from customization.inference import InferenceSettings, build_question, read_answer
 from customization.json_types import Json, JsonObject
 from customization.planning import plan_run
 from customization.prepared import read_profile
@@ -398,7 +398,7 @@ SAID = st.one_of(
 @given(response=SAID)
 def test_whatever_a_model_answers_can_be_kept_or_fails_its_record_alone(model: str, response: JsonObject) -> None:
     base = load_catalogue().find(model)
-    call = build_call(base, "model", RECORD, InferenceSettings())
+    call = build_question(base, "model", RECORD, InferenceSettings())
     try:
         answer = read_answer(base, call, response)
     except RequestRejected:

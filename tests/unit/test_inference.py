@@ -9,7 +9,7 @@ from botocore.validate import ParamValidator
 from customization.catalogue import load_catalogue
 from customization.errors import RequestRejected
 from customization.formats import PROMPT_COMPLETION, Example, TestRecord, Turn, prompt_of
-from customization.inference import Answer, Call, InferenceSettings, build_call, read_answer
+from customization.inference import Answer, InferenceSettings, Question, build_question, read_answer
 from customization.json_types import JsonObject
 
 NOVA = "amazon.nova-micro-v1:0:128k"
@@ -23,8 +23,8 @@ PLAIN = InferenceSettings()
 FULL = InferenceSettings(max_tokens=9, temperature=0.5, top_p=0.9, stop_sequences=("END",), system="unused")
 
 
-def call_of(identifier: str, inference: InferenceSettings, record: TestRecord = RECORD) -> Call:
-    return build_call(load_catalogue().find(identifier), ARN, record, inference)
+def call_of(identifier: str, inference: InferenceSettings, record: TestRecord = RECORD) -> Question:
+    return build_question(load_catalogue().find(identifier), ARN, record, inference)
 
 
 def answer_of(identifier: str, response: JsonObject, inference: InferenceSettings = PLAIN) -> Answer:
@@ -81,7 +81,7 @@ def test_every_prompt_model_is_asked_with_the_bytes_that_it_was_trained_on() -> 
     for model in load_catalogue().text_models():
         if PROMPT_COMPLETION not in model.training_format.values():
             continue
-        body = cast("JsonObject", build_call(model, ARN, RECORD, PLAIN).parameters["body"])
+        body = cast("JsonObject", build_question(model, ARN, RECORD, PLAIN).parameters["body"])
         assert trained_on in (body.get("prompt"), body.get("inputText"))
         asked += 1
     assert asked
@@ -89,7 +89,7 @@ def test_every_prompt_model_is_asked_with_the_bytes_that_it_was_trained_on() -> 
 
 def test_every_model_with_messages_is_asked_through_converse() -> None:
     for model in load_catalogue().text_models():
-        operation = build_call(model, ARN, RECORD, PLAIN).operation
+        operation = build_question(model, ARN, RECORD, PLAIN).operation
         assert (operation == "converse") == (PROMPT_COMPLETION not in model.training_format.values())
 
 

@@ -123,7 +123,7 @@ def test_a_price_of_another_region_is_never_taken() -> None:
 
 
 def test_a_fresher_row_replaces_the_bundled_one() -> None:
-    fresh = BOOK.with_rows([price("trainingTokens", 0.6, dated="2026-11-21")])
+    fresh = PriceBook((*BOOK.rows, price("trainingTokens", 0.6, dated="2026-11-21")))
     assert amounts(estimate(usage(), fresh, NOW))["training", "FINE_TUNING"] == 12.0
 
 
@@ -134,7 +134,7 @@ def test_the_price_known_on_the_day_comes_before_one_that_came_later() -> None:
 
 
 def test_a_row_of_the_very_model_comes_before_a_fresher_one_for_all() -> None:
-    book = BOOK.with_rows([price("storage", 3.0, dated="2020")])
+    book = PriceBook((*BOOK.rows, price("storage", 3.0, dated="2020")))
     row = book.find("m", "storage", "us-east-1", NOW.date())
     assert row is not None
     assert row.usd == 3.0

@@ -28,7 +28,7 @@ from customization.comparison import (
 )
 from customization.evaluation import SIDES, Prediction
 from customization.formats import TestRecord, Turn
-from customization.inference import InferenceSettings, build_call
+from customization.inference import InferenceSettings, build_question
 from customization.problems import Problem
 from customization.profile import (
     CompletionShare,
@@ -207,7 +207,7 @@ def full(text: str = "an answer", language: Literal["en", "ja"] = "en", model: s
         files=(FileReport("incoming/support-ja/train.jsonl", "v1", 12_345, "ab" * 32),),
         notes=(text,),
         call=report.call_as_python(
-            build_call(base, f"{ARN}custom-model-deployment/abcdef123456", _record(text), InferenceSettings()),
+            build_question(base, f"{ARN}custom-model-deployment/abcdef123456", _record(text), InferenceSettings()),
             "us-east-1",
         ),
     )

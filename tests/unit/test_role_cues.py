@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from customization.answering import read_test_records
 from customization.formats import Example, RawText, TestRecord, Turn
-from customization.inference import build_call
+from customization.inference import build_question
 from customization.json_types import JsonObject
 from customization.planning import plan_run
 from customization.preparation import prepare
@@ -184,7 +184,7 @@ def test_a_run_that_strips_trains_and_asks_without_cues_and_is_a_training_of_its
     plan = plans[1]
     prepare(gateway, plan, replace(call, run_id=plan.run_id, attempt=plan.attempt))
     records: list[TestRecord] = read_test_records(gateway, plan)
-    asked = build_call(model_of(NOVA_MICRO), "any", records[0], plan.inference)
+    asked = build_question(model_of(NOVA_MICRO), "any", records[0], plan.inference)
     assert b"User:" not in gateway.artifacts.read(data_key(plan, "train"))
     assert "User:" not in str(asked.parameters)
     assert records[0].turns[0].text.startswith("How do I return")

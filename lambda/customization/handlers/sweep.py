@@ -9,6 +9,7 @@ from customization.gateway import Gateway
 from customization.handlers import emit, logger, task
 from customization.history import read_run
 from customization.json_types import JsonObject, as_object, as_text
+from customization.runs import is_run
 from customization.sweeper import sweep
 
 
@@ -24,8 +25,7 @@ def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
         logger.info("released", extra={"runId": action.run_id, "did": action.did})
     for action in swept.refused:
         logger.warning("refused", extra={"runId": action.run_id, "did": action.did})
-    # What is no run, such as an execution that was never planned, has a # in its name
-    for run in (read_run(gateway, run_id) for run_id in swept.runs if "#" not in run_id):
+    for run in (read_run(gateway, run_id) for run_id in swept.runs if is_run(run_id)):
         emit(gateway, metrics.of_spend(run), metrics.about_run(run))
     swept.raise_refused()
     return answer
