@@ -107,7 +107,7 @@ def open_leases(gateway: "Gateway") -> list[Lease]:
     return [gateway.leases.decoded(row, Lease) for row in open_rows(gateway)]
 
 
-def open_rows(gateway: "Gateway") -> "list[JsonObject]":
+def open_rows(gateway: "Gateway") -> list[JsonObject]:
     """Return the rows of the leases that are not closed, damaged ones too."""
     return gateway.leases.scan(_IS_OPEN)
 
@@ -171,13 +171,10 @@ def _hand_over(gateway: "Gateway", lease: Lease) -> bool:
     return True
 
 
-def is_kept_by_another(gateway: "Gateway", lease: Lease) -> bool:
-    """Return whether another run has succeeded with the model of `lease`, so that its request says how long it stays.
-
-    That time is in the lease, which was taken over with it.
-    """
+def other_runs_with(gateway: "Gateway", lease: Lease) -> list[JsonObject]:
+    """Return the rows of the other runs that have succeeded with the model of `lease`."""
     succeeded = gateway.runs.scan(Attr("state").eq(SUCCEEDED) & _has_job(lease.bedrock_name))
-    return any(row["runId"] != lease.run_id for row in succeeded)
+    return [row for row in succeeded if row["runId"] != lease.run_id]
 
 
 def _has_job(name: str) -> Condition:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import budget, leases, notices
-from customization.errors import PipelineError, TransientError
+from customization.errors import ArtifactUnreadable, PipelineError, ResourceNotFound, TransientError
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease, Release
 from customization.model_in_use import (
@@ -24,7 +24,7 @@ from customization.model_in_use import (
     remove_in_use,
     swap,
 )
-from customization.runs import RUNNING, Call, Plan, note
+from customization.runs import RUNNING, Call, Plan, note, read_plan
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -103,9 +103,7 @@ def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     the best of its data set: training it took hours, and deleting it cannot be undone. A model that is in use or that
     another run has kept stays as long as promised there, whatever this run thinks of it.
     """
-    row = gateway.runs.get(plan.run_id) or {}
-    is_worse = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
-    if not is_worse or plan.keep:
+    if _keeps(plan, gateway.runs.get(plan.run_id) or {}):
         stays = WITHOUT_END if plan.keep_model == "always" else leases.MODEL_RETENTION
         _keep_model(gateway, plan, call.now + max(stays, _kept_for(plan) or stays))
         return {"released": []}
@@ -115,10 +113,24 @@ def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
         (leases.MODEL,),
         f"keepModel is {plan.keep_model}",
         spares=lambda lease: (
-            keep_on(gateway, lease.bedrock_name, call.now) or leases.is_kept_by_another(gateway, lease)
+            keep_on(gateway, lease.bedrock_name, call.now)
+            or any(_has_kept(gateway, row) for row in leases.other_runs_with(gateway, lease))
         ),
     )
     return _told(gateway, call, released)
+
+
+def _keeps(plan: Plan, row: JsonObject) -> bool:
+    is_unwanted = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
+    return bool(plan.keep) or not is_unwanted
+
+
+def _has_kept(gateway: "Gateway", row: JsonObject) -> bool:
+    """Return whether a run that has succeeded keeps its model, for the time in the lease, which was taken over."""
+    try:
+        return _keeps(read_plan(gateway, str(row["runId"])), row)
+    except (ArtifactUnreadable, ResourceNotFound):
+        return True  # what it was promised is not known; the lease ends it
 
 
 def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
