@@ -468,3 +468,15 @@ def test_after_a_gain_only_what_would_be_accepted_is_advised(
     step = say(results._after_a_gain(asked, is_promoted=is_promoted, is_improvement=is_improvement), language)
     assert says in step
     assert ('"action": "promote"' in step) is (not is_promoted and subset is None)
+
+
+def test_a_model_that_neither_of_two_runs_keeps_goes_with_the_second(
+    finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    save_plan(finished, msgspec.structs.replace(plan, keep_model="never"))
+    adopting = msgspec.structs.replace(plan, run_id="support-7777777777", keep_model="never")
+    finish(finished, adopting, name=JOB)
+    model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
+    leases.open_lease(finished, msgspec.structs.replace(model, run_id=adopting.run_id))
+    promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
+    assert JOB not in bedrock.models
