@@ -63,7 +63,7 @@ suite: install
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not exhaustive" tests
 
 test-all: install ## the exhaustive tests, beyond make test: every Task broken in every way, each permission taken away
-	$(BIN)/pytest -q -n 2 -m exhaustive tests
+	$(BIN)/pytest -q -n 2 --dist worksteal -m exhaustive tests
 
 bench: install ## measure everything against its floor: make bench FRESH=yes adds a fresh clone
 	@$(BIN)/python -m benchmarks $(if $(filter yes,$(FRESH)),--fresh-clone)

@@ -38,14 +38,14 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str, *
     """
     wanted = line.DEPLOYMENT if plan.serving_mode == ON_DEMAND else line.MODEL_UNITS
     name = _choose(gateway, plan, call, model_arn)
-    served = _existing(gateway, plan, name, model_arn)
+    served = _existing(gateway, plan, call, name, model_arn)
     with line.turn(gateway, call, wanted, is_there=served is not None):
         lease = _lease(gateway, plan, call, name, served)
         leases.open_lease(gateway, lease)
         if served is None:
             budget.renew(gateway, plan, call)
-            token = request_token(name, call.attempt, entered_at)
-            served = _create(gateway, plan, name, model_arn, token)
+            token = _token(gateway, plan, call, name, entered_at)
+            served = _create(gateway, plan, call, name, model_arn, token=token)
             leases.open_lease(gateway, msgspec.structs.replace(lease, created_at=served.created))
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
@@ -86,7 +86,7 @@ def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, served: Served
     )
 
 
-def _existing(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> ServedModel | None:
+def _existing(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: str) -> ServedModel | None:
     """Return what this run already serves; what failed is removed so that it can be made anew."""
     served = gateway.bedrock.served(plan.serving_mode, name)
     if served is None:
@@ -95,11 +95,21 @@ def _existing(gateway: "Gateway", plan: Plan, name: str, model_arn: str) -> Serv
         raise ServingFailed.of("error.servesOther", name=name, found=served.model_arn, expected=model_arn)
     if served.status != "Failed":
         return served
+    note(gateway, call, {"servingFailed": served.arn})
     gateway.bedrock.stop_serving(plan.serving_mode, served.arn)
     return None
 
 
-def _create(gateway: "Gateway", plan: Plan, name: str, model_arn: str, token: str) -> ServedModel:
+def _token(gateway: "Gateway", plan: Plan, call: Call, name: str, entered_at: str) -> str:
+    """Return the same token for all retries of a state, but another once what failed has been removed.
+
+    For a token that it has seen Bedrock answers with what it created then, though that is gone.
+    """
+    failed = (gateway.runs.get(plan.run_id) or {}).get("servingFailed")
+    return request_token(name, call.attempt, entered_at, str(failed or ""))
+
+
+def _create(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: str, *, token: str) -> ServedModel:
     try:
         gateway.bedrock.serve(
             mode=plan.serving_mode,
@@ -117,7 +127,7 @@ def _create(gateway: "Gateway", plan: Plan, name: str, model_arn: str, token: st
         ) from error
     except (Conflict, RequestRejected) as error:
         # A throughput has no conflict error of its own: only looking tells whether an earlier call had made it.
-        served = _existing(gateway, plan, name, model_arn)
+        served = _existing(gateway, plan, call, name, model_arn)
         if served is None:
             raise ServingFailed.of("error.servingRefused", terms=_what(plan), name=name, reason=str(error)) from error
         return served

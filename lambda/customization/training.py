@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FIRST_POLL_SECONDS = 60
 # 15 minutes would make a job of 24 hours more than 1,000 history events, at 9 a poll.
 LAST_POLL_SECONDS = 1200
+# The poll knows why it stops a job, and may come 20 minutes after the job's time: the sweeper comes after it.
+_LAST_LOOK = timedelta(seconds=2 * LAST_POLL_SECONDS)
 
 
 def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonObject:
@@ -96,7 +98,7 @@ def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, kind: str) -> 
         dataset=plan.dataset,
         execution_arn=call.execution_arn,
         opened_at=call.now,
-        hard_end=call.now + longest + (timedelta() if kind == leases.JOB else leases.MODEL_RETENTION),
+        hard_end=call.now + longest + (_LAST_LOOK if kind == leases.JOB else leases.MODEL_RETENTION),
         keep_until=None if kind == leases.JOB else call.now + leases.MODEL_RETENTION,
     )
 
