@@ -137,7 +137,7 @@ def used(gateway: "Gateway", row: JsonObject, expected: Usage, now: datetime) ->
 
 def settle_release(gateway: "Gateway", lease: "Lease", now: datetime) -> None:
     """Settle anew what the run of a lease has spent, which is over and was reckoned with hours that now are known."""
-    row = gateway.runs.get(lease.run_id) or {}
+    row = (gateway.runs.get(lease.run_id) if lease.run_id else None) or {}
     if lease.kind == PROVISIONED and row.get("executionArn") == lease.execution_arn and row.get("state") != RUNNING:
         give_back(gateway, lease.run_id, int(str(row["attempt"])), now)
 

@@ -493,3 +493,13 @@ def test_a_served_model_is_ready_only_when_active_or_in_service() -> None:
         arn="a", name="n", mode=ON_DEMAND, status="Creating", model_arn="m", failure_message="", created=NOW
     )
     assert not served.is_ready
+
+
+@pytest.mark.parametrize("mode", [ON_DEMAND, PROVISIONED])
+def test_what_serves_without_a_lease_is_released_though_no_run_is_known_to_settle(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, mode: str
+) -> None:
+    tags = {"deployment": gateway.settings.deployment_id}
+    bedrock.serve(mode=mode, name=NAME, model_arn="arn:model/x", tags=tags, units=1, token="")
+    swept = sweep(gateway, NOW + timedelta(hours=2))
+    assert (bedrock.serving, swept.refused, len(swept.released)) == ({}, (), 1)
