@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from customization.catalogue import load_catalogue
-from customization.clone import read_chosen
+from customization.cdk_settings import read_chosen
 from customization.errors import InvalidRunRequest
 from customization.history import ROW_FILE
 from customization.json_types import Json, JsonObject

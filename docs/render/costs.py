@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time
 from typing import NamedTuple
 
 from customization.catalogue import load_catalogue
-from customization.idle import idle_cost, idle_lines
+from customization.idle_cost import idle_cost, idle_lines
 from customization.money import AnswersUsage, Item, TrainingUsage, Usage, estimate, load_prices, plain
 
 REGION = "us-east-1"

@@ -118,6 +118,6 @@ def _foreign_names(gateway: "Gateway", plan: Plan) -> dict[str, str]:
 
 def _is_ours(gateway: "Gateway", arn: str) -> bool:
     try:
-        return gateway.bedrock.tags(arn).get("deployment") == gateway.settings.deployment_id
+        return gateway.settings.owns(gateway.bedrock.tags(arn))
     except (AccessDenied, RequestRejected, ResourceNotFound):
         return False

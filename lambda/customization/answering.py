@@ -77,7 +77,7 @@ def _stored(gateway: "Gateway", folder: str) -> dict[str, Prediction]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AskedModel:
     """A model to be asked: `kept_under` tells its answers from those of others, `model_id` is what Bedrock is given."""
 
     side: str
@@ -86,17 +86,19 @@ class Asked:
     base: BaseModel
 
 
-def asked_model(gateway: "Gateway", plan: Plan, side: str, serving_arn: str, in_use: ServedModelInUse | None) -> Asked:
+def asked_model(
+    gateway: "Gateway", plan: Plan, side: str, serving_arn: str, in_use: ServedModelInUse | None
+) -> AskedModel:
     """Return the model of one side of the run; `in_use` is the model in use where it is its turn."""
     base = load_catalogue().find(plan.base_model_identifier)
     if side == IN_USE and in_use is not None:
         base = load_catalogue().find(in_use.base_model_identifier)
-        return Asked(side=side, kept_under=in_use.model_name, model_id=in_use.serving_arn, base=base)
+        return AskedModel(side=side, kept_under=in_use.model_name, model_id=in_use.serving_arn, base=base)
     model_id = base.inference_model_id if side == BASE else serving_arn
-    return Asked(side=side, kept_under=model_of(gateway, plan, side), model_id=model_id, base=base)
+    return AskedModel(side=side, kept_under=model_of(gateway, plan, side), model_id=model_id, base=base)
 
 
-def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shard: int) -> JsonObject:
+def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: AskedModel, shard: int) -> JsonObject:
     """Ask a model those records of a shard that it has not answered yet, and return {answered, failed} of all.
 
     What ends the shard is written into the run's row: the Map that runs the shards tells only that one of them failed.
@@ -115,7 +117,7 @@ def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shard
         raise
 
 
-def _answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shard: int) -> JsonObject:
+def _answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: AskedModel, shard: int) -> JsonObject:
     ends_at = time.monotonic() + ASKING_SECONDS
     places = shard_range(read_profile(gateway, plan).test_records, shard)
     records = gateway.artifacts.decoded_lines(data_key(plan, "test"), TestRecord, places)
@@ -139,7 +141,13 @@ def _answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: Asked, shar
 
 
 def _ask(  # noqa: PLR0917  three say who asks, four what
-    gateway: "Gateway", plan: Plan, call: Call, asked: Asked, records: list[TestRecord], folder: str, ends_at: float
+    gateway: "Gateway",
+    plan: Plan,
+    call: Call,
+    asked: AskedModel,
+    records: list[TestRecord],
+    folder: str,
+    ends_at: float,
 ) -> list[Prediction]:
     key = f"{folder}{uuid.uuid4().hex}.jsonl"
     answered: list[Prediction] = []

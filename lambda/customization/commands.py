@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customization.catalogue import BaseModel, load_catalogue
-from customization.clone import add_place
+from customization.cdk_settings import add_place
 from customization.errors import PipelineError, ResourceNotFound, TransientError
 from customization.evaluation import BASE, IN_USE, Prediction, asker
 from customization.formats import TestRecord, Turn

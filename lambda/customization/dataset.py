@@ -17,7 +17,7 @@ from customization.problems import Problems
 from customization.profile import PreparedFile, Profile
 from customization.sample import seen_share
 from customization.splits import SplitRules, Subset
-from customization.texts import Sentence
+from customization.texts import Language, Sentence
 
 _TEST_SINK = "test"
 _SINKS = {splits.TRAIN: "train", splits.VALIDATION: "validation", splits.TEST: _TEST_SINK}
@@ -45,7 +45,7 @@ class PreparationRequest(msgspec.Struct, frozen=True):
     system: str = ""
     max_test_records: int = 500
     split_seed: int = 0
-    language: str = "en"
+    language: Language = "en"
     compare_similar: bool = True
 
 

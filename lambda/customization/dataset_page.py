@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
 
 import msgspec
 from markupsafe import Markup
@@ -12,7 +11,7 @@ from customization.charts import Captions, bar_chart
 from customization.figures import Text
 from customization.history import Change, RunSummary
 from customization.pages import environment
-from customization.texts import Sentence, say, term
+from customization.texts import Language, Sentence, say, term
 
 _MOST_RUNS_IN_CHART = 12
 _LONGEST_VALUE = 80
@@ -22,7 +21,7 @@ class DatasetPage(msgspec.Struct, frozen=True, kw_only=True):
     """`runs` are newest first; `links` are the addresses of their reports in the console, by runId."""
 
     dataset: str
-    language: Literal["en", "ja"]
+    language: Language
     is_rehearsal: bool
     now: datetime
     runs: tuple[RunSummary, ...]

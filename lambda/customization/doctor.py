@@ -16,11 +16,11 @@ from itertools import starmap
 
 from customization.account import account_facts
 from customization.catalogue import BaseModel, load_catalogue
-from customization.clone import add_place
+from customization.cdk_settings import add_place
 from customization.errors import InvalidRunRequest, PipelineError, TransientError
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import Caller, Operator
-from customization.idle import idle_cost
+from customization.idle_cost import idle_cost
 from customization.preconditions import Finding, Needs, Outcome, Quotas, examine
 
 DONE, MISSES, WRONG_USE = 0, 1, 2

@@ -6,7 +6,7 @@ A class name here is the error name that Retry and Catch of the state machine ma
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from customization.texts import Sentence, say
+from customization.texts import Language, Sentence, say
 
 _BETWEEN_SENTENCES = {"en": " ", "ja": ""}
 
@@ -27,14 +27,14 @@ class PipelineError(Exception):
         """Return the error that says one sentence of data/texts.json."""
         return cls(Sentence(code, values, dict(terms or {})))
 
-    def text(self, language: str) -> str:
+    def text(self, language: Language) -> str:
         """Return the message in that language."""
         first = say(self._said, language) if isinstance(self._said, Sentence) else self._said
         between = _BETWEEN_SENTENCES[language]
         lines = (between.join(say(sentence, language) for sentence in reason) for reason in self._reasons)
         return "\n".join((first, *(f"- {line}" for line in lines)))
 
-    def put_into(self, language: str) -> None:
+    def put_into(self, language: Language) -> None:
         """Let the message be in that language from now on; whoever knows it first decides."""
         if not self._is_worded:
             self.args, self._is_worded = (self.text(language),), True

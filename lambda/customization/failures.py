@@ -13,7 +13,7 @@ from customization import notices
 from customization.json_types import JsonObject
 from customization.links import Links
 from customization.runs import FAILED, Call, note, unplanned
-from customization.texts import wording
+from customization.texts import Language, wording
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -65,7 +65,7 @@ def load_failures() -> tuple[Known, ...]:
     return msgspec.json.decode(text, type=_Document).failures
 
 
-def explain(error: str, cause: str, language: str = "en") -> Failure:
+def explain(error: str, cause: str, language: Language = "en") -> Failure:
     """Return a failure in sentences; a message that nobody has documented passes through whole."""
     message = _message(cause)
     for known in load_failures():
@@ -87,7 +87,7 @@ def _message(cause: str) -> str:
 
 
 def record_failure(
-    gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str, *, language: str = ""
+    gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str, *, language: Language | None = None
 ) -> JsonObject:
     """Write into the run's row how it ended and return {error, cause, fix, subject, message} for the notification.
 

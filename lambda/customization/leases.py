@@ -17,7 +17,7 @@ from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.tables import Attr, Condition
 from customization.json_types import JsonObject
 from customization.money import billed_hours
-from customization.runs import MOST_STAGES, RUNNING, SUCCEEDED, Call
+from customization.runs import MOST_STAGES, RUNNING, SUCCEEDED, Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -33,6 +33,8 @@ _IS_OPEN = Attr("state").eq(_OPEN)
 CREATOR_TIMEOUT = timedelta(minutes=15)
 # Models are kept this long for a later attempt to adopt, unless somebody keeps or promotes them.
 MODEL_RETENTION = timedelta(days=14)
+# What a person asked to keep without an end: the lease stays open and is shown as billing until somebody releases it.
+WITHOUT_END = timedelta(days=3650)
 
 
 class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -75,6 +77,16 @@ class Release(msgspec.Struct, frozen=True, rename="camel"):
     resource_name: str
     kind: str
     outcome: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.resource_name}: {self.outcome}"
+
+
+def kept_for(plan: Plan) -> timedelta | None:
+    """Return how long the request keeps what serves its model after the run, or None."""
+    if plan.keep is True:
+        return WITHOUT_END
+    return timedelta(hours=plan.keep) if plan.keep else None
 
 
 def open_lease(gateway: "Gateway", lease: Lease) -> None:
@@ -203,7 +215,7 @@ def _release_served(gateway: "Gateway", lease: Lease) -> str:
     served = gateway.bedrock.served(lease.kind, lease.bedrock_name)
     if served is None:
         return "absent"
-    if gateway.bedrock.tags(served.arn).get("deployment") != gateway.settings.deployment_id:
+    if not gateway.settings.owns(gateway.bedrock.tags(served.arn)):
         return "absent"
     try:
         gateway.bedrock.stop_serving(lease.kind, served.arn)
@@ -239,7 +251,7 @@ def release_run(
 ) -> list[Release]:
     """Release what the run of this execution still holds of `kinds`, unless `spares` says that others need it.
 
-    Another attempt's is not touched.
+    Another attempt's is not touched. What is released is noted in the run's row.
     """
     held = [
         lease
@@ -247,7 +259,11 @@ def release_run(
         if lease.run_id == call.run_id and lease.execution_arn == call.execution_arn and lease.kind in kinds
         if not spares(lease)
     ]
-    return [release(gateway, lease, call.now, because) for lease in in_release_order(held)]
+    released = [release(gateway, lease, call.now, because) for lease in in_release_order(held)]
+    if released:
+        before = (gateway.runs.get(call.run_id) or {}).get("released")
+        note(gateway, call, {"released": [*(before if isinstance(before, list) else ()), *map(str, released)]})
+    return released
 
 
 def in_release_order(leases: list[Lease]) -> list[Lease]:

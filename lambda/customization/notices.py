@@ -16,7 +16,7 @@ from customization.gateway.tables import Attr
 from customization.json_types import JsonObject
 from customization.links import Links, move_command, quoted
 from customization.money import plain
-from customization.texts import Sentence, one_line, printable, say, term
+from customization.texts import Language, Sentence, one_line, printable, read_language, say, term
 
 if TYPE_CHECKING:
     from customization.comparison import Comparison, Example
@@ -79,7 +79,7 @@ def tell(gateway: "Gateway", key: str, notice: JsonObject) -> None:
 class _Words:
     """Puts codes into one language; values are data and stay on their line."""
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: Language) -> None:
         self.language = language
 
     def __call__(self, code: str, **values: str) -> str:
@@ -105,10 +105,10 @@ def subject(code: str, **values: str) -> str:
     return "".join(character if character.isprintable() else " " for character in ascii_only)[:LONGEST_SUBJECT]
 
 
-def language_of(gateway: "Gateway", run_id: str) -> str:
+def language_of(gateway: "Gateway", run_id: str) -> Language:
     """Return the language that a run asked for, or the deployment's."""
     row = (gateway.runs.get(run_id) if run_id else None) or {}
-    return str(row.get("language") or gateway.settings.defaults.language)
+    return read_language(row.get("language")) or gateway.settings.defaults.language
 
 
 def started(
@@ -171,7 +171,7 @@ def _data(words: _Words, plan: "Plan", profile: "Profile") -> tuple[str, str]:
     return words.section("notice.data", files), words.section("notice.warnings", shown)
 
 
-def cost_lines(estimate: "Estimate", language: str) -> str:
+def cost_lines(estimate: "Estimate", language: Language) -> str:
     """Return the estimate for people: every item, what is unknown said so, the sum of what is known."""
     words = _Words(language)
     lines = [_cost_line(item, words) for item in estimate.items]
@@ -285,7 +285,7 @@ def _example(words: _Words, kind: str, example: "Example") -> str:
     return "\n".join(lines)
 
 
-def still_billing(held: Sequence["Lease"], language: str) -> str:
+def still_billing(held: Sequence["Lease"], language: Language) -> str:
     """Return what of these leases goes on billing, and until when."""
     words = _Words(language)
     lines = [_resource(words, lease) for lease in held if lease.state == "OPEN"]
@@ -313,7 +313,7 @@ def _resource(words: _Words, lease: "Lease") -> str:
     return words("notice.resourceUntil", **values, price=price, until=f"{until:%Y-%m-%d %H:%M}")
 
 
-def failed(*, title: str, state: str, error: str, cause: str, fix: str, language: str, link: str) -> Notice:
+def failed(*, title: str, state: str, error: str, cause: str, fix: str, language: Language, link: str) -> Notice:
     """Tell why a run failed and what to do; `title` is empty where there was no run."""
     words = _Words(language)
     return Notice(
@@ -328,7 +328,7 @@ def failed(*, title: str, state: str, error: str, cause: str, fix: str, language
     )
 
 
-def after_release(message: str, released: Sequence["Release"], held: Sequence["Lease"], language: str) -> str:
+def after_release(message: str, released: Sequence["Release"], held: Sequence["Lease"], language: Language) -> str:
     """Return the message of a failure with what was released, and what of the run still bills."""
     words = _Words(language)
     return _message(
@@ -357,7 +357,7 @@ def _outcomes(words: _Words, released: Sequence["Release"]) -> list[str]:
     ]
 
 
-def ended(*, run_id: str, status: str, language: str, link: str) -> Notice:
+def ended(*, run_id: str, status: str, language: Language, link: str) -> Notice:
     """Tell of an execution that ended without its own failure handling, `run_id` empty where it started no run.
 
     `status` is that of Step Functions.
@@ -375,14 +375,14 @@ def ended(*, run_id: str, status: str, language: str, link: str) -> Notice:
     )
 
 
-def done(*, run_id: str, language: str, link: str) -> Notice:
+def done(*, run_id: str, language: Language, link: str) -> Notice:
     """Tell of a run that has its result, and whose execution was ended before it told it."""
     words = _Words(language)
     told = words("notice.done", runId=run_id)
     return Notice(subject("done", title=run_id), _message(told, words.link("notice.execution", link)))
 
 
-def unused(*, bucket: str, key: str, better_key: str, names: Sequence[str], language: str) -> Notice:
+def unused(*, bucket: str, key: str, better_key: str, names: Sequence[str], language: Language) -> Notice:
     """Tell that no run will use an object, and the command that mends it: `better_key` is where it would be used."""
     words = _Words(language)
     mend = move_command(bucket, key, better_key)
@@ -410,7 +410,7 @@ def in_use(
     parameter: str,
     value: JsonObject,
     lines: Sequence[Sentence],
-    language: str,
+    language: Language,
     link: str,
 ) -> Notice:
     """Tell which model is in use from now on; `value` is the parameter's {arn, until}, `lines` follow."""
@@ -437,7 +437,7 @@ def withdrawn(
     is_gone: bool,
     previous_arn: str,
     parameter: str,
-    language: str,
+    language: Language,
 ) -> Notice:
     """Tell that what is in use goes, or was found gone, and what is in use instead: an empty `previous_arn` is nothing.
 
@@ -454,7 +454,7 @@ def withdrawn(
     return Notice(subject("noLongerInUse", title=run_id), _message(goes, instead))
 
 
-def ends_soon(*, run_id: str, lease: "Lease", until: datetime, parameter: str, language: str) -> Notice:
+def ends_soon(*, run_id: str, lease: "Lease", until: datetime, parameter: str, language: Language) -> Notice:
     """Tell, before it happens, that what is in use will be released."""
     words = _Words(language)
     ends = words(
@@ -468,7 +468,7 @@ def ends_soon(*, run_id: str, lease: "Lease", until: datetime, parameter: str, l
     return Notice(subject("endsSoon", title=run_id), _message(ends, then, words("notice.keepLonger")))
 
 
-def released(*, dataset: str, outcomes: Sequence["Release"], language: str) -> Notice:
+def released(*, dataset: str, outcomes: Sequence["Release"], language: Language) -> Notice:
     """Tell what was released for a data set because somebody asked for it."""
     words = _Words(language)
     first = words("notice.releasedOnRequest" if outcomes else "notice.nothingToRelease", dataset=dataset)

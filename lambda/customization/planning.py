@@ -21,7 +21,7 @@ from customization.request import DATASET, RunRequest, asked_language, parse_req
 from customization.resolution import ResolvedRequest, resolve
 from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan, unplanned
 from customization.splits import Subset
-from customization.texts import Sentence, say
+from customization.texts import Language, Sentence, say
 from customization.uploads import DATA_FILES, INCOMING, Drop, dataset_of, read_drop, read_request_file
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _read_document(gateway: "Gateway", event: Json, drop: Drop | None, now: date
     return event
 
 
-def _ready_inputs(gateway: "Gateway", language: str, now: datetime) -> str:
+def _ready_inputs(gateway: "Gateway", language: Language, now: datetime) -> str:
     """Return what to type into the console for each folder that has data to train on."""
     found: dict[str, set[str]] = {}
     for item in gateway.data.listed(INCOMING):

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import msgspec
 
 from customization import errors
-from customization.texts import Sentence, say, wording
+from customization.texts import Language, Sentence, say, wording
 
 Severity = Literal["error", "warning", "note"]
 
@@ -39,7 +39,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     en: Words
     ja: Words
 
-    def words(self, language: str) -> Words:
+    def words(self, language: Language) -> Words:
         return self.ja if language == "ja" else self.en
 
 
@@ -65,7 +65,7 @@ class Problem(msgspec.Struct, frozen=True, rename="camel"):
     allowed: str = ""
     fix: str = ""
     total: int = 1
-    language: str = "en"
+    language: Language = "en"
 
     def text(self, *lines: int) -> str:
         """Return the problem as a sentence: where, what, what is allowed and what to do; `lines` it is met in too."""
@@ -95,7 +95,7 @@ class InvalidDataset(errors.InvalidDataset):
     function raises is in its log, and no log shall have data.
     """
 
-    def __init__(self, problems: Sequence[Problem], language: str = "en", address: str = "") -> None:
+    def __init__(self, problems: Sequence[Problem], language: Language = "en", address: str = "") -> None:
         listed = [problem for problem in problems if problem.severity != "note"]
         message = describe([_unquoted(problem) for problem in listed] if address else listed, language)
         end = f"\n{say(Sentence('problem.address', {'address': address}), language)}" if address else ""
@@ -111,7 +111,7 @@ def _unquoted(problem: Problem) -> Problem:
 class Problems:
     """Collects problems in one language, of each kind and file the first 20 (of notes the first) and the total."""
 
-    def __init__(self, language: str = "en") -> None:
+    def __init__(self, language: Language = "en") -> None:
         self.language = language
         self._kinds: dict[tuple[str, str], list[Problem]] = {}
         self._totals: dict[tuple[str, str], int] = {}
@@ -242,7 +242,7 @@ def hidden(groups: Sequence[Group]) -> int:
     return groups[0].problem.total - sum(max(1, len(group.lines)) for group in groups)
 
 
-def describe(problems: Sequence[Problem], language: str = "en") -> str:
+def describe(problems: Sequence[Problem], language: Language = "en") -> str:
     """Return the problems as text of at most 8,000 bytes: equal ones in one line, something of every kind first."""
     kinds = group(problems)
     found = Findings.of(problems).counts["error"]

@@ -1,40 +1,54 @@
-"""What stays after a run: the model in use for a data set, and what a request keeps. Everything else is released."""
+"""Which model is put in use for a data set, by a run, by a person, or where the one in use goes."""
 
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from customization import budget, leases, notices
-from customization.errors import ArtifactUnreadable, PipelineError, ResourceNotFound, TransientError
-from customization.json_types import Json, JsonObject
-from customization.leases import Lease, Release
+import msgspec
+
+from customization import leases, notices
+from customization.errors import InvalidRunRequest, PipelineError, ServingFailed, TransientError
+from customization.gateway.bedrock import ON_DEMAND
+from customization.json_types import JsonObject
+from customization.leases import Lease
+from customization.links import Links
 from customization.model_in_use import (
-    SWAP_POLL_SECONDS,
-    WITHOUT_END,
     ModelInUse,
-    datasets_holding,
+    SwapRequest,
     is_held_by,
-    keep_on,
+    kind_of_serving,
     missing_of,
     model_name_of,
+    note_swap,
     parameter_of,
     previous_living,
     put_in_use,
     read_in_use,
     remove_in_use,
-    swap,
+    serving_at,
+    serving_name_of,
 )
-from customization.runs import RUNNING, Call, Plan, note, read_plan
+from customization.notices import state_machine_input
+from customization.runs import RUNNING, SUCCEEDED, Call, Plan, note, read_plan
+from customization.texts import Sentence
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
-
-def _kept_for(plan: Plan) -> timedelta | None:
-    """Return how long serving is kept after the run, or None."""
-    if plan.keep is True:
-        return WITHOUT_END
-    return timedelta(hours=plan.keep) if plan.keep else None
+# What a deployment may take to serve another model under its ARN: making one takes about 8 minutes.
+SWAPPED_WITHIN = timedelta(hours=3)
+SWAP_POLL_SECONDS = 60
+_SWAPPING: JsonObject = {
+    "status": "Updating",
+    "waitSeconds": SWAP_POLL_SECONDS,
+    "modelArn": "",
+    "subject": "",
+    "message": "",
+}
+_DOUBTS = {
+    "inconclusive": Sentence("notice.doubtInconclusive"),
+    "not compared": Sentence("notice.doubtNotCompared"),
+}
 
 
 def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, model_arn: str) -> JsonObject:
@@ -47,7 +61,7 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     Raises:
         ServingFailed: the deployment of the model in use did not take the model.
     """
-    kept, own_name = _kept_for(plan), _serving_name(gateway, plan)
+    kept, own_name = leases.kept_for(plan), serving_name_of(gateway, plan)
     model = ModelInUse(
         promoted_run_id=plan.run_id,
         training_id=plan.training_id,
@@ -67,132 +81,180 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     value = put_in_use(gateway, plan.dataset, chosen, call.now)
     note(gateway, call, {"promoted": True})
     if chosen.serving_name != own_name:
-        _told(gateway, call, leases.release_run(gateway, call, leases.SERVING, "another deployment serves its model"))
+        leases.release_run(gateway, call, leases.SERVING, "another deployment serves its model")
     return {"status": "Active", "waitSeconds": 0, **value}
 
 
-def _serving_name(gateway: "Gateway", plan: Plan) -> str:
-    return str((gateway.runs.get(plan.run_id) or {}).get("servingName") or "")
+def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> ModelInUse | None:
+    """Let the deployment that serves the model in use serve `chosen`, so that callers keep their ARN.
 
+    Returns None while the deployment is being updated, so that the same call is to be made again later; else `chosen`,
+    served by that deployment where the model in use has one and is of the same base model.
 
-def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
-    name = _serving_name(gateway, plan)
-    if name:
-        leases.keep(gateway, name, until)
-
-
-def _keep_model(gateway: "Gateway", plan: Plan, until: datetime) -> None:
-    name = model_name_of(gateway, plan)
-    if name:
-        leases.keep(gateway, f"{name}{leases.MODEL_SUFFIX}", until)
-
-
-def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Release what served the model unless the request keeps it; return {released}."""
-    kept = _kept_for(plan)
-    if kept:
-        _keep_serving(gateway, plan, call.now + kept)
-        return {"released": []}
-    return _told(gateway, call, leases.release_run(gateway, call, leases.SERVING, "its last record was answered"))
-
-
-def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Release the custom models of the run, or keep the last one where the request and the verdict say so.
-
-    With keepModel if-better a worse model goes at once and every other stays for 14 days, and longer while it is one of
-    the best of its data set: training it took hours, and deleting it cannot be undone. A model that is in use or that
-    another run has kept stays as long as promised there, whatever this run thinks of it.
+    Raises:
+        ServingFailed: the update failed or did not end within three hours; the model in use is the one before.
     """
-    if _keeps(plan, gateway.runs.get(plan.run_id) or {}):
-        stays = WITHOUT_END if plan.keep_model == "always" else leases.MODEL_RETENTION
-        _keep_model(gateway, plan, call.now + max(stays, _kept_for(plan) or stays))
-        return {"released": []}
-    released = leases.release_run(
-        gateway,
-        call,
-        (leases.MODEL,),
-        f"keepModel is {plan.keep_model}",
-        spares=lambda lease: (
-            keep_on(gateway, lease.bedrock_name, call.now)
-            or any(_has_kept(gateway, row) for row in leases.other_runs_with(gateway, lease))
-        ),
-    )
-    return _told(gateway, call, released)
+    current = read_in_use(gateway, dataset)
+    arn = current.serving_arn if current else None
+    if current is None or not arn or ":custom-model-deployment/" not in arn:
+        return chosen
+    served = gateway.bedrock.served(ON_DEMAND, arn)
+    if served is None or current.base_model_identifier != chosen.base_model_identifier:
+        return chosen
+    if served.update_status != "Updating" and served.model_arn == chosen.model_arn:
+        ends = [end for end in (current.until, chosen.until) if end]
+        return msgspec.structs.replace(chosen, serving_arn=arn, serving_name=served.name, until=max(ends, default=None))
+    asked = current.swap if current.swap and current.swap.asked_by == call.execution_arn else None
+    is_over = served.update_status == "UpdateFailed" or (asked and call.now - asked.asked_at > SWAPPED_WITHIN)
+    if asked and is_over:
+        raise ServingFailed.of(
+            "error.swapFailed",
+            name=served.name,
+            model=chosen.model_arn,
+            status=served.update_status or "?",
+            runId=current.promoted_run_id,
+            request=state_machine_input(dataset, "promote", chosen.promoted_run_id),
+        )
+    if not asked and served.update_status != "Updating":
+        gateway.bedrock.swap_model(arn, chosen.model_arn)
+        asked = SwapRequest(call.execution_arn, call.now)
+        note_swap(gateway, dataset, current, asked)
+    return None
 
 
-def _keeps(plan: Plan, row: JsonObject) -> bool:
-    is_unwanted = plan.keep_model == "never" or (plan.keep_model == "if-better" and row.get("verdict") == "worse")
-    return bool(plan.keep) or not is_unwanted
+def undo_left_swap(gateway: "Gateway", dataset: str) -> str:
+    """Let the deployment serve the model in use again where another was put there; return what was done, else "".
 
-
-def _has_kept(gateway: "Gateway", row: JsonObject) -> bool:
-    """Return whether a run that has succeeded keeps its model, for the time in the lease, which was taken over."""
-    try:
-        return _keeps(read_plan(gateway, str(row["runId"])), row)
-    except (ArtifactUnreadable, ResourceNotFound):
-        return True  # what it was promised is not known; the lease ends it
-
-
-def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
-    """Release what this execution's run holds that bills by the hour and give its reservation back.
-
-    What serves the model in use stays, and so do models: a model lives on so that the next attempt adopts it instead of
-    paying for training again; the sweeper ends it.
-    Returns {released, message}: the message of the failure, with what was released and what still bills.
+    An execution that was stopped or that has waited too long leaves an update under way. While an execution waits for
+    one, or AWS works at one, nothing is done.
     """
-    if not call.run_id:
-        return {"released": [], "message": message}
-    in_use = read_in_use(gateway, str((gateway.runs.get(call.run_id) or {}).get("dataset") or ""))
-    released = leases.release_run(
-        gateway,
-        call,
-        (*leases.SERVING, leases.JOB),
-        "the run failed",
-        spares=lambda lease: in_use is not None and is_held_by(in_use, lease),
+    current = read_in_use(gateway, dataset)
+    arn = current.serving_arn if current else None
+    if current is None or not arn or kind_of_serving(arn) != ON_DEMAND:
+        return ""
+    asked = current.swap
+    if asked and gateway.execution_status(asked.asked_by)[0] == RUNNING:
+        return ""
+    served = serving_at(gateway, arn)
+    if served is None or served.update_status == "Updating":
+        return ""
+    if asked:  # else the execution, once it is redriven, would wait for what is undone here
+        note_swap(gateway, dataset, current, None)
+    if served.model_arn == current.model_arn:
+        return ""
+    gateway.bedrock.swap_model(arn, current.model_arn)
+    why = "since nobody waits for the one that was to take its place"
+    return f"{ON_DEMAND} {served.name}: serves {current.model_arn} again, {why}"
+
+
+def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
+    """Put the model of a run that has succeeded in use; return {status, waitSeconds, modelArn, subject, message}.
+
+    With the status Updating the same call is to be made again after `waitSeconds`. Nothing new is served for the model:
+    where no deployment of the model in use can serve it, the parameter names the custom model itself.
+
+    Raises:
+        InvalidRunRequest: the run or its model cannot be used, with what to do instead.
+        ServingFailed: the deployment of the model in use did not take it.
+    """
+    row = gateway.runs.get(run_id)
+    if row is None:
+        raise InvalidRunRequest.of("error.promotesUnknown", runId=run_id)
+    if row["state"] != SUCCEEDED:
+        raise InvalidRunRequest.of("error.promotesUnfinished", runId=run_id, state=str(row["state"]))
+    model = _model_of(gateway, row, run_id, call)
+    dataset = str(row["dataset"])
+    current = read_in_use(gateway, dataset)
+    # What is in use already stays as it is, served or not; Step Functions may call twice
+    is_in_use = current is not None and current.model_arn == model.model_arn
+    chosen = current if is_in_use else swap(gateway, dataset, model.after(current), call)
+    if chosen is None:
+        return _SWAPPING
+    value = put_in_use(gateway, dataset, chosen, call.now)
+    doubt = _DOUBTS.get(str(row.get("verdict")))
+    undo = None
+    if chosen.previous:
+        back = {"runId": chosen.previous[0].promoted_run_id, "request": state_machine_input(dataset, "rollback")}
+        undo = Sentence("notice.putBack", back)
+    return _told(gateway, dataset, chosen, value, call, doubt, undo)
+
+
+def _model_of(gateway: "Gateway", row: JsonObject, run_id: str, call: Call) -> ModelInUse:
+    """Return the model of a run that has succeeded; raises InvalidRunRequest where it is not fit for use."""
+    plan = read_plan(gateway, run_id)
+    if plan.subset is not None:
+        raise InvalidRunRequest.of("error.promotesSubset", runId=run_id)
+    if row.get("verdict") == "worse":
+        raise InvalidRunRequest.of("error.promotesWorse", runId=run_id)
+    last = len(plan.stages) - 1
+    name, arn = str(row.get(f"jobName{last}") or ""), str(row.get(f"modelArn{last}") or "")
+    if not arn or not gateway.bedrock.model_is_there(arn):
+        raise InvalidRunRequest.of("error.promotesGone", runId=run_id)
+    return ModelInUse(
+        promoted_run_id=run_id,
+        training_id=plan.training_id,
+        base_model_identifier=plan.base_model_identifier,
+        model_name=name,
+        model_arn=arn,
+        changed_by=call.execution_arn,
     )
-    budget.give_back(gateway, call.run_id, call.attempt, call.now)
-    held = leases.of_run(gateway, call.run_id)
-    told = notices.after_release(message, released, held, notices.language_of(gateway, call.run_id))
-    return {**_told(gateway, call, released), "message": told}
 
 
-def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObject:
-    """Release everything that is kept for a data set and that no running execution needs; return {released}."""
-    kept = [
-        lease
-        for lease in leases.open_leases(gateway)
-        if lease.dataset == dataset and not _is_held_elsewhere(gateway, lease, dataset)
-    ]
-    idle = [lease for lease in kept if gateway.execution_status(lease.execution_arn)[0] != RUNNING]
-    done: list[Release] = []
-    # One at a time: a model put in use as replacement may itself be next to go.
-    for lease in leases.in_release_order(idle):
-        withdraw(gateway, lease, now)
-        done.append(leases.release(gateway, lease, now, "somebody asked for it"))
-        budget.settle_release(gateway, lease, now)
-    told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
-    gateway.publish(told.subject, told.message)
-    return {"released": _names(done)}
+def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
+    """Put the model back that was in use before; return what `promote_run` does.
+
+    The model that it replaces stays for 14 days, so that it can be promoted again.
+
+    Raises:
+        InvalidRunRequest: no model is in use, or none of those before it still exists.
+        ServingFailed: the deployment of the model in use did not take the other.
+    """
+    promote = state_machine_input(dataset, "promote", "<runId>")
+    current = read_in_use(gateway, dataset)
+    if current is None:
+        raise InvalidRunRequest.of("error.noneInUse", dataset=dataset, promote=promote)
+    earlier: ModelInUse | None = current
+    # Step Functions may call twice, and the second call must not go back further
+    if current.changed_by != call.execution_arn:
+        earlier = previous_living(gateway, current, call.now)
+    if earlier is None:
+        raise InvalidRunRequest.of(
+            "error.noneBefore",
+            dataset=dataset,
+            runId=current.promoted_run_id,
+            promote=promote,
+            release=state_machine_input(dataset, "release"),
+        )
+    if earlier is not current:
+        earlier = swap(gateway, dataset, earlier, call)
+        if earlier is None:
+            return _SWAPPING
+        leases.end(gateway, current.lease_name, call.now + leases.MODEL_RETENTION)
+        earlier = msgspec.structs.replace(
+            earlier, changed_by=call.execution_arn, rolled_back_run_id=current.promoted_run_id
+        )
+    value = put_in_use(gateway, dataset, earlier, call.now)
+    back = {
+        "runId": earlier.rolled_back_run_id,
+        "until": f"{call.now + leases.MODEL_RETENTION:%Y-%m-%d}",
+        "request": state_machine_input(dataset, "promote", earlier.rolled_back_run_id),
+    }
+    return _told(gateway, dataset, earlier, value, call, Sentence("notice.putBackUntil", back))
 
 
-def _is_held_elsewhere(gateway: "Gateway", lease: Lease, dataset: str) -> bool:
-    return lease.kind == leases.MODEL and not {dataset}.issuperset(datasets_holding(gateway, lease.bedrock_name))
-
-
-def _told(gateway: "Gateway", call: Call, released: list[Release]) -> JsonObject:
-    names = _names(released)
-    if names and call.run_id:
-        note(gateway, call, {"released": [*_released_before(gateway, call), *names]})
-    return {"released": names}
-
-
-def _names(released: list[Release]) -> list[Json]:
-    return [f"{item.kind} {item.resource_name}: {item.outcome}" for item in released]
-
-
-def _released_before(gateway: "Gateway", call: Call) -> list[Json]:
-    before = (gateway.runs.get(call.run_id) or {}).get("released")
-    return before if isinstance(before, list) else []
+def _told(
+    gateway: "Gateway", dataset: str, model: ModelInUse, value: JsonObject, call: Call, *sentences: Sentence | None
+) -> JsonObject:
+    told = notices.in_use(
+        run_id=model.promoted_run_id,
+        dataset=dataset,
+        parameter=parameter_of(gateway, dataset),
+        value=value,
+        lines=[sentence for sentence in sentences if sentence],
+        language=notices.language_of(gateway, model.promoted_run_id),
+        link=Links.of(gateway.settings).execution(call.execution_arn),
+    )
+    return {"status": "Active", "waitSeconds": 0, "modelArn": model.model_arn, **told.payload()}
 
 
 def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:

@@ -13,7 +13,7 @@ from customization.inference import Question
 from customization.money import Estimate, Settlement
 from customization.pages import environment
 from customization.profile import Profile
-from customization.texts import Sentence, say, term
+from customization.texts import Language, Sentence, say, term
 from customization.training_metrics import TrainingMetrics
 
 # Stands in the call of a model that is not served any more
@@ -82,7 +82,7 @@ class ReportData(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     run_id: str
     dataset: str
     state: Literal["succeeded", "failed", "estimated"]
-    language: Literal["en", "ja"] = "en"
+    language: Language = "en"
     is_rehearsal: bool = False
     name: str = ""
     region: str = ""

@@ -16,7 +16,7 @@ from customization.identity import OWN_TAGS
 from customization.json_types import Json, JsonObject
 from customization.settings import Defaults
 from customization.shapes import FORMAT_KEYS, kind_of
-from customization.texts import LANGUAGES, Sentence, one_line, say, wording
+from customization.texts import Language, Sentence, one_line, read_language, say, wording
 
 DATASET = r"[a-z0-9](-?[a-z0-9]){0,29}"
 RUN_ID = rf"{DATASET}-[0-9a-f]{{10}}"
@@ -262,7 +262,7 @@ class RunRequest(_Part):
     )
     inference: Inference = Inference()
     evaluation: Evaluation = Evaluation()
-    language: Literal["en", "ja"] = Field(description="of the report and the notifications")
+    language: Language = Field(description="of the report and the notifications")
     force: bool = Field(default=False, description="train again though this very training has run")
     tags: Annotated[dict[str, str], AfterValidator(_check_tags)] = Field(
         default={},
@@ -287,10 +287,10 @@ def run_request_schema() -> JsonObject:
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "required": ["dataset"]}
 
 
-def asked_language(document: Json, defaults: Defaults) -> str:
+def asked_language(document: Json, defaults: Defaults) -> Language:
     """Return the language in which a request is answered, however wrong the rest of it is."""
     language = document.get("language") if isinstance(document, dict) else None
-    return language if isinstance(language, str) and language in LANGUAGES else defaults.language
+    return read_language(language) or defaults.language
 
 
 def parse_request(document: Json, defaults: Defaults) -> RunRequest:
@@ -325,7 +325,7 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
     return request
 
 
-def refusal(problems: list[str], language: str) -> InvalidRunRequest:
+def refusal(problems: list[str], language: Language) -> InvalidRunRequest:
     """Return the error that lists `problems`, which are in `language` already, a line each, or the first of many."""
     heading = Sentence("request.problem" if len(problems) == 1 else "request.problems", {"count": f"{len(problems):,}"})
     listed = [f"- {one_line(text)}" for text in problems[:_MOST_PROBLEMS]]
@@ -348,7 +348,7 @@ def _contradictions(request: RunRequest) -> list[tuple[str, Sentence]]:
     return problems
 
 
-def _describe(problem: ErrorDetails, language: str) -> list[str]:
+def _describe(problem: ErrorDetails, language: Language) -> list[str]:
     """Return a line for each thing that is wrong; a validator of this module has the path within and the sentence."""
     path = ".".join(_quoted(str(part)) for part in problem["loc"])
     refused = problem.get("ctx", {}).get("error")
@@ -370,7 +370,7 @@ def _describe(problem: ErrorDetails, language: str) -> list[str]:
     return [f"{path}: {say(Sentence('request.foundNear' if near else 'request.found', values, terms), language)}"]
 
 
-def _expected(problem: ErrorDetails, path: str, choices: list[str], language: str) -> str:
+def _expected(problem: ErrorDetails, path: str, choices: list[str], language: Language) -> str:
     """Return what the field takes; Pydantic's own words where this module has none."""
     if choices:
         named = [f'"{choice}"' for choice in choices]

@@ -10,7 +10,7 @@ from typing import Literal
 from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, BaseModel, Catalogue, HyperParameter
 from customization.errors import InvalidRunRequest
 from customization.request import RunRequest, plain_number, refusal
-from customization.texts import Sentence, say, wording
+from customization.texts import Language, Sentence, say, wording
 
 ResolvedMode = Literal["on-demand", "provisioned", "none"]
 TRAINING_FILES = {FINE_TUNING: "train.jsonl", CONTINUED_PRE_TRAINING: "pretrain.jsonl"}
@@ -73,7 +73,7 @@ def resolve(
 class _Words:
     """Puts what is to be said into the language of the request; choices of models hold for `today`."""
 
-    language: str
+    language: Language
     today: date
 
     def __call__(self, code: str, **values: str) -> str:

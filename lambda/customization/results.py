@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization.answering import read_test_records
-from customization.compared import predictions_key, read_compared, scores_for_row
+from customization.compared_models import predictions_key, read_compared, scores_for_row
 from customization.comparison import Comparison, ComparisonSettings, compare, not_compared, score_records
 from customization.evaluation import IN_USE
 from customization.json_types import JsonObject

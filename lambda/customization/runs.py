@@ -12,6 +12,7 @@ from customization.gateway.tables import Attr
 from customization.inference import InferenceSettings
 from customization.json_types import Json, JsonObject, as_text
 from customization.splits import Subset
+from customization.texts import Language
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -64,7 +65,7 @@ class Plan(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     dataset: str
     name: str
     region: str
-    language: str
+    language: Language
     base_model_identifier: str
     stages: tuple[Stage, ...]
     files: dict[str, PinnedFile]

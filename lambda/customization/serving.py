@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import budget, leases, line
+from customization import budget, leases, quota_queue
 from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
 from customization.gateway.bedrock import ON_DEMAND, ServedModel
 from customization.identity import request_token, resource_tags, serving_name
@@ -36,10 +36,10 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str, *
         QuotaUnavailable: the account has no room for another one, or other runs wait longer for the next.
         ServingFailed: another model is served under this run's name.
     """
-    wanted = line.DEPLOYMENT if plan.serving_mode == ON_DEMAND else line.MODEL_UNITS
+    wanted = quota_queue.DEPLOYMENT if plan.serving_mode == ON_DEMAND else quota_queue.MODEL_UNITS
     name = _choose(gateway, plan, call, model_arn)
     served = _existing(gateway, plan, call, name, model_arn)
-    with line.turn(gateway, call, wanted, is_there=served is not None):
+    with quota_queue.turn(gateway, call, wanted, is_there=served is not None):
         lease = _lease(gateway, plan, call, name, served)
         leases.open_lease(gateway, lease)
         if served is None:

@@ -5,6 +5,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from customization.texts import Language
 
 VARIABLES = (
     "DATA_BUCKET",
@@ -31,7 +35,7 @@ class Defaults:
     settle_seconds: int
     job_start_hours: float
     job_end_hours: float
-    language: str
+    language: "Language"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,10 @@ class Settings:
     def name_prefix(self) -> str:
         """Return what every name outside CloudFormation begins with."""
         return f"{self.deployment}-"
+
+    def owns(self, tags: Mapping[str, str]) -> bool:
+        """Return whether a Bedrock resource with these tags is of this deployment."""
+        return tags.get("deployment") == self.deployment_id
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:

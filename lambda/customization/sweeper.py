@@ -15,7 +15,7 @@ from customization.json_types import JsonObject, as_object
 from customization.leases import Lease
 from customization.links import Links
 from customization.runs import FAILED, GREEN, RUNNING, UNPLANNED, UPLOADS, unplanned
-from customization.texts import wording
+from customization.texts import Language, read_language, wording
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -121,13 +121,13 @@ class _Sweep:
         status = self._gateway.execution_status(arn)[0]
         if status not in _ENDED:
             return
-        language = str(row.get("language") or self._gateway.settings.defaults.language)
+        language = read_language(row.get("language")) or self._gateway.settings.defaults.language
         ended = self._end(run_id, arn, status, language)
         still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
         if self._gateway.runs.update(run_id, ended, condition=still_dead):
             self._runs.append(run_id)
 
-    def _end(self, run_id: str, arn: str, status: str, language: str) -> JsonObject:
+    def _end(self, run_id: str, arn: str, status: str, language: Language) -> JsonObject:
         """Return what the table of runs says of an end, and the notice of it; `run_id` is empty where there is none."""
         cause, fix = (wording(f"{family}.{status}", language) for family in ("ended", "endedFix"))
         told = notices.ended(run_id=run_id, status=status, language=language, link=self._link(arn)).payload()
@@ -160,7 +160,7 @@ class _Sweep:
     def _missing_notice(self, row: JsonObject, arn: str, error: str) -> JsonObject | None:
         """Return the notice of an end that is recorded, where its execution came to another end before telling it."""
         run_id = "" if str(row["runId"]).startswith(UNPLANNED) else str(row["runId"])
-        language = str(row.get("language") or self._gateway.settings.defaults.language)
+        language = read_language(row.get("language")) or self._gateway.settings.defaults.language
         if row.get("state") in GREEN:
             done = notices.done(run_id=run_id, language=language, link=self._link(arn))
             key = str(row.get("reportKey") or "")
@@ -201,7 +201,7 @@ class _Sweep:
                     if gone:
                         self._released.append(Action("", f"{gone}: not there any more, though in use for {dataset}"))
                 with self._trying(f"the model in use for {dataset}"):
-                    undone = model_in_use.undo_left_swap(self._gateway, dataset)
+                    undone = promotion.undo_left_swap(self._gateway, dataset)
                     if undone:
                         self._released.append(Action("", undone))
 
@@ -289,10 +289,10 @@ class _Sweep:
             is_new = self._now - found.created <= leases.CREATOR_TIMEOUT
             if is_new or found.name in known or not found.name.startswith(settings.name_prefix):
                 continue
-            deployment = settings.deployment_id if found.kind == leases.JOB else ""
+            is_ours = found.kind == leases.JOB
             with self._trying(f"{found.kind} {found.name}"):
-                deployment = deployment or self._gateway.bedrock.tags(found.arn).get("deployment", "")
-            if deployment == settings.deployment_id:
+                is_ours = is_ours or settings.owns(self._gateway.bedrock.tags(found.arn))
+            if is_ours:
                 yield Lease(
                     resource_name=found.name,
                     kind=found.kind,

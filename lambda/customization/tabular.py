@@ -20,7 +20,7 @@ from customization.json_types import JsonObject
 from customization.problems import Problems, excerpt
 from customization.records import MAX_LINE_BYTES
 from customization.shapes import FORMAT_KEYS, rename_keys, suggest_mapping
-from customization.texts import LANGUAGES, Sentence, say
+from customization.texts import LANGUAGES, Language, Sentence, say
 
 WRITTEN, MISTAKES, WRONG_USE = 0, 1, 2
 
@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _told(table: Table, written: int, out: Path, language: str) -> str:
+def _told(table: Table, written: int, out: Path, language: Language) -> str:
     unused = [name for name in table.header if name not in table.mapping]
     sentences = [
         Sentence(

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import leases, leftovers, model_in_use
-from customization.clone import add_place
+from customization.cdk_settings import add_place
 from customization.errors import PipelineError, ResourceNotFound, TransientError
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import DeployedStack, Operator

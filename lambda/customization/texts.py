@@ -3,10 +3,12 @@
 from functools import lru_cache
 from pathlib import Path
 from string import Template
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-LANGUAGES = ("en", "ja")
+Language: TypeAlias = Literal["en", "ja"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 LONGEST_LINE = 1_000
 
 
@@ -29,12 +31,17 @@ def load_texts() -> dict[str, dict[str, str]]:
     )
 
 
-def wording(code: str, language: str) -> str:
+def read_language(value: object) -> Language | None:
+    """Return `value` where it is a language, else None."""
+    return next((language for language in LANGUAGES if language == value), None)
+
+
+def wording(code: str, language: Language) -> str:
     """Return the wording of a code; raises KeyError for one that is not translated."""
     return load_texts()[code][language]
 
 
-def say(sentence: Sentence, language: str) -> str:
+def say(sentence: Sentence, language: Language) -> str:
     """Return the sentence in that language; values are data, so HTML must be escaped afterwards."""
     terms = {name: wording(code, language) for name, code in sentence.terms.items()}
     return Template(wording(sentence.code, language)).substitute(sentence.values | terms)
@@ -54,6 +61,6 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
     return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
-def term(family: str, name: str, language: str) -> str:
+def term(family: str, name: str, language: Language) -> str:
     """Return the wording of a name such as a unit, or the name itself where it has none."""
     return load_texts().get(f"{family}.{name}", {}).get(language, name)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization import budget, leases, line
+from customization import budget, leases, quota_queue
 from customization.catalogue import load_catalogue
 from customization.errors import (
     Conflict,
@@ -43,7 +43,7 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
         CustomizationJobFailed: Bedrock refused the job.
     """
     name, job = _choose(gateway, plan, call, stage)
-    with line.turn(gateway, call, line.JOB, is_there=job is not None):
+    with quota_queue.turn(gateway, call, quota_queue.JOB, is_there=job is not None):
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
         if job is None:
@@ -82,7 +82,7 @@ def adoptable_job(gateway: "Gateway", plan: Plan, stage: int) -> Job | None:
 
 
 def _can_be_adopted(gateway: "Gateway", job: Job) -> bool:
-    if gateway.bedrock.tags(job.arn).get("deployment") != gateway.settings.deployment_id:
+    if not gateway.settings.owns(gateway.bedrock.tags(job.arn)):
         return False
     if job.status == "Completed":
         return gateway.bedrock.model_is_there(job.output_model_arn)

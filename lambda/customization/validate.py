@@ -35,7 +35,7 @@ from customization.formats import RawText
 from customization.problems import Findings, Group, InvalidDataset, Problem, Problems, group, hidden
 from customization.profile import FileProfile, Profile
 from customization.records import RecordReader, split_lines
-from customization.texts import LANGUAGES, Sentence, say, wording
+from customization.texts import LANGUAGES, Language, Sentence, say, wording
 
 ROLES = ("train", "validation", "test")
 _FIRST_LINES = 1_000  # the kind of customization is told by the first record that is among them
@@ -60,7 +60,7 @@ class Options(msgspec.Struct, frozen=True):
     batch_size: int | None
     field_mapping: dict[str, str]
     strip_role_cues: bool
-    language: str
+    language: Language
     format: Literal["text", "json"]
 
 
@@ -245,7 +245,7 @@ def examine(options: Options) -> tuple[Result, list[str]]:
     return Result(findings.verdict, findings.problems, findings.counts, profiles), told
 
 
-def _of_name(name: str, language: str) -> list[Problem]:
+def _of_name(name: str, language: Language) -> list[Problem]:
     """Warn of a name that Bedrock would refuse in an S3 key; in this pipeline the prepared files have their own."""
     problems = Problems(language)
     odd = sorted(set(re.sub(f"[{load_catalogue().s3_key_characters}]", "", Path(name).name)))
@@ -266,7 +266,7 @@ def _heading(name: str, examination: Examination, kind: str, problems: Sequence[
     return say(Sentence("validate.summary", values, {"verdict": verdicts[findings.verdict]}), examination.language)
 
 
-def _described(profile: Profile | FileProfile | None, language: str) -> list[str]:
+def _described(profile: Profile | FileProfile | None, language: Language) -> list[str]:
     files = profile.files if isinstance(profile, Profile) else (profile,) if profile else ()
     lines = []
     for file in files:
@@ -281,7 +281,7 @@ def _described(profile: Profile | FileProfile | None, language: str) -> list[str
     return lines
 
 
-def table(problems: Sequence[Problem], language: str) -> list[str]:
+def table(problems: Sequence[Problem], language: Language) -> list[str]:
     """Return the problems as aligned plain lines, those alike in one, with what is beyond those shown."""
     severities = {"error": "validate.error", "warning": "validate.warning", "note": "validate.note"}
     rows = [wording("validate.columns", language).split("\t")]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import boto3
 import pytest
 
-from customization.clone import Chosen, read_chosen
+from customization.cdk_settings import Chosen, read_chosen
 from customization.gateway import Gateway
 from customization.gateway.operator import Operator
 

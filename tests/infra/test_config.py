@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from customization.clone import Chosen
+from customization.cdk_settings import Chosen
 from customization.evaluation import SHARDS_AT_ONCE
 from customization.json_types import Json, JsonObject, as_object
 from stacks.config import ConfigurationError, DeploymentConfig, read_config

@@ -1,7 +1,7 @@
 """What the idle cost counts is what the templates make and what the sweeper does without any run."""
 
 from customization import metrics
-from customization.idle import QUANTITIES, SWEEPER_GB, SWEEPS
+from customization.idle_cost import QUANTITIES, SWEEPER_GB, SWEEPS
 from customization.json_types import Json, JsonObject
 from customization.sweeper import Swept
 from tests.infra.machine import function_modules

@@ -15,6 +15,7 @@ from customization.json_types import Json, JsonObject, as_object
 from customization.problems import InvalidDataset, Problem
 from customization.profile import Profile
 from customization.splits import Subset
+from customization.texts import Language
 
 NOVA_MICRO = "amazon.nova-micro-v1:0:128k"
 TITAN_EXPRESS = "amazon.titan-text-express-v1:0:8k"
@@ -136,7 +137,7 @@ def prepare(
     system: str = "",
     max_test_records: int = 500,
     split_seed: int = 0,
-    language: str = "en",
+    language: Language = "en",
 ) -> Prepared:
     base_model = model_of(model) if isinstance(model, str) else model
     request = PreparationRequest(

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from customization import answering
-from customization.answering import Asked, answer_shard, asked_model, read_answers, tokens_asked_for
+from customization.answering import AskedModel, answer_shard, asked_model, read_answers, tokens_asked_for
 from customization.catalogue import load_catalogue
 from customization.errors import AccessDenied, ResourceNotFound, ServiceUnavailable, Throttled
 from customization.evaluation import BASE, CONCURRENCY, CUSTOM, IN_USE, shard_range
@@ -76,14 +76,14 @@ def watched(claimed: GatewayInMemory, plan: Plan, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def custom(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan) -> Asked:
+def custom(claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan) -> AskedModel:
     claimed.runs.update(plan.run_id, {"jobName0": TRAINED})
     bedrock.serve(mode="on-demand", name=SERVED, model_arn=f"arn:model/{TRAINED}", tags={}, units=1, token="")
     return asked_model(claimed, plan, CUSTOM, SERVING, None)
 
 
 def test_the_client_is_made_before_the_threads_that_share_it(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
 ) -> None:
     answer_shard(watched, plan, call, custom, 0)
     assert watched.asked.models == {SERVING}
@@ -91,7 +91,7 @@ def test_the_client_is_made_before_the_threads_that_share_it(
 
 
 def test_each_shard_asks_its_own_records_and_what_is_kept_is_not_asked_for_again(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
 ) -> None:
     for _ in range(2):
         for shard in range(4):
@@ -105,7 +105,7 @@ def test_each_shard_asks_its_own_records_and_what_is_kept_is_not_asked_for_again
 
 @pytest.mark.parametrize("error", [AccessDenied("no bedrock:InvokeModel any more"), Throttled("slow down")])
 def test_a_shard_that_breaks_off_keeps_its_answers_and_the_next_call_asks_the_rest_alone(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked, monkeypatch: pytest.MonkeyPatch, error: Exception
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     passing = count(step=0.1)
     clock = SimpleNamespace(monotonic=lambda: next(passing), perf_counter=lambda: 0.0, sleep=lambda _: None)
@@ -122,7 +122,7 @@ def test_a_shard_that_breaks_off_keeps_its_answers_and_the_next_call_asks_the_re
 
 @pytest.mark.parametrize("error", [ResourceNotFound("Converse: Model not found."), AccessDenied("it has no tags")])
 def test_a_custom_model_that_is_lost_ends_its_shard_with_what_was_answered_and_any_other_fails_it(
-    watched: _Watched, bedrock: BedrockInMemory, plan: Plan, call: Call, custom: Asked, error: Exception
+    watched: _Watched, bedrock: BedrockInMemory, plan: Plan, call: Call, custom: AskedModel, error: Exception
 ) -> None:
     bedrock.serving.clear()
     watched.asked.breaks["q20"] = error
@@ -136,7 +136,7 @@ def test_a_custom_model_that_is_lost_ends_its_shard_with_what_was_answered_and_a
 
 
 def test_a_model_that_is_trained_again_does_not_get_the_answers_of_the_one_before(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
 ) -> None:
     answer_shard(watched, plan, call, custom, 0)
     watched.runs.update(call.run_id, {"jobName0": TRAINED.replace("-1", "-2")})
@@ -145,7 +145,7 @@ def test_a_model_that_is_trained_again_does_not_get_the_answers_of_the_one_befor
 
 
 def test_what_could_not_be_answered_is_counted_and_asked_again_by_whoever_comes_next(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
 ) -> None:
     watched.asked.breaks["q3"] = ServiceUnavailable("model error")
     assert answer_shard(watched, plan, call, custom, 0) == {"answered": FIRST_SHARD - 1, "failed": 1}
@@ -158,7 +158,7 @@ def test_what_could_not_be_answered_is_counted_and_asked_again_by_whoever_comes_
 
 
 def test_two_calls_for_one_shard_at_the_same_time_lose_no_answer_and_leave_one_a_record(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
 ) -> None:
     calls = [threading.Thread(target=answer_shard, args=(watched, plan, call, custom, 0)) for _ in range(2)]
     for thread in calls:
@@ -171,7 +171,7 @@ def test_two_calls_for_one_shard_at_the_same_time_lose_no_answer_and_leave_one_a
 
 
 def test_the_run_counts_the_tokens_that_it_has_asked_for_and_not_those_it_found(
-    watched: _Watched, plan: Plan, call: Call, custom: Asked
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
 ) -> None:
     for _ in range(2):
         for shard in range(4):

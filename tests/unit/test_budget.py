@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from botocore.client import BaseClient
 
-from customization import budget, leases, promotion
+from customization import budget, leases, releasing
 from customization.errors import BudgetExceeded
 from customization.json_types import JsonObject
 from customization.leases import Lease
@@ -189,7 +189,7 @@ def test_what_is_released_before_its_time_gives_the_hours_back(
     claimed.executions[call.execution_arn] = "SUCCEEDED"
     budget.give_back(claimed, call.run_id, 1, NOW)
     assert committed(claimed) == pytest.approx(71)
-    promotion.release_dataset(claimed, "support", NOW + timedelta(hours=2))
+    releasing.release_dataset(claimed, "support", NOW + timedelta(hours=2))
     assert committed(claimed) == pytest.approx(14.2)
 
 

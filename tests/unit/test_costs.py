@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from customization import idle
+from customization import idle_cost
 from customization.money import load_prices
 from docs.render import costs
 
@@ -16,21 +16,21 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "cost.md"
 def test_the_readme_names_the_idle_cost_and_its_largest_items(page: str) -> None:
     [said] = [part for part in (DOCUMENT.parents[1] / page).read_text().split("\n- ") if "docs/cost.md" in part]
     today = costs.as_of().date()
-    usd = {line.what: line.usd for line in idle.idle_lines(costs.REGION, today) if line.usd and line.usd >= 1}
-    assert f"{idle.idle_cost(costs.REGION, today)[0]:.2f} USD" in said
+    usd = {line.what: line.usd for line in idle_cost.idle_lines(costs.REGION, today) if line.usd and line.usd >= 1}
+    assert f"{idle_cost.idle_cost(costs.REGION, today)[0]:.2f} USD" in said
     assert all(f" {amount:.2f}" in said for amount in usd.values())
 
 
 def test_an_idle_deployment_costs_at_most_ten_dollars_a_month_with_every_price_known() -> None:
-    usd, unknown = idle.idle_cost(costs.REGION, costs.as_of().date())
+    usd, unknown = idle_cost.idle_cost(costs.REGION, costs.as_of().date())
     assert (0 < usd <= 10, unknown) == (True, 0)
 
 
 def test_a_price_that_no_source_gives_for_the_region_is_unknown_and_not_taken_from_another() -> None:
-    usd, unknown = idle.idle_cost("ap-northeast-1", date(2026, 11, 22))
-    assert usd < idle.idle_cost(costs.REGION, date(2026, 11, 22))[0]
-    assert unknown == sum(line.usd is None for line in idle.idle_lines("ap-northeast-1", date(2026, 11, 22))) > 0
+    usd, unknown = idle_cost.idle_cost("ap-northeast-1", date(2026, 11, 22))
+    assert usd < idle_cost.idle_cost(costs.REGION, date(2026, 11, 22))[0]
+    assert unknown == sum(line.usd is None for line in idle_cost.idle_lines("ap-northeast-1", date(2026, 11, 22))) > 0
 
 
 def test_every_item_of_the_idle_cost_is_one_of_the_price_table() -> None:
-    assert {quantity.item for quantity in idle.QUANTITIES} <= {row.item for row in load_prices().rows}
+    assert {quantity.item for quantity in idle_cost.QUANTITIES} <= {row.item for row in load_prices().rows}

@@ -11,7 +11,7 @@ from customization.catalogue import load_catalogue
 from customization.doctor import DONE, MISSES, WRONG_USE, Examination
 from customization.errors import AccessDenied, RequestRejected
 from customization.gateway.operator import STACKS, Caller, DeployedStack, Operator
-from customization.idle import idle_cost
+from customization.idle_cost import idle_cost
 from customization.preconditions import CHECKS, Finding
 from tests.unit.fakes import BedrockInMemory
 

@@ -16,9 +16,9 @@ from customization.gateway import Gateway
 from customization.handlers import release_resources
 from customization.json_types import JsonObject
 from customization.planning import plan_run
-from customization.promotion import release_all
+from customization.releasing import release_all
 from customization.runs import Call
-from customization.texts import LANGUAGES, Sentence, load_texts, wording
+from customization.texts import LANGUAGES, Language, Sentence, load_texts, wording
 from tests.unit.fakes import GatewayInMemory
 
 PACKAGE = Path(errors.__file__).parent
@@ -61,7 +61,7 @@ EXAMPLES = [(known, example) for known in load_failures() for example in known.e
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(("known", "example"), EXAMPLES, ids=[example.message[:60] for _, example in EXAMPLES])
 def test_a_message_that_bedrock_sends_gets_the_cause_and_the_fix_that_are_written_for_it(
-    known: Known, example: Example, language: str
+    known: Known, example: Example, language: Language
 ) -> None:
     error = "QuotaUnavailable" if "QuotaExceeded" in example.end else "CustomizationJobFailed"
     failure = explain(error, lambda_cause(error, example.message), language)
@@ -78,7 +78,7 @@ def error_classes() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("error", error_classes())
-def test_every_error_has_a_fix_of_its_own_in_every_language(error: type[Exception], language: str) -> None:
+def test_every_error_has_a_fix_of_its_own_in_every_language(error: type[Exception], language: Language) -> None:
     fix = explain(error.__name__, "Something", language).fix
     assert fix != wording("notice.startAgain", language)
     assert fix.isascii() == (language == "en")

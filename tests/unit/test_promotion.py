@@ -7,16 +7,17 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from customization import leases, promotion, results
+from customization import leases, promotion, releasing, results
 from customization.errors import InvalidRunRequest
 from customization.json_types import JsonObject
 from customization.leases import Lease
-from customization.model_in_use import promote_run, read_in_use, roll_back
+from customization.model_in_use import read_in_use
+from customization.promotion import promote_run, roll_back
 from customization.runs import Call, Plan, save_plan
 from customization.serving import create_serving
 from customization.splits import Subset
 from customization.sweeper import sweep
-from customization.texts import say
+from customization.texts import Language, say
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
 
 JOB = "dev-0a1b2c3d-aaaaaaaaaa-1"
@@ -62,13 +63,13 @@ def parameter(gateway: GatewayInMemory) -> object:
 def test_what_served_an_evaluation_is_gone_after_it(
     trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
 ) -> None:
-    promotion.release_serving(trained, plan, call)
+    releasing.release_serving(trained, plan, call)
     assert bedrock.serving == {}
     assert lease(trained, SERVED).state == "CLOSED"
 
 
 def test_kept_serving_has_an_end(trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call) -> None:
-    promotion.release_serving(trained, msgspec.structs.replace(plan, keep=6.0), call)
+    releasing.release_serving(trained, msgspec.structs.replace(plan, keep=6.0), call)
     assert SERVED in bedrock.serving
     assert lease(trained, SERVED).keep_until == NOW + timedelta(hours=6)
 
@@ -94,7 +95,7 @@ def test_a_model_stays_as_long_as_request_and_verdict_say(
     days: int,
 ) -> None:
     trained.runs.update(call.run_id, {"verdict": verdict})
-    promotion.release_model(trained, msgspec.structs.replace(plan, keep_model=keep_model), call)
+    releasing.release_model(trained, msgspec.structs.replace(plan, keep_model=keep_model), call)
     kept = lease(trained, f"{JOB}{leases.MODEL_SUFFIX}")
     assert (JOB in bedrock.models) is (days > 0)
     assert kept.state == ("OPEN" if days else "CLOSED")
@@ -115,7 +116,7 @@ def test_a_promoted_model_that_is_not_kept_served_is_named_itself(
     trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
 ) -> None:
     promotion.promote(trained, plan, call, serving_arn="arn:served", model_arn=f"arn:model/{JOB}")
-    promotion.release_serving(trained, plan, call)
+    releasing.release_serving(trained, plan, call)
     assert parameter(trained) == {"arn": f"arn:model/{JOB}", "until": None}
     assert f"arn:model/{JOB}" in bedrock.models
 
@@ -184,7 +185,7 @@ def test_everything_kept_for_a_data_set_can_be_released_at_once(
     trained: GatewayInMemory, bedrock: BedrockInMemory, call: Call
 ) -> None:
     trained.executions[call.execution_arn] = "SUCCEEDED"
-    released = promotion.release_dataset(trained, "support", NOW)["released"]
+    released = releasing.release_dataset(trained, "support", NOW)["released"]
     assert isinstance(released, list)
     assert len(released) == 2
     assert bedrock.serving == {}
@@ -376,7 +377,7 @@ def test_the_parameter_is_gone_after_everything_of_a_data_set_was_released(
     finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, older: Plan, first: str
 ) -> None:
     promote_run(finished, older.run_id if first == JOB else plan.run_id, PROMOTE)
-    promotion.release_dataset(finished, "support", NOW)
+    releasing.release_dataset(finished, "support", NOW)
     assert not {"older", JOB} & bedrock.models
     assert parameter(finished) is None
     assert read_in_use(finished, "support") is None
@@ -392,14 +393,14 @@ def test_a_run_that_adopts_the_model_in_use_and_ends_worse_or_dies_does_not_take
     model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
     opened_anew = msgspec.structs.replace(model, run_id=adopting.run_id, keep_until=NOW + timedelta(days=18))
     leases.open_lease(finished, opened_anew)
-    promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
+    releasing.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
     assert JOB in bedrock.models
 
     leases.open_lease(finished, opened_anew)
     sweep(finished, NOW + timedelta(days=19))
     assert JOB in bedrock.models
     assert parameter(finished) == {"arn": f"arn:model/{JOB}", "until": None}
-    promotion.release_dataset(finished, "support", NOW + timedelta(days=20))
+    releasing.release_dataset(finished, "support", NOW + timedelta(days=20))
     assert parameter(finished) is None
 
 
@@ -412,8 +413,8 @@ def test_a_model_that_another_data_set_has_in_use_outlives_the_one_whose_run_has
     finish(finished, adopting, name=JOB)
     model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
     leases.open_lease(finished, msgspec.structs.replace(model, run_id=adopting.run_id, dataset="copy"))
-    promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
-    promotion.release_dataset(finished, "copy", NOW)
+    releasing.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
+    releasing.release_dataset(finished, "copy", NOW)
     assert JOB in bedrock.models
 
 
@@ -423,14 +424,14 @@ def test_a_model_that_another_data_set_has_in_use_outlives_the_one_whose_run_has
 def test_a_run_that_adopts_a_model_which_another_run_keeps_always_leaves_it_so(
     finished: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, keep_model: str, verdict: str
 ) -> None:
-    promotion.release_model(finished, msgspec.structs.replace(plan, keep_model="always"), call)
+    releasing.release_model(finished, msgspec.structs.replace(plan, keep_model="always"), call)
     adopting = msgspec.structs.replace(plan, run_id="support-7777777777", keep_model=keep_model)
     finish(finished, adopting, name=JOB)
     finished.runs.update(adopting.run_id, {"verdict": verdict, "state": "RUNNING"})
     model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
     opened = msgspec.structs.replace(model, run_id=adopting.run_id, keep_until=NOW + leases.MODEL_RETENTION)
     leases.open_lease(finished, opened)
-    assert promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id)) == {"released": []}
+    assert releasing.release_model(finished, adopting, replace(call, run_id=adopting.run_id)) == {"released": []}
     assert JOB in bedrock.models
     assert lease(finished, f"{JOB}{leases.MODEL_SUFFIX}").keep_until == NOW + timedelta(days=3650)
 
@@ -462,7 +463,7 @@ def test_a_run_that_is_started_again_after_its_promotion_and_stopped_leaves_what
     ],
 )
 def test_after_a_gain_only_what_would_be_accepted_is_advised(
-    plan: Plan, language: str, subset: Subset | None, *, is_promoted: bool, is_improvement: bool, says: str
+    plan: Plan, language: Language, subset: Subset | None, *, is_promoted: bool, is_improvement: bool, says: str
 ) -> None:
     asked = msgspec.structs.replace(plan, subset=subset)
     step = say(results._after_a_gain(asked, is_promoted=is_promoted, is_improvement=is_improvement), language)
@@ -478,5 +479,5 @@ def test_a_model_that_neither_of_two_runs_keeps_goes_with_the_second(
     finish(finished, adopting, name=JOB)
     model = lease(finished, f"{JOB}{leases.MODEL_SUFFIX}")
     leases.open_lease(finished, msgspec.structs.replace(model, run_id=adopting.run_id))
-    promotion.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
+    releasing.release_model(finished, adopting, replace(call, run_id=adopting.run_id))
     assert JOB not in bedrock.models

@@ -6,11 +6,12 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from customization import leases, promotion
+from customization import leases, promotion, releasing
 from customization.errors import RequestRejected, ServingFailed
 from customization.json_types import JsonObject
 from customization.leases import Lease
-from customization.model_in_use import promote_run, read_in_use, roll_back, served_in_use
+from customization.model_in_use import read_in_use, served_in_use
+from customization.promotion import promote_run, roll_back
 from customization.runs import Call, Plan, save_plan
 from customization.sweeper import sweep
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
@@ -214,7 +215,7 @@ def test_a_failure_after_promotion_does_not_release_what_serves_the_model_in_use
 ) -> None:
     bedrock.stop_serving("on-demand", DEPLOYMENT)
     promote(served, msgspec.structs.replace(plan, keep=6.0), call)
-    promotion.release_all(served, call, "failed")
+    releasing.release_all(served, call, "failed")
     assert list(bedrock.serving) == [OWN]
 
 

@@ -12,7 +12,7 @@ from customization import errors
 from customization.json_types import Json, JsonObject
 from customization.problems import MESSAGE_BYTES, InvalidDataset, Problem
 from customization.splits import Subset
-from customization.texts import LANGUAGES
+from customization.texts import LANGUAGES, Language
 from tests.unit.data_files import (
     CLAUDE_3_HAIKU,
     COMMAND,
@@ -96,7 +96,7 @@ nasty = st.sampled_from(
 @quick
 @given(st.lists(st.tuples(st.integers(0, 3_000), nasty), max_size=6), st.sampled_from(LANGUAGES))
 def test_a_file_with_anything_in_any_place_is_used_or_refused_with_its_lines(
-    changes: list[tuple[int, bytes]], language: str
+    changes: list[tuple[int, bytes]], language: Language
 ) -> None:
     content = bytearray(json_lines(pairs(30)))
     for place, inserted in changes:

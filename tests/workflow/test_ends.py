@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from customization.failures import explain
-from customization.texts import wording
+from customization.texts import Language, wording
 from rehearsal.embedded.faults import Nonsense
 from stacks.states import TASKS
 from tests.workflow.checks import (
@@ -69,7 +69,7 @@ def _ends() -> list[object]:
 
 @pytest.mark.parametrize(("end", "language"), _ends())
 def test_an_end_in_bedrock_is_told_with_its_cause_and_fix_and_the_run_can_be_started_again(
-    pipeline: Pipeline, end: End, language: str
+    pipeline: Pipeline, end: End, language: Language
 ) -> None:
     end.scenario.before(pipeline)
     pipeline.inject(end.fault)
@@ -101,7 +101,7 @@ def _broken_off(pipeline: Pipeline) -> list[str]:
     return list(map(str, ends))
 
 
-def assert_ended(pipeline: Pipeline, execution: "Execution", end: End, language: str) -> None:
+def assert_ended(pipeline: Pipeline, execution: "Execution", end: End, language: Language) -> None:
     """The run failed, and says in its language what is known of such an end."""
     row = pipeline.row_of(execution)
     assert (execution.outcome.status, row["state"], row["language"]) == ("FAILED", "FAILED", language)

@@ -12,7 +12,7 @@ from customization.errors import PipelineError, Throttled, TransientError
 from customization.gateway import Gateway, connect
 from customization.json_types import Json, JsonObject
 from customization.metrics import THROTTLES, WITHOUT_UNIT
-from customization.texts import LANGUAGES
+from customization.texts import Language, read_language
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -71,10 +71,10 @@ def emit(gateway: Gateway, values: Mapping[str, float], about: Mapping[str, Json
     line.flush_metrics()
 
 
-def _language(event: JsonObject, gateway: Gateway) -> str:
-    asked = event.get("language")
-    if asked in LANGUAGES:
-        return str(asked)
+def _language(event: JsonObject, gateway: Gateway) -> Language:
+    asked = read_language(event.get("language"))
+    if asked:
+        return asked
     try:
         return notices.language_of(gateway, str(event.get("runId") or ""))
     except (PipelineError, TransientError):  # what is told must not depend on another call

@@ -3,7 +3,7 @@
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject, as_text
-from customization.model_in_use import promote_run, roll_back
+from customization.promotion import promote_run, roll_back
 from customization.runs import read_call
 
 

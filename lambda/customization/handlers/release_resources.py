@@ -5,7 +5,7 @@ from customization.gateway import Gateway
 from customization.handlers import emit, logger, task
 from customization.history import read_run
 from customization.json_types import JsonObject, as_text
-from customization.promotion import release_all, release_dataset
+from customization.releasing import release_all, release_dataset
 from customization.runs import Call, read_call
 
 

@@ -3,7 +3,7 @@
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject
-from customization.promotion import release_serving
+from customization.releasing import release_serving
 from customization.runs import owned_plan, read_call
 
 

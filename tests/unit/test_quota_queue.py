@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from customization import budget, line
+from customization import budget, quota_queue
 from customization.errors import QuotaUnavailable
 from customization.runs import Call
 from tests.unit.fakes import NOW, GatewayInMemory
@@ -26,10 +26,12 @@ def _create(*, room: bool) -> None:
         raise QuotaUnavailable("10 of 10")
 
 
-def ask(gateway: GatewayInMemory, call: Call, *, room: bool, wanted: str = line.JOB, minutes: int = 0) -> bool:
+def ask(gateway: GatewayInMemory, call: Call, *, room: bool, wanted: str = quota_queue.JOB, minutes: int = 0) -> bool:
     """Return whether the run got what it asked for so many minutes later."""
     try:
-        with line.turn(gateway, replace(call, now=call.now + timedelta(minutes=minutes)), wanted, is_there=False):
+        with quota_queue.turn(
+            gateway, replace(call, now=call.now + timedelta(minutes=minutes)), wanted, is_there=False
+        ):
             _create(room=room)
     except QuotaUnavailable:
         return False
@@ -53,7 +55,7 @@ def test_nobody_overtakes_a_run_that_was_refused_before(gateway: GatewayInMemory
     assert not ask(gateway, first, room=False)
     assert not ask(gateway, second, room=True)
     assert not ask(gateway, third, room=True)
-    assert ticket(gateway, third) == (line.JOB, third.now.isoformat(), 2)
+    assert ticket(gateway, third) == (quota_queue.JOB, third.now.isoformat(), 2)
 
     assert not ask(gateway, second, room=True, minutes=5)
     assert ask(gateway, first, room=True, minutes=5)
@@ -68,7 +70,7 @@ def test_a_run_keeps_its_place_however_often_it_asks(gateway: GatewayInMemory) -
     for minutes in (0, 5, 10):
         assert not ask(gateway, first, room=False, minutes=minutes)
         assert not ask(gateway, second, room=True, minutes=minutes)
-    assert ticket(gateway, first) == (line.JOB, first.now.isoformat(), 0)
+    assert ticket(gateway, first) == (quota_queue.JOB, first.now.isoformat(), 0)
 
 
 def test_a_run_that_has_ended_holds_up_nobody(gateway: GatewayInMemory) -> None:
@@ -80,20 +82,20 @@ def test_a_run_that_has_ended_holds_up_nobody(gateway: GatewayInMemory) -> None:
 
 def test_there_is_one_line_for_each_quota(gateway: GatewayInMemory) -> None:
     first, second = run_of(gateway, "a-first"), run_of(gateway, "b-second", 1)
-    assert not ask(gateway, first, room=False, wanted=line.DEPLOYMENT)
-    assert ask(gateway, second, room=True, wanted=line.JOB)
+    assert not ask(gateway, first, room=False, wanted=quota_queue.DEPLOYMENT)
+    assert ask(gateway, second, room=True, wanted=quota_queue.JOB)
 
 
 def test_what_is_there_already_needs_no_turn_and_gives_the_place_up(gateway: GatewayInMemory) -> None:
     first, second = run_of(gateway, "a-first"), run_of(gateway, "b-second", 1)
     assert not ask(gateway, first, room=False)
     assert not ask(gateway, second, room=True)
-    with line.turn(gateway, second, line.JOB, is_there=True):
+    with quota_queue.turn(gateway, second, quota_queue.JOB, is_there=True):
         pass
     assert ticket(gateway, second)[0] == ""
-    with pytest.raises(ValueError, match="broken"), line.turn(gateway, first, line.JOB, is_there=True):
+    with pytest.raises(ValueError, match="broken"), quota_queue.turn(gateway, first, quota_queue.JOB, is_there=True):
         raise ValueError("broken")
-    assert ticket(gateway, first)[0] == line.JOB
+    assert ticket(gateway, first)[0] == quota_queue.JOB
 
 
 def test_a_run_that_ends_in_line_has_spent_nothing(gateway: GatewayInMemory) -> None:

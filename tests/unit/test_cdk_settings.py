@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from customization import commands, doctor, teardown
-from customization.clone import Chosen, read_chosen
+from customization.cdk_settings import Chosen, read_chosen
 from customization.gateway.operator import STACKS, DeployedStack, Operator
 
 PROD = '{"app": "x", "context": {"settings": {"stage": "prod", "region": "us-west-2"}}}'
