@@ -65,8 +65,8 @@ suite: install
 test-all: install ## the exhaustive tests, beyond make test: every Task broken in every way, each permission taken away
 	$(BIN)/pytest -q -n 2 --dist worksteal -m exhaustive tests
 
-bench: install ## measure everything against its floor: make bench FRESH=yes adds a fresh clone
-	@$(BIN)/python -m benchmarks $(if $(filter yes,$(FRESH)),--fresh-clone)
+bench: install ## measure everything against its floor: make bench FRESH=no leaves out the fresh clone
+	@$(BIN)/python -m benchmarks $(if $(filter no,$(FRESH)),--no-fresh-clone)
 
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
 	@$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
