@@ -18,14 +18,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 from customization import money, report
 from customization.catalogue import State, load_catalogue
 from customization.charts import Captions, bar_chart, line_chart
-from customization.comparison import (
-    Comparison,
-    ComparisonSettings,
-    Confusion,
-    compare,
-    not_compared,
-    score_records,
-)
+from customization.comparing import compare, not_compared, score_records
+from customization.comparison import Comparison, ComparisonSettings, Confusion
 from customization.evaluation import SIDES, Prediction
 from customization.formats import TestRecord, Turn
 from customization.inference import InferenceSettings, build_question
