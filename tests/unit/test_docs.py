@@ -288,6 +288,13 @@ def test_every_target_and_module_that_is_named_exists(page: Path) -> None:
         assert source_of(module), module
 
 
+def test_make_alone_lists_the_targets_in_the_order_in_which_a_person_needs_them() -> None:
+    order = "format lint types unit infra workflow test test-all bench run validate deploy doctor destroy docs clean"
+    made = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607  make is on the path
+    said = re.findall(r"^  make ([a-z-]+) +\S", made.stdout, re.MULTILINE)
+    assert [target for target in said if target in order.split()] == order.split()
+
+
 def source_of(module: str) -> str:
     """Return the text of what `python -m` runs, empty where there is none."""
     places = (ROOT / folder / module.replace(".", "/") for folder in (".", "lambda"))
