@@ -99,9 +99,9 @@ purge: install ## remove what destroy keeps, for good, once the name of the stag
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) purge
 
 docs: install ## write the parts of docs/ that come from the templates and the code
-	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
 	@$(BIN)/python -m docs.render.settings_page > docs/settings.md
 	@PYTHONPATH=.:lambda $(BIN)/python -m tests.workflow.matrix > docs/fault-matrix.md
+	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
 
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
