@@ -20,7 +20,7 @@ from customization.problems import Problems
 from customization.records import RecordReader
 from customization.request import parse_request, run_request_schema
 from customization.shapes import FORMAT_KEYS
-from stacks.config import read_config
+from stacks.config import DeploymentConfig, read_config
 from tests.unit.fakes import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -293,6 +293,12 @@ def test_make_alone_lists_the_targets_in_the_order_in_which_a_person_needs_them(
     made = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607  make is on the path
     said = re.findall(r"^  make ([a-z-]+) +\S", made.stdout, re.MULTILINE)
     assert [target for target in said if target in order.split()] == order.split()
+
+
+def test_the_changelog_says_of_every_setting_what_a_change_of_it_replaces() -> None:
+    table = (ROOT / "CHANGELOG.md").read_text().partition("## What any deploy replaces")[2]
+    changed = {name for row in re.findall(r"^\| (.*?) \|", table, re.MULTILINE) for name in SPAN.findall(row)}
+    assert {field.alias for field in DeploymentConfig.model_fields.values()} - changed == set()
 
 
 def source_of(module: str) -> str:
