@@ -10,16 +10,19 @@ from rehearsal.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+_OPENING = re.compile(r"# (?P<title>.+)\n\n(?!#)(?P<sentence>(?:.+\n)*?.*?\.)\s")
 
 
 def index() -> str:
-    """Return every page of docs/ with its sections."""
+    """Return every page of docs/ with its first sentence; raises ValueError naming a page that begins otherwise."""
     rows = []
     for path in sorted(DOCS.glob("*.md")):
-        titles = re.findall(r"^(#{1,2}) (.+)$", path.read_text(), re.MULTILINE)
-        (_, title), *sections = titles
-        if path.name != "README.md":
-            rows.append((f"[{title}]({path.name})", ", ".join(name for _, name in sections)))
+        if path.name == "README.md":
+            continue
+        opening = _OPENING.match(path.read_text())
+        if opening is None:
+            raise ValueError(f"{path.name}: begin with a title and with a sentence that says what the page has")
+        rows.append((f"[{opening['title']}]({path.name})", " ".join(opening["sentence"].split())))
     return table(("page", "what is in it"), rows)
 
 
