@@ -51,6 +51,7 @@ def resolve(
     words = _Words(request.language, today)
     model = _model(request, catalogue, words)
     resolver = _Resolver(request=request, model=model, files=files, catalogue=catalogue, region=region, words=words)
+    resolver.check_expected()
     types = resolver.types()
     resolver.check_offer(types)
     stages = tuple(resolver.stage(kind) for kind in types if kind in model.supported_types)
@@ -145,6 +146,15 @@ class _Resolver:
 
     def _warn(self, code: str, **values: str) -> None:
         self.warnings.append(self.words(code, **values))
+
+    def check_expected(self) -> None:
+        """Note the files that the request expects and that are not there: a start from the console waits for none."""
+        request = self.request
+        missing = {"missing": ", ".join(sorted(set(request.expect) - set(self.files)))}
+        if missing["missing"] and request.data == "newest":
+            self._refuse("resolution.notExpected", folder=f"incoming/{request.dataset}/", **missing)
+        elif missing["missing"]:
+            self._refuse("resolution.notExpectedOfRun", runId=request.data, **missing)
 
     def types(self) -> tuple[str, ...]:
         """Return the customization types in the order in which they run: pre-training first."""
