@@ -117,15 +117,20 @@ def _model(request: RunRequest, catalogue: Catalogue, words: _Words) -> BaseMode
         hint = words.hint(catalogue.near(wanted), catalogue.identifiers())
         problem = words("resolution.unknownModel", found=wanted, hint=hint)
         raise refusal([problem], request.language) from error
+    unusable = why_unusable(model, words.choice(catalogue.text_models()))
+    if unusable:
+        raise refusal([say(unusable, request.language)], request.language)
+    return model
+
+
+def why_unusable(model: BaseModel, choice: str) -> Sentence | None:
+    """Return why this pipeline never customizes `model`, with the `choice` there is instead, or None where it does."""
     if model.supported_types:
-        return model
-    values = {"model": model.name, "identifier": model.base_model_identifier}
-    values["choice"] = words.choice(catalogue.text_models())
+        return None
+    values = {"model": model.name, "identifier": model.base_model_identifier, "choice": choice}
     if model.modality == "image":
-        problem = words("resolution.imageModel", **values)
-    else:
-        problem = words("resolution.otherTypes", types=", ".join(model.customization_types), **values)
-    raise refusal([problem], request.language)
+        return Sentence("resolution.imageModel", values)
+    return Sentence("resolution.otherTypes", {**values, "types": ", ".join(model.customization_types)})
 
 
 @dataclass(frozen=True, kw_only=True)
