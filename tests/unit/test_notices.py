@@ -180,7 +180,8 @@ def test_the_end_is_told_with_verdict_scores_cost_next_step_three_examples_and_l
     assert message.startswith("The custom model answers better than the base model: on 39 test records")
     assert "Next step: " in message
     assert re.search(r"- .*decides\): base model \d+\.\d % \(.* - .*\), custom model \d+\.\d %", message)
-    assert re.search(r"Cost: [\d.]+ USD, estimated [\d.]+ USD\. No source gives a price for: Training", message)
+    cost = r"Cost: [\d.]+ USD as reckoned from use, estimated [\d.]+ USD\. No source gives a price for: Training"
+    assert re.search(cost, message)
     assert message.count("  Expected: ") == 3
     assert (
         "- provisioned throughput dev-0a1b2c3d-support-0123456789, 20.5 USD an hour, until 2026-11-22 15:00 UTC"
