@@ -117,6 +117,45 @@ def test_every_handler_is_a_function_of_event_and_context_named_handler() -> Non
         assert module.__doc__, path
 
 
+# What a handler may call of the domain besides its one call: what reads the payload or the run that it is about, and
+# what says which numbers go into the log
+READERS = {"read_call", "owned_plan", "read_drop", "read_language", "read_served", "read_run", "facts_of_run"}
+CONTRACT = ("errors", "gateway", "handlers", "json_types", "metrics")
+
+
+def domain_calls(text: str) -> list[str]:
+    """Return the calls of functions and classes of the domain in a handler's module, by the names they have there."""
+    tree = ast.parse(text)
+    domain = {
+        name.asname or name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "customization"
+        for name in node.names
+        if (f"{node.module}.{name.name}".split(".")[1] not in CONTRACT) and name.name not in READERS
+    }
+    called = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    roots = [call.value if isinstance(call, ast.Attribute) else call for call in called]
+    return [root.id for root in roots if isinstance(root, ast.Name) and root.id in domain]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "handlers").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_a_handler_calls_the_domain_once(path: Path) -> None:
+    assert len(domain_calls(path.read_text())) == 1
+
+
+def test_calls_of_the_domain_are_seen_however_they_are_written() -> None:
+    written = """
+from customization import metrics, notices
+from customization.runs import read_call
+from customization.sweeper import sweep as clean
+def handler(event, gateway):
+    from customization.publishing import publish_report
+    publish_report(gateway, read_call(event), metrics.of_run(clean(gateway)))
+    return notices.tell(gateway)
+"""
+    assert sorted(domain_calls(written)) == ["clean", "notices", "publish_report"]
+
+
 def test_every_data_file_says_where_it_comes_from_and_of_when() -> None:
     for path in (PACKAGE / "data").glob("*.json"):
         if path.name in {"texts.json", "problems.json"}:
