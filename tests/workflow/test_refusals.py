@@ -84,7 +84,7 @@ def test_all_problems_of_a_request_are_told_at_once(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"train.jsonl": b""}, "train.jsonl"),
+        ({"train.jsonl": b""}, "train.jsonl: the file holds no record"),
         ({"train.jsonl": data.lines(data.pairs(2)) + b'{"prompt": "a"\n'}, "train.jsonl line 3"),
         ({"train.jsonl": data.lines(data.pairs(5)) + b'{"prompt": "a"}\n'}, "train.jsonl line 6"),
         ({"train.jsonl": data.lines(data.pairs(100)), "test.jsonl": b"{}\n"}, "test.jsonl line 1"),
