@@ -297,6 +297,19 @@ def test_unknown_prices_are_printed_as_unknown_and_not_as_zero() -> None:
     assert "unknown" in page.text[page.text.index("Item") :]
 
 
+def test_training_is_marked_as_estimated_where_it_took_place_since_bedrock_does_not_report_its_tokens() -> None:
+    data = full()
+    assert data.estimate
+    marked = "FINE_TUNINGas estimated; Bedrock does not report the tokens it trained on"
+    text = Page(report.render_report(data)).text.replace("\n", "")
+    assert "Reckoned from use (USD)" in text
+    assert (text.count(marked), text.count("as estimated; ")) == (1, 1)
+    untrained = tuple(item for item in data.estimate.items if item.name != "training")
+    settled = money.settle(data.estimate, msgspec.structs.replace(data.estimate, items=untrained))
+    adopted = Page(report.render_report(msgspec.structs.replace(data, settlement=settled)))
+    assert "as estimated; " not in adopted.text
+
+
 def test_the_data_are_told_with_their_diversity_and_how_they_stand_for_the_test() -> None:
     page = Page(report.render_report(full()))
     assert "62.5 % occur in the training records too" in page.text
