@@ -92,6 +92,8 @@ AMAZONS = {"foundation-model", "inference-profile"}
 OWN_TAG: JsonObject = {
     "StringEquals": {"aws:ResourceTag/deployment": {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}}
 }
+# For whose sake a service assumes a role, within the account and Region
+ASSUMING = {"states.amazonaws.com": "*", "events.amazonaws.com": "rule/*"}
 REPORTS = {"runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv"}
 WRITTEN = {
     "plan_run": {"runs/*/manifest.json"},
@@ -249,14 +251,12 @@ def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonO
         (statement,) = listed(at(role, "Properties", "AssumeRolePolicyDocument", "Statement"))
         service = as_text(at(statement, "Principal", "Service"), "service")
         trusted[service] += 1
-        if service == "lambda.amazonaws.com":
-            # AWS documents no condition key for Lambda's own AssumeRole; where it sent none, no function could be made
-            assert "Condition" not in as_object(statement, service)
-        else:
-            assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
-        if service == "states.amazonaws.com":
-            source = text_of(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
-            assert source == "arn:aws:states:us-east-1:<AWS::AccountId>:*"
+        conditions = as_object(at(statement, "Condition"), service)
+        assert conditions["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+        assert set(conditions) == {"StringEquals", *(["ArnLike"] if service in ASSUMING else [])}
+        if service in ASSUMING:
+            source = text_of(at(conditions, "ArnLike", "aws:SourceArn"))
+            assert source == f"arn:aws:{service.partition('.')[0]}:us-east-1:<AWS::AccountId>:{ASSUMING[service]}"
     assert dict(trusted) == {
         "lambda.amazonaws.com": len(resources(pipeline, "AWS::Lambda::Function")),
         "states.amazonaws.com": 1,
