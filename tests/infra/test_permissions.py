@@ -135,21 +135,30 @@ def by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
 
 def statements_by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
     """Return every statement of each function's role."""
-    functions = resources(pipeline, "AWS::Lambda::Function")
+    functions, policies = resources(pipeline, "AWS::Lambda::Function"), _policies_by_role(pipeline)
     return {
-        module: list(
-            statements_of_role(pipeline, as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name))
-        )
+        module: [
+            statement
+            for policy in policies[as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name)]
+            for statement in statements_of(policy)
+        ]
         for name, module in function_modules(pipeline).items()
     }
 
 
 def statements_of_role(pipeline: JsonObject, role: str) -> Iterator[Statement]:
     """Yield what the policies of a role allow, by the logical id of the role."""
-    for policy in resources(pipeline, "AWS::IAM::ManagedPolicy").values():
-        properties = as_object(policy["Properties"], role)
-        if {"Ref": role} in listed(properties.get("Roles", [])):
-            yield from statements_of(properties)
+    for policy in _policies_by_role(pipeline)[role]:
+        yield from statements_of(policy)
+
+
+def _policies_by_role(pipeline: JsonObject) -> dict[str, list[JsonObject]]:
+    found: defaultdict[str, list[JsonObject]] = defaultdict(list)
+    for name, policy in resources(pipeline, "AWS::IAM::ManagedPolicy").items():
+        properties = as_object(policy["Properties"], name)
+        for role in listed(properties.get("Roles", [])):
+            found[as_text(at(role, "Ref"), name)].append(properties)
+    return found
 
 
 def statements_of(policy: Json) -> Iterator[Statement]:
