@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from docs.render import costs, deployment, layers, report_schema, run_request
+from docs.render import costs, deployment, layers, missed_by, report_schema, run_request
 from docs.render.graph import Machine
 from docs.render.pages import filled, marks, table
 from rehearsal.templates import read_templates
@@ -41,6 +41,9 @@ def rendered(assembly: Path) -> dict[Path, str]:
         "trust": policies.trust(),
         "permissions-storage": policies.permissions("storage"),
         "permissions-pipeline": policies.permissions("pipeline"),
+        "missed-by-runs": missed_by.rows("runs", "path or act"),
+        "missed-by-tables": missed_by.rows("tables", "test"),
+        "missed-by-tables-of-settings": missed_by.rows("settings", "test"),
         "layers": layers.layers(),
         "run-costs": costs.run_tables(),
         "idle-cost": costs.idle_table(),

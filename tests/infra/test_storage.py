@@ -87,7 +87,10 @@ def test_every_bucket_refuses_plain_http(storage: JsonObject) -> None:
             if at(statement, "Effect") == "Deny" and at(statement, "Principal") == {"AWS": "*"}:
                 assert at(statement, "Condition") == {"Bool": {"aws:SecureTransport": "false"}}
                 assert at(statement, "Action") == "s3:*"
-                refusing.add(str(at(policy, "Properties", "Bucket", "Ref")))
+                bucket = str(at(policy, "Properties", "Bucket", "Ref"))
+                arn: Json = {"Fn::GetAtt": [bucket, "Arn"]}
+                assert at(statement, "Resource") == [arn, {"Fn::Join": ["", [arn, "/*"]]}]
+                refusing.add(bucket)
     assert refusing == set(resources(storage, "AWS::S3::Bucket"))
 
 
