@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from rehearsal.__main__ import FAILED, NOT_BETTER, SUCCEEDED, main
+from customization.report import ReportData
+from customization.verdict import percent
+from rehearsal.__main__ import DEFAULT_DATA, FAILED, NOT_BETTER, SUCCEEDED, main
 from tests.workflow.data import labelled
 
 
@@ -50,6 +53,26 @@ def test_the_exit_code_and_the_last_lines_say_how_the_run_ended(
     reports = list((tmp_path / "out").glob("support-*/report.html"))
     was_planned = "hyperParameters" not in told
     assert bool(reports) is was_planned
+
+
+@pytest.mark.exhaustive
+def test_the_sample_that_make_run_rehearses_is_neither_out_of_reach_of_the_base_model_nor_learnt_by_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, DEFAULT_DATA, tmp_path) == SUCCEEDED
+    [written] = tmp_path.glob("support-ja-*/report.json")
+    comparison = msgspec.json.decode(written.read_bytes(), type=ReportData).comparison
+    assert comparison
+    assert comparison.primary
+    base, custom = (
+        model.scores[comparison.primary.metric].mean
+        for side in ("base", "custom")
+        for model in comparison.models
+        if model.side == side
+    )
+    assert 0 < base < custom < 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f" rose from {percent(base)} to {percent(custom)}. " in shown
 
 
 def test_a_folder_whose_name_names_no_data_set_is_to_be_renamed(
