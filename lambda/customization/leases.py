@@ -164,7 +164,9 @@ def release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Re
     if now < lease.hard_end and _hand_over(gateway, lease):
         return Release(lease.resource_name, lease.kind, "handedOver")
     outcome = _RELEASERS[lease.kind](gateway, lease)
-    if outcome == "released" or (outcome == "absent" and now >= lease.opened_at + CREATOR_TIMEOUT):
+    # What Bedrock has shown once is not being created any more
+    is_gone = lease.created_at is not None or now >= lease.opened_at + CREATOR_TIMEOUT
+    if outcome == "released" or (outcome == "absent" and is_gone):
         close(gateway, lease, now, because, was_there=outcome == "released")
     return Release(lease.resource_name, lease.kind, outcome)
 

@@ -137,6 +137,14 @@ def test_the_lease_of_something_absent_stays_open_while_its_creator_may_still_ru
     assert open_names(gateway) == []
 
 
+def test_the_lease_of_what_was_there_and_is_gone_is_closed_at_once(gateway: GatewayInMemory) -> None:
+    """Else those who are told what still bills would be told of it."""
+    leases.open_lease(gateway, msgspec.structs.replace(lease(), created_at=NOW))
+    gateway.executions[EXECUTION] = "ABORTED"
+    sweep(gateway, NOW + timedelta(minutes=2))
+    assert open_names(gateway) == []
+
+
 def test_what_aws_refuses_to_delete_for_now_is_tried_again(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
     serve(bedrock)
     bedrock.busy.add(NAME)
