@@ -242,6 +242,7 @@ def _lost(pipeline: Pipeline, mode: str) -> None:
     execution = pipeline.interrupt("EvaluateCustomModel", pipeline.folder(serving={"mode": mode}), delete)
     row = succeed(pipeline, execution)
     assert (row["verdict"], bool(row.get("modelLost"))) == ("inconclusive", True)
+    assert pipeline.what_bills() == []
 
 
 def deployment_is_deleted_while_it_is_asked(pipeline: Pipeline) -> None:
