@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization import leases, notices
-from customization.errors import InvalidRunRequest, PipelineError, ServingFailed, TransientError
+from customization.errors import (
+    Conflict,
+    InvalidRunRequest,
+    PipelineError,
+    RequestRejected,
+    ServingFailed,
+    TransientError,
+)
 from customization.gateway.bedrock import ON_DEMAND
 from customization.json_types import JsonObject
 from customization.leases import Lease
@@ -116,9 +123,15 @@ def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> Mo
             request=state_machine_input(dataset, "promote", chosen.promoted_run_id),
         )
     if not asked and served.update_status != "Updating":
-        gateway.bedrock.swap_model(arn, chosen.model_arn)
-        asked = SwapRequest(call.execution_arn, call.now)
-        note_swap(gateway, dataset, current, asked)
+        try:
+            gateway.bedrock.swap_model(arn, chosen.model_arn)
+        except (Conflict, RequestRejected):
+            # Step Functions may call twice at once, and another execution may swap, too
+            other = gateway.bedrock.served(ON_DEMAND, arn)
+            if other is None or other.update_status != "Updating":
+                raise
+            return None
+        note_swap(gateway, dataset, current, SwapRequest(call.execution_arn, call.now))
     return None
 
 
