@@ -14,19 +14,24 @@ import os
 import random
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
+from http import HTTPStatus
 from io import BufferedIOBase
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 if TYPE_CHECKING:
-    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from botocore.awsrequest import AWSResponse
+    from botocore.model import OperationModel
 
 Json: TypeAlias = Union[bool, int, float, str, "list[Json]", "dict[str, Json]", None]
+# What botocore makes of an answer: the answer itself, and what was read from it
+_Answered: TypeAlias = "tuple[AWSResponse, dict[str, object]]"
 
 _LIBRARIES = (
     "boto3.session",
@@ -40,6 +45,8 @@ _LIBRARIES = (
     "aws_lambda_powertools",
 )
 _CLIENTS = ("s3", "dynamodb", "bedrock", "bedrock-runtime", "sns", "ssm", "stepfunctions")
+# What the operations that change nothing begin with; an answer of a model costs money, but nobody else can see it
+_READS = ("BatchGet", "Converse", "Describe", "Get", "Head", "Invoke", "List", "Query", "Scan")
 _LARGEST_ANSWER = 6_291_556  # bytes; Lambda quotas: invocation payload of a synchronous response
 _INITIAL_PATH = list(sys.path)
 
@@ -113,8 +120,7 @@ class _Worker:
         try:
             if self._handler is None:
                 self._handler = _load(str(self._settings["handler"]))
-            dying = request["exitAfterCalls"]
-            with _dying_after(dying) if isinstance(dying, int) else nullcontext():
+            with self._breaking(request["breaks"]):
                 result = self._handler(json.loads(str(request["payload"])), context)
         except _LoadError as error:
             return _error(context, error.error_type, str(error), error.stack)
@@ -122,24 +128,80 @@ class _Worker:
             return _error(context, type(error).__name__, str(error), _stack(error.__traceback__))
         return _result(context, result)
 
+    def _breaking(self, how: Json) -> AbstractContextManager[None]:
+        """Return what lets the handler break as a request says, if it says so."""
+        if not isinstance(how, dict):
+            return nullcontext()
+        if "meets" in how:
+            return self._meeting()
+        return _dying_after(int(str(how["diesAfter"])), of_changes=bool(how["ofChanges"]))
+
+    @contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """Keep the first call that changes something, or else the handler's end, until another has come as far."""
+        lock, has_met = threading.Lock(), False
+
+        def meet() -> None:
+            nonlocal has_met
+            with lock:
+                if not has_met:
+                    has_met = True
+                    self._send({"meets": True})
+                    self._reader.readline()
+
+        def call(operation: str, send: Callable[[], _Answered]) -> _Answered:
+            if _changes(operation):
+                meet()
+            return send()
+
+        with _calling_through(call):
+            try:
+                yield
+            finally:
+                meet()
+
+
+def _changes(operation: str) -> bool:
+    return not operation.startswith(_READS)
+
 
 @contextmanager
-def _dying_after(calls: int) -> Iterator[None]:
-    """Let this process die once so many of its calls to AWS are answered, before anybody reads the answer."""
-    from botocore.httpsession import URLLib3Session  # noqa: PLC0415  a handler that calls AWS has imported it
+def _dying_after(calls: int, *, of_changes: bool) -> Iterator[None]:
+    """Let this process die once so many of its calls to AWS are answered, before anybody reads the answer.
 
-    send = URLLib3Session.send
+    With `of_changes` only those count that have changed something. It dies at the latest when the handler has ended.
+    """
     answered = itertools.count(1)
 
-    def send_and_count(self: URLLib3Session, request: "AWSPreparedRequest") -> "AWSResponse":
-        response = send(self, request)
-        if next(answered) >= calls:
+    def call(operation: str, send: Callable[[], _Answered]) -> _Answered:
+        response = send()
+        is_counted = not of_changes or (_changes(operation) and response[0].status_code < HTTPStatus.MULTIPLE_CHOICES)
+        if is_counted and next(answered) >= calls:
             os._exit(1)
         return response
 
-    setattr(URLLib3Session, "send", send_and_count)  # noqa: B010  mypy minds assigning to a method
-    yield
-    setattr(URLLib3Session, "send", send)  # noqa: B010  a seam
+    try:
+        with _calling_through(call):
+            yield
+    finally:
+        os._exit(1)
+
+
+@contextmanager
+def _calling_through(call: Callable[[str, Callable[[], _Answered]], _Answered]) -> Iterator[None]:
+    """Let `call`, given an operation's name and what sends it, answer in the place of AWS."""
+    from botocore.endpoint import Endpoint  # noqa: PLC0415  a handler that calls AWS has imported it
+
+    make_request = Endpoint.make_request
+
+    def make(self: Endpoint, operation_model: "OperationModel", request_dict: dict[str, object]) -> _Answered:
+        return call(operation_model.name, lambda: make_request(self, operation_model, request_dict))
+
+    setattr(Endpoint, "make_request", make)  # noqa: B010  mypy minds assigning to a method
+    try:
+        yield
+    finally:
+        setattr(Endpoint, "make_request", make_request)  # noqa: B010  as above
 
 
 def _load(handler: str) -> Callable[[Json, Context], Json]:

@@ -17,6 +17,7 @@ from stacks.nag import acknowledge_wildcards
 from stacks.states import (
     CHOICES,
     EVALUATION_INPUT,
+    EVALUATIONS,
     NOTICES,
     SUCCEEDS,
     TASKS,
@@ -66,11 +67,7 @@ class Graph:
     def __init__(self, scope: Construct, functions: Mapping[str, lambda_.Function], topic: sns.ITopic) -> None:
         self.tasks: dict[str, sfn.TaskStateBase] = {task.name: build_task(scope, task, functions) for task in TASKS}
         self.notices: dict[str, sfn.TaskStateBase] = {name: build_notice(scope, name, topic) for name in NOTICES}
-        self.maps = {
-            "EvaluateBaseline": build_evaluation(scope, "EvaluateBaseline", "base", functions),
-            "EvaluateModelInUse": build_evaluation(scope, "EvaluateModelInUse", "inUse", functions),
-            "EvaluateCustomModel": build_evaluation(scope, "EvaluateCustomModel", "custom", functions),
-        }
+        self.maps = {name: build_evaluation(scope, name, functions) for name in EVALUATIONS}
         self.choices = {name: _build_choice(scope, name) for name in CHOICES}
         self._steps: dict[str, Step] = {
             "InitializeRun": build_initialization(scope),

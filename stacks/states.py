@@ -331,12 +331,20 @@ EVALUATION_INPUT = {
 }
 
 
-def build_evaluation(
-    scope: Construct, name: str, side: str, functions: Mapping[str, lambda_.Function]
-) -> sfn.DistributedMap:
-    """Build the map that asks the model of `side` every shard of the test records. One shard that fails fails it."""
+# The side of the comparison that each distributed map asks
+EVALUATIONS = {"EvaluateBaseline": "base", "EvaluateModelInUse": "inUse", "EvaluateCustomModel": "custom"}
+
+
+def shard_of(evaluation: str) -> str:
+    """Return the name of the Task that a distributed map runs for each shard."""
+    return f"{evaluation}Shard"
+
+
+def build_evaluation(scope: Construct, name: str, functions: Mapping[str, lambda_.Function]) -> sfn.DistributedMap:
+    """Build the map that asks one model every shard of the test records. One shard that fails fails it."""
+    side = EVALUATIONS[name]
     shard = Task(
-        name=f"{name}Shard",
+        name=shard_of(name),
         does="Asks the model what it has not answered yet of a shard, and stores the answers as they come.",
         module="evaluate_shard",
     )

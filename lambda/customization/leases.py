@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization.errors import Conflict, RequestRejected
+from customization.errors import Conflict, RequestRejected, ResourceNotFound
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.tables import Attr, Condition
 from customization.json_types import JsonObject
@@ -217,10 +217,12 @@ def _release_served(gateway: "Gateway", lease: Lease) -> str:
     served = gateway.bedrock.served(lease.kind, lease.bedrock_name)
     if served is None:
         return "absent"
-    if not gateway.settings.owns(gateway.bedrock.tags(served.arn)):
-        return "absent"
     try:
+        if not gateway.settings.owns(gateway.bedrock.tags(served.arn)):
+            return "absent"
         gateway.bedrock.stop_serving(lease.kind, served.arn)
+    except ResourceNotFound:
+        return "absent"
     except (Conflict, RequestRejected):
         return "stopping"
     return "released" if gateway.bedrock.served(lease.kind, served.arn) is None else "stopping"

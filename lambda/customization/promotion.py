@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization import leases, notices
-from customization.errors import InvalidRunRequest, PipelineError, ServingFailed, TransientError
+from customization.errors import (
+    Conflict,
+    InvalidRunRequest,
+    PipelineError,
+    RequestRejected,
+    ServingFailed,
+    TransientError,
+)
 from customization.gateway.bedrock import ON_DEMAND
 from customization.json_types import JsonObject
 from customization.leases import Lease
@@ -116,10 +123,25 @@ def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> Mo
             request=state_machine_input(dataset, "promote", chosen.promoted_run_id),
         )
     if not asked and served.update_status != "Updating":
-        gateway.bedrock.swap_model(arn, chosen.model_arn)
-        asked = SwapRequest(call.execution_arn, call.now)
-        note_swap(gateway, dataset, current, asked)
+        _begin_swap(gateway, dataset, current, arn, chosen.model_arn, call)
     return None
+
+
+def _begin_swap(  # noqa: PLR0917  two say where, three what, one who
+    gateway: "Gateway", dataset: str, current: ModelInUse, arn: str, model_arn: str, call: Call
+) -> None:
+    """Ask for another model behind a deployment; an update that has begun meanwhile is waited for instead.
+
+    Step Functions may call twice at once, and another execution may swap, too.
+    """
+    try:
+        gateway.bedrock.swap_model(arn, model_arn)
+    except (Conflict, RequestRejected):
+        served = gateway.bedrock.served(ON_DEMAND, arn)
+        if served is None or served.update_status != "Updating":
+            raise
+    else:
+        note_swap(gateway, dataset, current, SwapRequest(call.execution_arn, call.now))
 
 
 def undo_left_swap(gateway: "Gateway", dataset: str) -> str:

@@ -1,11 +1,16 @@
 """What a test or a person can break on purpose in a call that a state, a rule or a schedule makes."""
 
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from customization.json_types import Json
 
 PUBLISH = "sns:publish"
+# Real seconds: a worker has to start, on a machine that may be busy
+_MEETS_WITHIN = 30.0
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,45 @@ class Hang(FunctionFault):
 
 
 class Kill(FunctionFault):
-    """The function's process dies, Runtime.ExitError: once `calls` of its calls to AWS are answered, None at once."""
+    """The function's process dies, Runtime.ExitError: at once, or in the middle of its work.
 
-    def __init__(self, calls: int | None = None) -> None:
+    That is once `calls` of its calls to AWS are answered or `changes` of those that change something are done, at the
+    latest when its handler has ended. `deaths` counts the processes that have died so.
+    """
+
+    def __init__(self, *, calls: int | None = None, changes: int | None = None) -> None:
         super().__init__("Runtime.ExitError", "injected")
         self.calls = calls
+        self.changes = changes
+        self.deaths = 0
+
+    @property
+    def is_midway(self) -> bool:
+        return self.calls is not None or self.changes is not None
 
 
 class Twice(FunctionFault):
-    """The call is made twice at once, as when a retry overtakes what it should replace; one answer counts."""
+    """The call is made twice at once, as when a retry overtakes what it should replace; one answer counts.
+
+    Neither changes anything before the other is about to do so, too. `meetings` counts the times that both were there.
+    """
 
     def __init__(self) -> None:
         super().__init__("Twice", "injected")
+        self.meetings = 0
+
+    def meeting(self) -> Callable[[], None]:
+        """Return what each of two threads calls, and what keeps it until the other has come, or for half a minute."""
+        barrier = threading.Barrier(2, action=self._met, timeout=_MEETS_WITHIN)
+
+        def meet() -> None:
+            with suppress(threading.BrokenBarrierError):
+                barrier.wait()
+
+        return meet
+
+    def _met(self) -> None:
+        self.meetings += 1
 
 
 class Nonsense(FunctionFault):
@@ -66,7 +98,7 @@ class Faults(Protocol):
     """Hooks around every call."""
 
     def before_call(self, call: TaskCall, /) -> None:
-        """Called first; a fault raised here keeps the work from being done, apart from Twice and Kill with calls."""
+        """Called first; a fault raised here keeps the work from being done, apart from Twice and a Kill midway."""
 
     def after_call(self, call: TaskCall, /) -> None:
         """Called after the work was done; a fault raised here loses the answer, not the work."""

@@ -103,17 +103,27 @@ class LambdaRuntime:
     def _work(self, function: Function, call: TaskCall, request_id: str) -> Answer:
         try:
             self._around.faults.before_call(call)
-        except Twice:
-            with ThreadPoolExecutor(1) as other:
-                first = other.submit(self._run, function, call.payload, str(uuid.uuid4()))
-                answer = self._run(function, self._retried(call.payload), request_id)
-                first.result()
-            return answer
+        except Twice as fault:
+            return self._work_twice(function, call, request_id, fault)
         except Kill as fault:
-            if fault.calls is None:
+            if not fault.is_midway:
                 raise
-            return self._run(function, call.payload, request_id, exit_after_calls=fault.calls)
+            return self._die_midway(function, call, request_id, fault)
         return self._run(function, call.payload, request_id)
+
+    def _work_twice(self, function: Function, call: TaskCall, request_id: str, fault: Twice) -> Answer:
+        meet = fault.meeting()
+        with ThreadPoolExecutor(1) as other:
+            first = other.submit(self._run, function, call.payload, str(uuid.uuid4()), {"meets": True}, meet)
+            answer = self._run(function, self._retried(call.payload), request_id, {"meets": True}, meet)
+            first.result()
+        return answer
+
+    def _die_midway(self, function: Function, call: TaskCall, request_id: str, fault: Kill) -> Answer:
+        breaks: JsonObject = {"diesAfter": fault.calls or fault.changes, "ofChanges": fault.calls is None}
+        answer = self._run(function, call.payload, request_id, breaks)
+        fault.deaths += answer == _exited(request_id)
+        return answer
 
     def _retried(self, payload: Json) -> Json:
         """Return the payload of a retry: the `now` beside an `enteredAt` is read anew for each attempt."""
@@ -129,17 +139,24 @@ class LambdaRuntime:
         for worker in workers:
             worker.close()
 
-    def _run(self, function: Function, payload: Json, request_id: str, exit_after_calls: int | None = None) -> Answer:
+    def _run(
+        self,
+        function: Function,
+        payload: Json,
+        request_id: str,
+        breaks: JsonObject | None = None,
+        meet: Callable[[], None] = lambda: None,
+    ) -> Answer:
         worker = self._take(function)
         request: JsonObject = {
             "requestId": request_id,
             "functionArn": function.arn,
             "timeoutSeconds": function.timeout_seconds,
             "payload": json.dumps(payload),
-            "exitAfterCalls": exit_after_calls,
+            "breaks": breaks,
         }
         try:
-            answer = worker.call(request, function.timeout_seconds)
+            answer = worker.call(request, function.timeout_seconds, meet)
         except TimeoutError:
             return self._lost(function, worker, _timed_out(function, request_id))
         except WorkerDiedError:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -64,14 +65,21 @@ class Worker:
         self._process = int(str(as_object(self._exchange(described), "worker")["pid"]))
         self._timed_out = False
 
-    def call(self, request: JsonObject, real_seconds: float) -> JsonObject:
-        """Return the worker's answer; raises WorkerDiedError, or TimeoutError when `real_seconds` were not enough."""
+    def call(self, request: JsonObject, real_seconds: float, meet: Callable[[], None] = lambda: None) -> JsonObject:
+        """Return the worker's answer; raises WorkerDiedError, or TimeoutError when `real_seconds` were not enough.
+
+        `meet` is called where the request says that the worker is to meet another one, which it waits for.
+        """
         self._timed_out = False
         timer = threading.Timer(real_seconds, self._kill_for_time)
         timer.daemon = True
         timer.start()
         try:
-            return as_object(self._exchange(request), "worker")
+            answer = as_object(self._exchange(request), "worker")
+            if "meets" not in answer:
+                return answer
+            meet()
+            return as_object(self._exchange({"met": True}), "worker")
         except WorkerDiedError:
             if self._timed_out:
                 raise TimeoutError from None

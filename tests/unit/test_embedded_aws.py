@@ -14,7 +14,7 @@ from customization.json_types import Json, JsonObject, as_object
 from rehearsal.clock import VirtualClock
 from rehearsal.embedded import moto_services, workers
 from rehearsal.embedded.aws import EmbeddedAws
-from rehearsal.embedded.faults import FunctionFault, Hang, Kill, TaskCall, Throttle
+from rehearsal.embedded.faults import FunctionFault, Hang, Kill, TaskCall, Throttle, Twice
 from rehearsal.embedded.template_check import UnsupportedTemplateError
 from tests.unit.assembly_harness import allow, arn, definition, function, imported, invoke, pipeline, role, write
 
@@ -208,6 +208,41 @@ def test_a_fault_after_a_call_loses_the_answer_of_work_that_was_done(deploy: Dep
     assert found["error"] == "Runtime.ExitError"
     table = deployed.aws.session().client("dynamodb")
     assert table.get_item(TableName=deployed.storage["TableName"], Key={"id": {"S": "done"}})["Item"] == item
+
+
+WRITES = allow(["dynamodb:PutItem", "dynamodb:GetItem"], imported("TableArn"))
+
+
+@pytest.mark.parametrize(("operation", "rest"), [("put_item", "Item"), ("get_item", "Key")])
+def test_a_function_that_is_killed_midway_has_done_its_first_change_and_dies_even_where_it_makes_none(
+    deploy: Deploy, operation: str, rest: str
+) -> None:
+    deployed = deploy(pipeline(CALL, WRITES))
+    kill = Kill(changes=1)
+    deployed.faults.before.append(kill)
+    asked: JsonObject = {"TableName": deployed.storage["TableName"], rest: {"id": {"S": "done"}}}
+    assert deployed.call("dynamodb", operation, **asked)["error"] == "Runtime.ExitError"
+    assert kill.deaths == 1
+    table = deployed.aws.session().client("dynamodb")
+    found = table.get_item(TableName=deployed.storage["TableName"], Key={"id": {"S": "done"}})
+    assert ("Item" in found) == (operation == "put_item")
+    assert deployed.call("dynamodb", operation, **asked)["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(("operation", "rest"), [("put_item", "Item"), ("get_item", "Key")])
+def test_a_function_that_is_called_twice_at_once_has_both_calls_under_way_before_either_changes_anything(
+    deploy: Deploy, operation: str, rest: str
+) -> None:
+    deployed = deploy(pipeline(CALL, WRITES))
+    asked: JsonObject = {"TableName": deployed.storage["TableName"], rest: {"id": {"S": "done"}}}
+    for number in range(2):  # with workers that have to be started, and with warm ones
+        twice = Twice()
+        deployed.faults.before.append(twice)
+        assert deployed.call("dynamodb", operation, **asked)["status"] == "SUCCEEDED"
+        assert twice.meetings == 1
+        actions = [call.action for call in deployed.aws.calls if call.action.startswith("dynamodb:")]
+        assert len(actions) == 2 * (number + 1)
+    assert deployed.call("dynamodb", operation, **asked)["status"] == "SUCCEEDED"
 
 
 def test_logs_of_functions_are_told_and_kept_in_files(deploy: Deploy, tmp_path: Path) -> None:

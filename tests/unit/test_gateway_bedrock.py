@@ -1,6 +1,7 @@
 """Every call of Bedrock that the gateway makes is one that the service model, patterns and bounds included, takes."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import boto3
 import msgspec
@@ -8,13 +9,14 @@ import pytest
 from botocore.stub import Stubber
 
 from customization.catalogue import load_catalogue
-from customization.errors import ModelNotReady, QuotaUnavailable, RequestRejected
+from customization.errors import AccessDenied, ModelNotReady, QuotaUnavailable, RequestRejected
 from customization.formats import TestRecord, Turn
 from customization.gateway.bedrock import Bedrock, BedrockRuntime, JobRequest
 from customization.identity import job_name, resource_tags, serving_name
 from customization.inference import InferenceSettings, build_question, read_answer
+from customization.json_types import JsonObject
 from tests.unit.bedrock_harness import NOVA, ROLE, Rehearsal, conversations
-from tests.unit.fakes import SETTINGS
+from tests.unit.fakes import NOW, SETTINGS
 
 PREFIX = "longstage-0a1b2c3d-"
 RUN = f"{'a' * 30}-0123456789"
@@ -103,6 +105,17 @@ def test_a_model_is_trained_served_asked_and_removed(rehearsal: Rehearsal, bedro
     assert not bedrock.model_is_there(model_arn)
 
 
+@contextmanager
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Stubber, Bedrock]]:
+    """Yield Bedrock as the gateway sees it, and what answers in its place."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    client = boto3.client("bedrock", region_name="us-east-1")
+    with Stubber(client) as stub:
+        yield stub, Bedrock(client)
+        stub.assert_no_pending_responses()
+
+
 def test_what_is_not_there_is_an_answer_and_no_error(bedrock: Bedrock) -> None:
     assert bedrock.job("nothing") is None
     assert bedrock.served("on-demand", "nothing") is None
@@ -128,15 +141,46 @@ def test_what_is_not_there_is_an_answer_and_no_error(bedrock: Bedrock) -> None:
 def test_a_name_that_bedrock_calls_invalid_instead_of_unknown_is_absent_too(
     operation: str, look_up: Callable[[Bedrock], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    client = boto3.client("bedrock", region_name="us-east-1")
-    with Stubber(client) as stub:
+    with stubbed(monkeypatch) as (stub, bedrock):
         stub.add_client_error(operation, "ValidationException", "The provided model identifier is invalid.", 400)
         stub.add_client_error(operation, "ValidationException", "1 validation error detected", 400)
-        assert not look_up(Bedrock(client))
+        assert not look_up(bedrock)
         with pytest.raises(RequestRejected, match="1 validation error detected"):
-            look_up(Bedrock(client))
+            look_up(bedrock)
+
+
+ARN = "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/abcdefghijkl"
+SERVED: JsonObject = {"modelArn": ARN, "modelDeploymentName": "n", "customModelDeploymentArn": ARN, "status": "Active"}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_serves_a_model_and_is_deleted_by_somebody_else_meanwhile_is_no_missing_permission(
+    monkeypatch: pytest.MonkeyPatch, *, is_there: bool
+) -> None:
+    with stubbed(monkeypatch) as (stub, bedrock):
+        stub.add_client_error("delete_custom_model_deployment", "AccessDeniedException", "not authorized", 403)
+        if is_there:
+            stub.add_response("get_custom_model_deployment", SERVED | {"createdAt": NOW})
+        else:
+            stub.add_client_error("get_custom_model_deployment", "ResourceNotFoundException", "gone", 404)
+        with pytest.raises(AccessDenied) if is_there else nullcontext():
+            bedrock.stop_serving("on-demand", ARN)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_model_that_is_deleted_by_somebody_else_meanwhile_is_no_missing_permission(
+    monkeypatch: pytest.MonkeyPatch, *, is_there: bool
+) -> None:
+    model = {"modelArn": ARN, "modelName": "n", "creationTime": NOW}
+    with stubbed(monkeypatch) as (stub, bedrock):
+        stub.add_response("get_custom_model", model)
+        stub.add_client_error("delete_custom_model", "AccessDeniedException", "not authorized", 403)
+        if is_there:
+            stub.add_response("get_custom_model", model)
+        else:
+            stub.add_client_error("get_custom_model", "ResourceNotFoundException", "gone", 404)
+        with pytest.raises(AccessDenied) if is_there else nullcontext():
+            bedrock.delete_model("n")
 
 
 def test_a_base_model_is_described(bedrock: Bedrock) -> None:

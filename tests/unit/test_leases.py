@@ -7,7 +7,14 @@ import pytest
 from botocore.client import BaseClient
 
 from customization import leases
-from customization.errors import AccessDenied, ReleaseRefused, RequestRejected, ServiceUnavailable, Throttled
+from customization.errors import (
+    AccessDenied,
+    ReleaseRefused,
+    RequestRejected,
+    ResourceNotFound,
+    ServiceUnavailable,
+    Throttled,
+)
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.gateway.tables import Condition, Items
 from customization.json_types import JsonObject
@@ -501,6 +508,20 @@ def test_a_served_model_is_ready_only_when_active_or_in_service() -> None:
         arn="a", name="n", mode=ON_DEMAND, status="Creating", model_arn="m", failure_message="", created=NOW
     )
     assert not served.is_ready
+
+
+def test_what_somebody_else_deletes_before_its_tags_are_read_is_absent(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: str) -> dict[str, str]:
+        raise ResourceNotFound("ListTagsForResource: not found")
+
+    serve(bedrock)
+    leases.open_lease(gateway, lease())
+    monkeypatch.setattr(bedrock, "tags", gone)
+    later = NOW + timedelta(hours=1)
+    assert leases.release(gateway, lease(), later, "the run failed").outcome == "absent"
+    assert open_names(gateway) == []
 
 
 @pytest.mark.parametrize("mode", [ON_DEMAND, PROVISIONED])

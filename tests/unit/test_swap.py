@@ -1,5 +1,6 @@
 """The model in use is swapped behind its deployment, so that whoever calls it keeps the ARN."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
@@ -118,6 +119,29 @@ def test_an_update_that_fails_or_never_ends_leaves_the_model_before_in_use(
     assert in_use(served) == (f"arn:model/{OLD}", ARN)
     promote(served, plan, replace(call, execution_arn="arn:execution:again"))
     assert len(bedrock.swaps) == (2 if status == "UpdateFailed" else 1)
+
+
+@pytest.mark.parametrize("is_updating", [True, False])
+def test_a_swap_that_is_refused_since_one_has_begun_meanwhile_is_waited_for(
+    served: GatewayInMemory,
+    bedrock: BedrockInMemory,
+    plan: Plan,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_updating: bool,
+) -> None:
+    swap_model = bedrock.swap_model
+
+    def refuse(deployment_arn: str, model_arn: str) -> None:
+        if is_updating:  # the other of two calls at once
+            swap_model(deployment_arn, model_arn)
+        raise RequestRejected("The custom model deployment must be Active and not under update to be updated.")
+
+    monkeypatch.setattr(bedrock, "swap_model", refuse)
+    with nullcontext() if is_updating else pytest.raises(RequestRejected):
+        assert promote(served, plan, call)["status"] == "Updating"
+    assert in_use(served) == (f"arn:model/{OLD}", ARN)
 
 
 @pytest.mark.parametrize("status", ["ABORTED", "FAILED"])

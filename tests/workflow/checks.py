@@ -1,11 +1,15 @@
 """What holds after every run that did not succeed."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from customization.json_types import Json, as_object
+from customization.json_types import Json, JsonObject, as_object
+from customization.runs import GREEN, is_run
+from customization.texts import wording
 from tests.workflow.matrix import Scenario
 from tests.workflow.pipeline import Pipeline
 
@@ -13,6 +17,10 @@ if TYPE_CHECKING:
     from rehearsal.embedded.states.machines import Execution
 
 _BEFORE_THE_END = ("Started", "Estimate", "Already done")
+# What the rows of an execution say that came to such an end; others do what no row stands for
+_ROWS_OF_ENDS: Mapping[str, list[Json]] = {"RunSucceeded": ["SUCCEEDED"], "EstimateReady": ["ESTIMATED"]}
+# The sweeper is called every 15
+_ONE_SWEEP_MINUTES = 16
 
 
 def assert_failed(pipeline: Pipeline, execution: "Execution", *, at: str, error: str, says: str) -> None:
@@ -61,49 +69,74 @@ def run_scenario(pipeline: Pipeline, scenario: Scenario, **fields: Json) -> "Exe
     return pipeline.ask(pipeline.request(**asked))
 
 
-def assert_told_truthfully(pipeline: Pipeline, execution: "Execution") -> None:
-    """A green end is a run that succeeded; any other is in the table of runs and a notification, cause and fix."""
-    rows = [row for row in pipeline.runs() if row.get("executionArn") == execution.arn]
-    status, last = execution.outcome.status, pipeline.states(execution)[-1]
+def assert_told_truthfully(pipeline: Pipeline, execution: "Execution", *, unhandled: str = "") -> None:
+    """A green end is a run that succeeded; any other is in the table of runs and a notification, cause and fix.
+
+    `unhandled` is the Task of the failure path that itself has failed for good.
+    """
+    rows, states = pipeline.rows_of(execution), pipeline.states(execution)
     assert_sentence(execution.outcome.cause or "")
-    if status == "SUCCEEDED":
-        if last == "RunSucceeded":
-            assert [row["state"] for row in rows] == ["SUCCEEDED"]
+    if execution.outcome.status == "SUCCEEDED":
+        assert [row["state"] for row in rows] == _ROWS_OF_ENDS.get(states[-1], [])
         return
     told = [notice for notice in pipeline.told_of(execution) if not notice.subject.startswith(_BEFORE_THE_END)]
-    assert told, f"nobody heard of the {status} execution: {execution.outcome.cause}"
-    for row in rows:
-        if row["state"] in {"SUCCEEDED", "ESTIMATED"}:  # what failed came after the result: it is stored
-            continue
-        assert row["state"] in {"FAILED", "ABORTED", "TIMED_OUT"}, row
-        assert row["cause"], row
-        assert row["fix"], row
-        assert_sentence(str(row["cause"]))
-        if pipeline.function_faults.broken != ["RecordFailure"]:  # the one that would have found cause and fix
-            texts = str(row["cause"]), str(row["fix"])
-            assert any(all(text in notice.message for text in texts) for notice in told), told
-            assert_reported(pipeline, execution)
+    assert told, f"nobody heard of the {execution.outcome.status} execution: {execution.outcome.cause}"
     assert not any("stackTrace" in notice.message for notice in told)
+    assert rows, f"no row tells of the {execution.outcome.status} execution: {execution.outcome.cause}"
+    for row in rows:
+        assert_row_is_told(row, [notice.message for notice in told], is_unrecorded=unhandled == "RecordFailure")
+        if unhandled != "ReleaseResources" and "ReleaseResources" in states:  # what Catch does not catch ends all
+            assert_reported(pipeline, row)
 
 
-def assert_reported(pipeline: Pipeline, execution: "Execution") -> None:
-    """Where the failure path has written a report, it tells what the table of runs tells."""
-    row = pipeline.row_of(execution)
-    if row["state"] == "FAILED" and row.get("reportKey"):
-        failure = as_object(pipeline.document(execution, "report.json")["failure"], "failure")
-        assert [failure[name] for name in ("error", "cause", "fix")] == [
-            row[name] for name in ("error", "cause", "fix")
-        ]
+def assert_row_is_told(row: JsonObject, messages: Sequence[str], *, is_unrecorded: bool = False) -> None:
+    """One message has what the row tells of an end: cause and fix, or that there is a result all the same."""
+    if row["state"] in GREEN:  # what failed came after the result: it is stored
+        done = wording("notice.done", "en").replace("$runId", str(row["runId"]))
+        assert any(done in message for message in messages), messages
+        return
+    assert row["state"] in {"FAILED", "ABORTED", "TIMED_OUT"}, row
+    assert row["cause"], row
+    assert row["fix"], row
+    assert_sentence(str(row["cause"]))
+    texts = str(row["cause"]), str(row["fix"])
+    is_told = any(all(text in message for text in texts) for message in messages)
+    assert is_told or (is_unrecorded and any("could not be recorded" in message for message in messages)), messages
+
+
+def assert_reported(pipeline: Pipeline, row: JsonObject) -> None:
+    """The report of a run whose failure path has recorded its end tells what the table of runs tells."""
+    if is_run(str(row["runId"])) and row["state"] == "FAILED" and row.get("failedState"):
+        report = as_object(json.loads(pipeline.artifact(str(row["reportKey"]).replace(".html", ".json"))), "report")
+        failure = as_object(report["failure"], "failure")
+        told = ("error", "cause", "fix")
+        assert [failure[name] for name in told] == [row[name] for name in told]
+
+
+def pass_sweeps(pipeline: Pipeline, hours: float = 1) -> None:
+    """Let hours pass; after one sweep only what a promotion keeps is left, and what AWS did not delete by then."""
+    pipeline.pass_time(minutes=_ONE_SWEEP_MINUTES)
+    in_use, last_sweep = pipeline.parameter() or {}, pipeline.clock.now() - timedelta(minutes=_ONE_SWEEP_MINUTES)
+    left = pipeline.deletable_since()
+    assert [arn for arn, since in left.items() if since and since < last_sweep and arn != in_use.get("arn")] == [], left
+    pipeline.pass_time(minutes=hours * 60 - _ONE_SWEEP_MINUTES)
 
 
 def assert_nothing_is_left(pipeline: Pipeline) -> None:
-    """Nothing bills, no job runs and no reservation stands, but what a promotion keeps."""
+    """Nothing bills, no job runs and no reservation stands, but what a promotion keeps, which is there."""
+    assert_model_in_use_is_there(pipeline)
     kept = pipeline.parameter()
     if kept and kept["until"]:
         pipeline.pass_time(hours=3)
+        assert_model_in_use_is_there(pipeline)
     assert pipeline.what_bills() == []
     assert all(job["status"] != "InProgress" for job in pipeline.jobs())
     assert_settled(pipeline)
+
+
+def assert_model_in_use_is_there(pipeline: Pipeline) -> None:
+    """The parameter, where there is one, names a model or what serves one that Bedrock has."""
+    assert {str(kept["arn"]) for kept in [pipeline.parameter()] if kept} <= {*pipeline.bedrock.live_resources()}
 
 
 def assert_settled(pipeline: Pipeline) -> None:

@@ -1,21 +1,22 @@
 """What is broken on purpose, where, and which of it `make test` runs; `make docs` prints that into docs/.
 
-The Tasks and Waits are those that the machine is built from, and the messages are those of data/failures.json, so that
-a new one is in the matrix by itself.
+The Tasks, Maps and Waits are those that the machine is built from, and the messages are those of data/failures.json, so
+that a new one is in the matrix by itself.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from customization.failures import Known, load_failures
 from customization.json_types import Json, JsonObject
 from rehearsal.embedded.faults import FunctionFault, Hang, Kill, Nonsense, Throttle, Twice
-from stacks.states import NOTICES, TASKS, WAITS
+from stacks.states import EVALUATIONS, NOTICES, TASKS, WAITS, shard_of
 from tests.workflow.pipeline import Pipeline
 
-SHARDS = ("EvaluateModelInUseShard", "EvaluateBaselineShard", "EvaluateCustomModelShard")
+SHARDS = tuple(map(shard_of, EVALUATIONS))
 TASK_STATES = (*(task.name for task in TASKS), *SHARDS, *NOTICES)
 
 
@@ -54,7 +55,8 @@ def _promote_weaker_before(pipeline: Pipeline) -> None:
 
 def _promote_weaker_and_run_before(pipeline: Pipeline) -> None:
     _promote_weaker_before(pipeline)
-    done = pipeline.ask(pipeline.request(hyperParameters={"epochCount": 5}))
+    # The machine's timeout is longer than a model is kept of which nobody has said so
+    done = pipeline.ask(pipeline.request(hyperParameters={"epochCount": 5}, keepModel="always"))
     assert done.outcome.status == "SUCCEEDED", done.outcome.cause
 
 
@@ -62,7 +64,7 @@ USUAL = Scenario()
 PROVISIONED = Scenario({"serving": {"mode": "provisioned"}})
 PROMOTED = Scenario({"promote": "if-better", "serving": {"keep": 2}}, test=32)
 FAILING = Scenario(bedrock_fault="serving-fails")
-ESTIMATE = Scenario({"action": "estimate"})
+ESTIMATE = Scenario({"action": "estimate"}, jobs=0)
 DUPLICATE = Scenario(before=_run_before, dropped=False)
 RELEASE = Scenario({"action": "release"}, before=_run_before, dropped=False)
 CHANGE = Scenario({"action": "promote"}, before=_run_before, dropped=False, data=0)
@@ -94,7 +96,7 @@ class Kind:
     """A way to break; `absorbed` where Retry makes up for it, `of_functions` where only a function can break so."""
 
     does: str
-    before: FunctionFault | None = None
+    before: Callable[[], FunctionFault] | None = None
     after: FunctionFault | None = None
     times: int = 1
     stops: bool = False
@@ -104,17 +106,29 @@ class Kind:
 
 _TOO_MUCH = Nonsense(json.dumps({"text": "x" * 300_000}))
 KINDS: Mapping[str, Kind] = {
-    "raises-before": Kind("raises before its side effect", before=FunctionFault("Broken", "injected")),
+    "raises-before": Kind("raises before its side effect", before=partial(FunctionFault, "Broken", "injected")),
     "raises-after": Kind("raises after its side effect", after=FunctionFault("Broken", "injected")),
     "times-out": Kind("times out after its side effect", after=Hang(), absorbed=True),
-    "throttled-twice": Kind("is throttled twice", before=Throttle(), times=2, absorbed=True),
+    "throttled-twice": Kind("is throttled twice", before=Throttle, times=2, absorbed=True),
     "killed-midway": Kind(
-        "its process exits after three calls to AWS", before=Kill(calls=3), of_functions=True, absorbed=True
+        "its process exits right after its first change in AWS, or at its end where it makes none",
+        before=partial(Kill, changes=1),
+        of_functions=True,
+        absorbed=True,
+    ),
+    "killed-twice": Kind(
+        "its process and that of its retry exit, each right after its second change, or at its end",
+        before=partial(Kill, changes=2),
+        times=2,
+        of_functions=True,
+        absorbed=True,
     ),
     "nonsense": Kind("returns nonsense", after=Nonsense('{"nobody": "expects this"}'), of_functions=True),
     "too-much": Kind("returns more than 256 KiB: States.DataLimitExceeded", after=_TOO_MUCH, of_functions=True),
     "stopped": Kind("the execution is stopped there (StopExecution)", stops=True),
-    "twice-at-once": Kind("its retry runs twice at once", before=Twice(), absorbed=True),
+    "twice-at-once": Kind(
+        "its retry runs twice at once, both before either changes anything", before=Twice, absorbed=True
+    ),
 }
 
 
@@ -142,7 +156,7 @@ class End:
     of: str
     how: str
     fault: str
-    error: str = ""
+    error: str
     scenario: Scenario = USUAL
     known: Known | None = None
     hours: float = 1
@@ -159,6 +173,12 @@ _MESSAGE_ENDS = {
 
 
 _SAMPLED_ENDS = {"throughput"}
+# What ends with the error of a call, by Operation/ErrorCode; a Map tells of its items only that one has failed
+_REFUSED = {
+    "Converse/ResourceNotFoundException": "States.ExceedToleratedFailureThreshold",
+    "CreateModelCustomizationJob/AccessDeniedException": "AccessDenied",
+    "CreateModelCustomizationJob/ValidationException": "CustomizationJobFailed",
+}
 
 
 def _documented_ends() -> Iterable[End]:
@@ -172,18 +192,19 @@ def _documented_ends() -> Iterable[End]:
                 yield End(of, how, f"{fault}={example.message}", error, scenario, known, sampled=sampled)
             elif "ServiceQuotaExceeded" not in example.end:
                 fault = f"refuse:6={example.end}: {example.message}"
-                yield End(example.end, f"refused: {example.message}", fault, known=known, sampled=sampled)
+                error = _REFUSED[example.end]
+                yield End(example.end, f"refused: {example.message}", fault, error, known=known, sampled=sampled)
 
 
 ENDS: Sequence[End] = (
     *_documented_ends(),
-    End(JOB, "Stopped", "job-stopped", "CustomizationJobStopped"),
+    End(JOB, "Stopped", "job-stopped", "CustomizationJobStopped", sampled=True),
     End(JOB, "Stopping for 30 hours, then Stopped", "job-stopping=30", "CustomizationJobStopped"),
     End(JOB, "Stopping for 120 hours", "job-stopping=120", "CustomizationJobStalled", hours=30),
     End(JOB, "InProgress, its training NotStarted for ever", "job-stalls", "CustomizationJobStalled"),
     End(JOB, "InProgress, its training never done", "job-slow=1000", "CustomizationJobStalled"),
     End(THROUGHPUT, "Creating for ever", "serving-stuck", "ServingFailed", PROVISIONED),
-    End(DEPLOYMENT, "Creating for ever", "serving-stuck", "ServingFailed"),
+    End(DEPLOYMENT, "Creating for ever", "serving-stuck", "ServingFailed", sampled=True),
     End(DEPLOYMENT, "UpdateFailed, behind the ARN of the model in use", "update-fails", "ServingFailed", SWAPPED),
 )
 
@@ -214,7 +235,8 @@ def is_halt_sampled(wait: str, how: str) -> bool:
 CHECKS = (
     "the execution is green only where the run has succeeded, and its cause is a sentence, no JSON of a stack trace",
     "the table of runs, the notification and the report say what happened, with cause and fix",
-    "one sweep later no job is InProgress, and nothing bills but what a promotion keeps",
+    "one sweep later no job is InProgress, and nothing bills but what a promotion keeps or AWS did not delete by then",
+    "an hour later nothing bills but what a promotion keeps, and the parameter names nothing that is gone",
     "there is no second job, throughput or deployment for the run, and no answer was paid for twice",
     "the same request runs again and succeeds, and adopts what is there",
 )

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from boto3.dynamodb.types import TypeDeserializer
 
 from customization.json_types import Json, JsonObject, as_list, as_object
+from customization.runs import UPLOADS
 from rehearsal.bedrock.faults import parse_fault
 from rehearsal.embedded.faults import FunctionFault, TaskCall
 from rehearsal.embedded.states.history import Happening
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rehearsal.embedded.states.machines import Execution
 
 _LONGEST_WAIT = timedelta(days=3).total_seconds()
+# Statuses in which AWS deletes neither throughput nor deployment
+_REFUSES = {"Creating", "Updating"}
 
 
 class FunctionFaults:
@@ -286,8 +289,12 @@ class Pipeline(Rehearsal):
 
     def row_of(self, execution: "Execution") -> JsonObject:
         """Return the row that an execution owns in the table of runs."""
+        return self.rows_of(execution)[0]
+
+    def rows_of(self, execution: "Execution") -> list[JsonObject]:
+        """Return the rows that tell of an execution: that of its run, and that of an end that no run stands for."""
         owned = [row for row in self.rows() if row.get("executionArn") == execution.arn]
-        return next(row for row in owned if not str(row["runId"]).startswith("uploads#"))
+        return [row for row in owned if not str(row["runId"]).startswith(UPLOADS)]
 
     def parameter(self) -> JsonObject | None:
         """Return the parameter that names the model in use of this test's data set, or None."""
@@ -314,6 +321,22 @@ class Pipeline(Rehearsal):
         live = [arn for arn in self.bedrock.live_resources() if ":custom-model/" not in arn]
         leased = [f"lease {row['kind']} {row['resourceName']}" for row in self.open_leases() if row["kind"] != "model"]
         return live + leased
+
+    def deletable_since(self) -> dict[str, datetime | None]:
+        """Return since when AWS lets go of what runs or bills, by ARN; None while it refuses that."""
+        bedrock, since = self.aws.session().client("bedrock"), dict[str, datetime | None]()
+        for arn in self.bedrock.live_resources():
+            if ":model-customization-job/" in arn:
+                job = bedrock.get_model_customization_job(jobIdentifier=arn)
+                since[arn] = None if job["status"] == "Stopping" else job["creationTime"]
+            elif ":provisioned-model/" in arn:
+                units = bedrock.get_provisioned_model_throughput(provisionedModelId=arn)
+                since[arn] = None if units["status"] in _REFUSES else units["lastModifiedTime"]
+            elif ":custom-model-deployment/" in arn:
+                served = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=arn)
+                statuses = {served["status"], served.get("updateDetails", {}).get("updateStatus")}
+                since[arn] = None if statuses & _REFUSES else served["lastUpdatedAt"]
+        return since
 
     def what_serves(self) -> dict[str, str]:
         """Return the ARNs of the models that are served, by the ARN of what serves them."""

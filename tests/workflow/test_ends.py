@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from customization.failures import explain
+from customization.json_types import as_object
 from customization.texts import Language, wording
 from rehearsal.embedded.faults import Nonsense
+from rehearsal.templates import listed, states
 from stacks.states import TASKS
 from tests.workflow.checks import (
     assert_nothing_is_left,
-    assert_reported,
     assert_runs_again,
     assert_sentence,
     assert_told_truthfully,
     fields_of,
+    pass_sweeps,
     run_scenario,
 )
 from tests.workflow.matrix import (
@@ -44,15 +46,6 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = timedelta(days=3).total_seconds()
 MACHINE_TIMEOUT = timedelta(days=28)
-# The Task that decides each wait, and the status with which it asks to be called again
-WAITING = {
-    "WaitForUploads": ("PollUploads", "waiting"),
-    "WaitForCustomizationJob": ("PollCustomizationJob", "InProgress"),
-    "WaitForModelDeployment": ("PollModelDeployment", "Creating"),
-    "WaitForProvisionedThroughput": ("PollProvisionedThroughput", "Creating"),
-    "WaitForPromotion": ("PromoteModel", "Updating"),
-    "WaitForModelInUse": ("ChangeModelInUse", "Updating"),
-}
 
 
 def _ends() -> list[object]:
@@ -77,11 +70,10 @@ def test_an_end_in_bedrock_is_told_with_its_cause_and_fix_and_the_run_can_be_sta
     throughputs, deployments = pipeline.created("provisioned-model"), pipeline.created("custom-model-deployment")
     execution = run_scenario(pipeline, end.scenario, language=language)
     pipeline.inject()
-    pipeline.pass_time(hours=end.hours)
+    pass_sweeps(pipeline, end.hours)
 
     assert_ended(pipeline, execution, end, language)
     assert_told_truthfully(pipeline, execution)
-    assert_reported(pipeline, execution)
     assert pipeline.created("provisioned-model") - throughputs <= 1
     assert pipeline.created("custom-model-deployment") - deployments <= 1
     if end.scenario is SWAPPED:  # the model that was in use stays so, and is served
@@ -105,7 +97,8 @@ def assert_ended(pipeline: Pipeline, execution: "Execution", end: End, language:
     """The run failed, and says in its language what is known of such an end."""
     row = pipeline.row_of(execution)
     assert (execution.outcome.status, row["state"], row["language"]) == ("FAILED", "FAILED", language)
-    assert row["error"] == (end.error or row["error"])
+    assert (row["error"], row["cause"]) == (end.error, execution.outcome.cause)
+    assert row["reportKey"]
     assert_sentence(str(row["cause"]))
     if end.known:
         assert end.how.partition(": ")[2] in str(row["cause"])
@@ -161,7 +154,7 @@ def test_an_execution_that_ends_while_it_waits_is_released_and_told_by_the_sweep
     else:
         with pipeline.without_status_events():
             execution = halt_at(pipeline, wait, scenario, halt)
-    pipeline.pass_time(hours=1)
+    pass_sweeps(pipeline)
 
     assert execution.outcome.status == halt.status
     assert_halt_is_told(pipeline, execution, wait, halt)
@@ -169,9 +162,8 @@ def test_an_execution_that_ends_while_it_waits_is_released_and_told_by_the_sweep
         assert_nothing_is_left(pipeline)
     else:  # the model that was in use before stays so, and is what callers get
         assert_model_in_use_is_served(pipeline)
-    if scenario.dropped or halt.status != "TIMED_OUT":  # models of earlier runs are not kept for 28 days
-        again = pipeline.ask(pipeline.request(**fields_of(pipeline, scenario)))
-        assert again.outcome.status == "SUCCEEDED", again.outcome.cause
+    again = pipeline.ask(pipeline.request(**fields_of(pipeline, scenario)))
+    assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     pipeline.ask({"dataset": pipeline.dataset, "action": "release"})
     assert pipeline.what_bills() == []
 
@@ -201,9 +193,18 @@ def assert_halt_is_told(pipeline: Pipeline, execution: "Execution", wait: str, h
     assert_told_truthfully(pipeline, execution)
 
 
+def asks_again(pipeline: Pipeline, wait: str) -> tuple[str, str]:
+    """Return the Task that decides a wait, and the status with which it asks to be called again."""
+    [machine] = pipeline.aws.deployed.machines.values()
+    found = states(machine.definition)
+    rules = [as_object(rule, "rule") for state in found.values() for rule in listed(state.get("Choices", []))]
+    [condition] = [str(rule["Condition"]) for rule in rules if rule["Next"] == wait]
+    return str(found[wait]["Next"]), condition.split("'")[1]
+
+
 def halt_at(pipeline: Pipeline, wait: str, scenario: Scenario, halt: Halt) -> "Execution":
     """Let the scenario's execution wait for ever in that state, and end there."""
-    name, status = WAITING[wait]
+    name, status = asks_again(pipeline, wait)
     kept = next(task.keeps for task in TASKS if task.name == name)
     answer = dict.fromkeys(kept, "") | {"status": status, "waitSeconds": MACHINE_TIMEOUT.total_seconds()}
     pipeline.function_faults.strike(name, after=Nonsense(json.dumps(answer)))

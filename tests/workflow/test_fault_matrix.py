@@ -7,28 +7,41 @@ from pathlib import Path
 import pytest
 
 from customization.evaluation import CONCURRENCY, SHARDS_AT_ONCE, shard_count
-from customization.json_types import JsonObject, as_object
-from tests.workflow.checks import assert_nothing_is_left, assert_runs_again, assert_told_truthfully, run_scenario
+from rehearsal.embedded.faults import FunctionFault, Kill, Twice
+from tests.infra.machine import all_states
+from tests.workflow.checks import (
+    assert_nothing_is_left,
+    assert_runs_again,
+    assert_told_truthfully,
+    pass_sweeps,
+    run_scenario,
+)
 from tests.workflow.matrix import (
     CELLS,
-    ESTIMATE,
+    DEPLOYMENT,
+    ENDS,
     FAILING,
+    HALTED,
+    JOB,
     KINDS,
     SCENARIOS,
     SHARDS,
     TASK_STATES,
+    THROUGHPUT,
     USUAL,
     is_cell_sampled,
+    is_halt_sampled,
     table,
 )
 from tests.workflow.pipeline import Pipeline
 
 # More test records than may be in flight, so that paying for all of them twice is noticed
 TEST_RECORDS = 100
-# What a shard that was killed or stopped had in flight is asked again: nobody knows that it was answered. Of two copies
-# at once each asks what the other had not stored when it began.
+# What a shard that was killed or stopped had in flight is asked again: nobody knows that it was answered. While a few
+# answers are stored, more come. Of two copies at once each asks what the other had not stored when it began.
 IN_FLIGHT = {
-    "killed-midway": CONCURRENCY,
+    "killed-midway": 3 * CONCURRENCY,
+    "killed-twice": 2 * 3 * CONCURRENCY,
     "stopped": SHARDS_AT_ONCE * CONCURRENCY,
     "twice-at-once": TEST_RECORDS // shard_count(TEST_RECORDS),
 }
@@ -48,20 +61,20 @@ def test_the_page_about_the_matrix_is_that_of_the_tests() -> None:
     assert page.read_text() == table() + "\n", "make docs writes it anew"
 
 
-def test_the_matrix_has_every_task_of_the_synthesized_machine(pipeline: Pipeline) -> None:
+def test_the_matrix_has_every_task_and_wait_of_the_synthesized_machine(pipeline: Pipeline) -> None:
     [machine] = pipeline.aws.deployed.machines.values()
+    found = all_states(machine.definition)
+    assert {name for name, state in found.items() if state["Type"] == "Task"} == set(TASK_STATES)
+    assert {name for name, state in found.items() if state["Type"] == "Wait"} == {wait for wait, _ in HALTED}
 
-    def tasks(states: JsonObject) -> set[str]:
-        found = set()
-        for name, value in states.items():
-            state = as_object(value, name)
-            if state["Type"] == "Task":
-                found.add(name)
-            if state["Type"] == "Map":
-                found |= tasks(as_object(as_object(state["ItemProcessor"], name)["States"], name))
-        return found
 
-    assert tasks(as_object(machine.definition["States"], "States")) == set(TASK_STATES)
+def test_what_make_test_runs_is_a_tenth_of_the_matrix_with_every_task_and_every_kind() -> None:
+    sampled = [cell for cell in CELLS if is_cell_sampled(*cell)]
+    assert {state for state, _ in sampled} == set(TASK_STATES)
+    assert {kind for _, kind in sampled} == set(KINDS)
+    assert len(sampled) == pytest.approx(len(CELLS) / 10, rel=0.2)
+    assert {end.of for end in ENDS if end.sampled} >= {JOB, THROUGHPUT, DEPLOYMENT}
+    assert {how for wait, how in HALTED if is_halt_sampled(wait, how)} >= {"stopped-unnoticed", "timed-out"}
 
 
 @pytest.mark.parametrize(("state", "kind"), _cells())
@@ -77,26 +90,34 @@ def test_a_task_that_breaks_leaves_nothing_behind_and_the_run_can_be_started_aga
         pipeline.inject(scenario.bedrock_fault)
     throughputs, deployments = pipeline.created("provisioned-model"), pipeline.created("custom-model-deployment")
     answered_before = pipeline.bedrock.answers.copy()
+    fault = how.before() if how.before else None
     pipeline.function_faults.strike(
-        state, before=how.before, after=how.after, times=how.times, do=_stopper(pipeline) if how.stops else None
+        state, before=fault, after=how.after, times=how.times, do=_stopper(pipeline) if how.stops else None
     )
     execution = run_scenario(pipeline, scenario)
     assert pipeline.function_faults.broken == [state] * how.times, f"no scenario of the matrix comes to {state}"
+    assert_struck(fault, how.times)
     pipeline.inject()
-    pipeline.pass_time(hours=1)  # what AWS refuses to delete while it is being created goes with a later sweep
+    pass_sweeps(pipeline)
 
-    assert_told_truthfully(pipeline, execution)
+    assert_told_truthfully(pipeline, execution, unhandled="" if how.absorbed else state)
     assert_nothing_is_left(pipeline)
     assert pipeline.created("provisioned-model") - throughputs <= 1
     assert pipeline.created("custom-model-deployment") - deployments <= 1
     if how.absorbed and scenario is not FAILING:
         assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
-    if scenario is ESTIMATE:
-        return
     assert_runs_again(pipeline, scenario, may_stop_a_job=execution.outcome.status != "SUCCEEDED")
     assert_nothing_is_left(pipeline)
     answers = pipeline.bedrock.answers - answered_before
     assert sum(count - 1 for count in answers.values()) <= in_flight, answers
+
+
+def assert_struck(fault: FunctionFault | None, times: int) -> None:
+    """What was to happen inside of the function has happened: its process died, or two calls were under way at once."""
+    if isinstance(fault, Kill):
+        assert fault.deaths == times
+    if isinstance(fault, Twice):
+        assert fault.meetings == times
 
 
 def _stopper(pipeline: Pipeline) -> Callable[[], None]:

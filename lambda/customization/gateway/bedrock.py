@@ -251,6 +251,10 @@ class Bedrock:
                 self._client.delete_custom_model(modelIdentifier=arn)
         except errors.ResourceNotFound:
             return
+        except errors.AccessDenied:
+            # IAM finds no tags on what somebody else has deleted meanwhile
+            if self.model_is_there(identifier):
+                raise
 
     def serve(self, *, mode: str, name: str, model_arn: str, tags: Mapping[str, str], units: int, token: str) -> str:
         """Create a deployment or a provisioned throughput of `units` model units, uncommitted; return its ARN."""
@@ -345,6 +349,10 @@ class Bedrock:
                     self._client.delete_provisioned_model_throughput(provisionedModelId=identifier)
         except errors.ResourceNotFound:
             return
+        except errors.AccessDenied:
+            # As for a model
+            if self.served(mode, identifier) is not None:
+                raise
 
     def tags(self, arn: str) -> dict[str, str]:
         """Return the tags of a Bedrock resource."""
