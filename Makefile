@@ -65,25 +65,14 @@ suite: install
 test-all: install ## the exhaustive tests, beyond make test: every Task broken in every way, each permission taken away
 	$(BIN)/pytest -q -n 2 --dist worksteal -m exhaustive tests
 
-bench: install ## measure everything against its floor: make bench FRESH=yes adds a fresh clone
-	@$(BIN)/python -m benchmarks $(if $(filter yes,$(FRESH)),--fresh-clone)
+bench: install ## measure everything against its floor: make bench FRESH=no leaves out the fresh clone
+	@$(BIN)/python -m benchmarks $(if $(filter no,$(FRESH)),--no-fresh-clone)
 
 run: install ## rehearse a run on this machine: make run DATA=folder DATE=2025-01-18
 	@$(BIN)/python -m rehearsal $(DATA) $(if $(DATE),--date $(DATE))
 
 validate: install ## check a data file without AWS: make validate FILE=train.jsonl MODEL=amazon.nova-micro-v1:0:128k
 	@PYTHONPATH=lambda $(BIN)/python -m customization.validate $(FILE) --model $(MODEL)
-
-docs: install ## write the parts of docs/ that come from the templates and the code
-	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
-	@$(BIN)/python -m docs.render.settings_page > docs/settings.md
-	@PYTHONPATH=.:lambda $(BIN)/python -m tests.workflow.matrix > docs/fault-matrix.md
-
-runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
-	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(AT) runs $(DATASET) $(FROM:%=--from %)
-
-ask: install ## ask base model and model in use: make ask DATASET=support-ja PROMPT='...'
-	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(AT) ask $(DATASET) "$$PROMPT"
 
 deploy: install ## show what changes, ask, then deploy: make deploy YES=yes STAGE=prod REGION=us-west-2
 	npm ci --silent
@@ -95,6 +84,12 @@ deploy: install ## show what changes, ask, then deploy: make deploy YES=yes STAG
 doctor: install ## check the account and Region before the first deployment, reading only: make doctor MODEL=...
 	@PYTHONPATH=lambda $(BIN)/python -m customization.doctor $(AT) $(MODEL:%=--model %)
 
+runs: install ## list the runs of a data set: make runs DATASET=support-ja, of rehearsals with FROM=rehearsal-out
+	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(AT) runs $(DATASET) $(FROM:%=--from %)
+
+ask: install ## ask base model and model in use: make ask DATASET=support-ja PROMPT='...'
+	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(AT) ask $(DATASET) "$$PROMPT"
+
 destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
 	npm ci --silent
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
@@ -103,7 +98,12 @@ destroy: install ## release what bills, then delete the stacks: make destroy REL
 purge: install ## remove what destroy keeps, for good, once the name of the stage is typed
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) purge
 
+docs: install ## write the parts of docs/ that come from the templates and the code
+	@$(BIN)/python -m docs.render.settings_page > docs/settings.md
+	@PYTHONPATH=.:lambda $(BIN)/python -m tests.workflow.matrix > docs/fault-matrix.md
+	@PYTHONPATH=.:lambda $(BIN)/python -m docs.render
+
 clean: ## remove what was generated
 	rm -rf cdk.out rehearsal-out .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install lock format lint types unit infra workflow test suite test-all bench run runs ask docs validate deploy doctor destroy purge clean
+.PHONY: help install lock format lint types unit infra workflow test suite test-all bench run validate deploy doctor runs ask destroy purge docs clean

@@ -171,7 +171,10 @@ def rehearse_every_function(rehearsal: Rehearsal) -> None:
 def measure(
     rounds: int, tell: Callable[[ColdStart], None], only: Sequence[str] = (), *, bytecode: bool = False
 ) -> dict[str, ColdStart]:
-    """Return the cold start of every function, by the name of its handler; `tell` gets each once it is known."""
+    """Return the cold start of every function, by the name of its handler; `tell` gets each once it is known.
+
+    Raises RuntimeError naming the functions that there is no figure of.
+    """
     with tempfile.TemporaryDirectory(prefix="cold-start-") as scratch:
         layer = Path(scratch) / "layer"
         layer.mkdir()
@@ -189,6 +192,9 @@ def measure(
             rehearse_every_function(rehearsal)
             for problem in rehearsal.aws.problems:
                 sys.stderr.write(f"{problem}\n")
+            called_for = frozenset(only) or {each.label for each in rehearsal.aws.deployed.functions.values()}
+        if missed := sorted(called_for - meter.measured.keys()):
+            raise RuntimeError(f"not measured, since no run called them or they asked nothing: {', '.join(missed)}")
         return meter.measured
 
 

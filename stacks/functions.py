@@ -124,7 +124,9 @@ class TaskFunction(Construct):
         )
 
     def _build_role(self, grants: tuple[Grant, ...], common: Common) -> iam.Role:
-        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        # Lambda guide, "Working with AWS managed policies in the execution role", names the key for the role's trust
+        own = {"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com", conditions=own))
         managed_policy(role, "Permissions", (*grants, *common.grants.key_for(grants)), roles=[role])
         return role
 

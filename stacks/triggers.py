@@ -60,13 +60,15 @@ class Triggers(Construct):
         )
 
     def _start_runs(self, state_machine: sfn.StateMachine) -> None:
+        stack = Stack.of(self)
+        # EventBridge guide, "Using IAM policy conditions": it is the rule that sends, which is named after its role
+        rules = stack.format_arn(service="events", resource="rule", resource_name="*")
+        trust = {"StringEquals": {"aws:SourceAccount": stack.account}, "ArnLike": {"aws:SourceArn": rules}}
         role = iam.Role(
             self,
             "StartRole",
             description="Lets the rule start executions",
-            assumed_by=iam.ServicePrincipal(
-                "events.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
-            ),
+            assumed_by=iam.ServicePrincipal("events.amazonaws.com", conditions=trust),
         )
         start = iam.PolicyStatement(actions=["states:StartExecution"], resources=[state_machine.state_machine_arn])
         iam.ManagedPolicy(role, "Permissions", roles=[role], statements=[start])

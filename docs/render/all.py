@@ -3,23 +3,26 @@
 import re
 from pathlib import Path
 
-from docs.render import costs, deployment, layers, report_schema, run_request
+from docs.render import costs, deployment, layers, missed_by, report_schema, run_request
 from docs.render.graph import Machine
 from docs.render.pages import filled, marks, table
 from rehearsal.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+_OPENING = re.compile(r"# (?P<title>.+)\n\n(?!#)(?P<sentence>(?:.+\n)*?.*?\.)\s")
 
 
 def index() -> str:
-    """Return every page of docs/ with its sections."""
+    """Return every page of docs/ with its first sentence; raises ValueError naming a page that begins otherwise."""
     rows = []
     for path in sorted(DOCS.glob("*.md")):
-        titles = re.findall(r"^(#{1,2}) (.+)$", path.read_text(), re.MULTILINE)
-        (_, title), *sections = titles
-        if path.name != "README.md":
-            rows.append((f"[{title}]({path.name})", ", ".join(name for _, name in sections)))
+        if path.name == "README.md":
+            continue
+        opening = _OPENING.match(path.read_text())
+        if opening is None:
+            raise ValueError(f"{path.name}: begin with a title and with a sentence that says what the page has")
+        rows.append((f"[{opening['title']}]({path.name})", " ".join(opening["sentence"].split())))
     return table(("page", "what is in it"), rows)
 
 
@@ -38,6 +41,9 @@ def rendered(assembly: Path) -> dict[Path, str]:
         "trust": policies.trust(),
         "permissions-storage": policies.permissions("storage"),
         "permissions-pipeline": policies.permissions("pipeline"),
+        "missed-by-runs": missed_by.rows("runs", "path or act"),
+        "missed-by-tables": missed_by.rows("tables", "test"),
+        "missed-by-tables-of-settings": missed_by.rows("settings", "test"),
         "layers": layers.layers(),
         "run-costs": costs.run_tables(),
         "idle-cost": costs.idle_table(),

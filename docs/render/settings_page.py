@@ -23,7 +23,8 @@ _APP = Path(__file__).parents[2] / "app.py"
 _INTRODUCTION = """\
 # Settings
 
-`make docs` writes this page; a test holds it against the code. The settings lie in `cdk.json` under
+What can be set for a deployment, with defaults and what is allowed. `make docs` writes this page; a test holds it
+against the code. The settings lie in `cdk.json` under
 `context.settings`. `-c name=value` overrides one of them for one command, with lists and maps as JSON:
 `npx cdk deploy --all -c stage=prod -c 'notificationEmails=["team@example.com"]'`.
 A value that is not allowed ends the synthesis with the setting's name.

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from customization.catalogue import BaseModel, load_catalogue
 from customization.errors import AccessDenied, RequestRejected, ResourceNotFound
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.identity import job_name, serving_name
 from customization.json_types import Json, JsonObject
+from customization.model_in_use import served_in_use
 from customization.preconditions import (
     CUSTOM_MODELS_CODE,
     DEPLOYMENTS_CODE,
@@ -27,11 +30,16 @@ if TYPE_CHECKING:
 
 
 def check_preconditions(gateway: "Gateway", plan: Plan, call: Call, facts: AccountFacts) -> JsonObject:
-    """Return {baselineAvailable, notes} when the run can be done; `facts` are those of `facts_of_run`.
+    """Return {baselineAvailable, notes, modelInUse} when the run can be done; `facts` are those of `facts_of_run`.
+
+    The model in use is settled on here, so that all of the run is compared with the same one; {} where none answers.
 
     Raises:
         PreconditionFailed: naming every miss with its fix.
     """
+    in_use = served_in_use(gateway, plan)
+    model_in_use: JsonObject = msgspec.to_builtins(in_use) if in_use else {}
+    note(gateway, call, {"modelInUse": model_in_use})
     model = load_catalogue().find(plan.base_model_identifier)
     adopted = [adoptable_job(gateway, plan, stage) is not None for stage in range(len(plan.stages))]
     needs = Needs(
@@ -50,7 +58,7 @@ def check_preconditions(gateway: "Gateway", plan: Plan, call: Call, facts: Accou
     ]
     notes: list[Json] = [say(warning, plan.language) for warning in (*findings.warnings, *assumed)]
     note(gateway, call, {"notes": notes})
-    return {"baselineAvailable": findings.baseline_available, "notes": notes}
+    return {"baselineAvailable": findings.baseline_available, "notes": notes, "modelInUse": model_in_use}
 
 
 def facts_of_run(gateway: "Gateway", plan: Plan) -> AccountFacts:

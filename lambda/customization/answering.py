@@ -98,6 +98,20 @@ def asked_model(
     return AskedModel(side=side, kept_under=model_of(gateway, plan, side), model_id=model_id, base=base)
 
 
+def answer_side(
+    gateway: "Gateway",
+    plan: Plan,
+    call: Call,
+    *,
+    side: str,
+    serving_arn: str,
+    in_use: ServedModelInUse | None,
+    shard: int,
+) -> JsonObject:
+    """Do as `answer_shard` with the model of one side of the run, as `asked_model` finds it."""
+    return answer_shard(gateway, plan, call, asked_model(gateway, plan, side, serving_arn, in_use), shard)
+
+
 def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: AskedModel, shard: int) -> JsonObject:
     """Ask a model those records of a shard that it has not answered yet, and return {answered, failed} of all.
 

@@ -1,20 +1,47 @@
 """Charts as inline SVG without styles or scripts of their own: the page's style sheet colours them, dark or printed."""
 
+import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import msgspec
-import pygal  # type: ignore[import-untyped]  # pygal publishes no types; what it returns is narrowed in _svg
 from markupsafe import Markup
-from pygal.etree import etree  # type: ignore[import-untyped]  # as above
-from pygal.style import Style  # type: ignore[import-untyped]  # as above
 
 from customization.bootstrap import Interval
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+
+class _NoPlugins(ModuleType):
+    """Stands for the backport that pygal asks for plugins: there are none, and to import it takes longer than pygal."""
+
+    @staticmethod
+    def entry_points(**_: str) -> tuple[str, ...]:
+        return ()
+
+
+@contextmanager
+def _without_plugins() -> Iterator[None]:
+    name = "importlib_metadata"
+    before = sys.modules.get(name)
+    sys.modules[name] = _NoPlugins(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+
+
+with _without_plugins():
+    import pygal  # type: ignore[import-untyped]  # pygal publishes no types; what it returns is narrowed in _svg
+    from pygal.etree import etree  # type: ignore[import-untyped]  # as above
+    from pygal.style import Style  # type: ignore[import-untyped]  # as above
 
 # pygal draws with lxml wherever that is installed, whose elements _svg could not take apart
 etree.to_etree()

@@ -21,7 +21,9 @@ from customization.errors import InvalidRunRequest, PipelineError, TransientErro
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.operator import Caller, Operator
 from customization.idle_cost import idle_cost
-from customization.preconditions import Finding, Needs, Outcome, Quotas, examine
+from customization.preconditions import MODEL_UNITS_CODE, Finding, Needs, Outcome, Quotas, examine
+from customization.resolution import why_unusable
+from customization.texts import Sentence, say
 
 DONE, MISSES, WRONG_USE = 0, 1, 2
 # What the templates ask of the CDK's bootstrap stack; a test compares them
@@ -42,6 +44,16 @@ _FIXES = {
     "(aws-marketplace:Subscribe), and see that no policy of the organization denies the model."
 }
 _OF_A_RUN = {"names"}
+# What the questions to Bedrock need; a test compares them with the calls
+ACTIONS = (
+    "bedrock:GetFoundationModel",
+    "bedrock:GetFoundationModelAvailability",
+    "bedrock:ListCustomModelDeployments",
+    "bedrock:ListCustomModels",
+    "bedrock:ListModelCustomizationJobs",
+    "bedrock:ListProvisionedModelThroughputs",
+    "servicequotas:ListServiceQuotas",
+)
 
 
 class Examination:
@@ -69,8 +81,11 @@ class Examination:
         yield _checked("bootstrap", "Has the Region the CDK's bootstrap stack?", lambda: self._bootstrap(caller))
         if before_deploy:
             return
-        yield _finding("region", "Can the base model be customized in this Region?", self._region())
-        yield from self._preconditions()
+        usable = self._usable()
+        yield _finding("baseModel", "Does this pipeline customize the base model?", usable)
+        if usable.outcome == "ok":
+            yield _finding("region", "Can the base model be customized in this Region?", self._region())
+            yield from self._preconditions()
         yield _checked("concurrency", "May enough functions run at once?", self._concurrency)
         yield _checked("notifications", "Is somebody told?", self._notifications)
         yield _finding("idleCost", "What does a deployment cost while nobody uses it?", self._idle_cost())
@@ -84,6 +99,17 @@ class Examination:
         if version < BOOTSTRAP_VERSION:
             return Outcome("miss", f"its version is {version} and {BOOTSTRAP_VERSION} is needed; {fix}")
         return Outcome("ok", f"its version is {version}")
+
+    def _usable(self) -> Outcome:
+        catalogue = load_catalogue()
+        nearest = catalogue.nearest_offered(self._model, self._today, self._operator.region)
+        choice = Sentence("resolution.noModel")
+        if nearest:
+            choice = Sentence("resolution.choose", {"models": nearest.base_model_identifier})
+        unusable = why_unusable(self._model, say(choice, "en"))
+        if unusable:
+            return Outcome("miss", say(unusable, "en"))
+        return Outcome("ok", f"{self._model.name} by {' or '.join(self._model.supported_types)}")
 
     def _region(self) -> Outcome:
         regions, model = self._model.customization_regions, self._model.name
@@ -106,7 +132,8 @@ class Examination:
         try:
             facts = account_facts(self._operator.bedrock, self._model, self._operator.region)
         except (PipelineError, TransientError) as error:
-            said = Outcome("warning", f"could not be asked: {error}")
+            fix = f"allow these credentials {', '.join(ACTIONS)}, or run this again if Bedrock did not answer"
+            said = Outcome("miss", f"neither the base model nor quotas could be looked at: {error}; {fix}")
             yield _finding("bedrock", "Does Bedrock answer?", said)
             return
         numbers = {field: int(quotas[name]) for field, name in _QUOTA_NAMES.items() if name in quotas}
@@ -178,7 +205,8 @@ def _plain(name: str) -> str:
 
 def _absence(name: str, usual: int | None) -> str:
     if usual is None:
-        return f"{name!r} is not listed; it is 0 until AWS Support raises it"
+        unknown = Sentence("precondition.modelUnitsUnknown", {"quota": MODEL_UNITS_CODE})
+        return f"{name!r} is not listed: {say(unknown, 'en')}"
     return f"{name!r} is not listed; {usual} is assumed, as every account has at first"
 
 

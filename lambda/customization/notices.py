@@ -203,11 +203,14 @@ def duplicate(plan: "Plan", first: JsonObject, links: Links) -> Notice:
         else words("notice.firstIsRunning", **run)
     )
     report = str(first.get("reportKey") or "")
+    promotes = plan.promote == "if-better" and verdict == "better" and not first.get("promoted")
+    ready = state_machine_input(plan.dataset, "promote", plan.run_id)
     return Notice(
         subject("duplicate", title=plan.run_id),
         _message(
             words("notice.duplicate"),
             "\n".join(line for line in (told, one_line(str(first.get("reason") or ""))) if line),
+            f"{words('notice.promoteFirst')}:\n{ready}" if promotes else "",
             words("notice.force"),
             words.link("notice.report", links.uri(report), links.artifact(report)) if report else "",
             words.link("notice.execution", links.execution(str(first["executionArn"]))),

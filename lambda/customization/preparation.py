@@ -51,10 +51,22 @@ def _put_findings(gateway: "Gateway", plan: Plan, problems: Sequence[Problem]) -
 def prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     """Validate, convert and split the run's data, and return {testShards, estimatedUsd, subject, message}.
 
+    Where only an estimate is asked for, its report is written and the message says where.
+
     Raises:
         InvalidDataset: with every problem, by file and line; data/problems.json of the run has them as JSON.
     """
+    answer = _prepare(gateway, plan, call)
+    if plan.action != "estimate":
+        return answer
+    # Only an estimate is drawn here; a run that goes on need not wait for the modules that draw
+    from customization.publishing import publish_estimate  # noqa: PLC0415  as said above
 
+    report = publish_estimate(gateway, plan, call)
+    return {**answer, "message": notices.with_report(gateway, plan.run_id, str(answer["message"]), report)}
+
+
+def _prepare(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     def open_sink(name: str) -> AbstractContextManager[Sink]:
         return gateway.artifacts.writer(data_key(plan, name))
 

@@ -147,6 +147,11 @@ def undo_left_swap(gateway: "Gateway", dataset: str) -> str:
     return f"{ON_DEMAND} {served.name}: serves {current.model_arn} again, {why}"
 
 
+def change_model_in_use(gateway: "Gateway", call: Call, *, action: str, dataset: str, run_id: str) -> JsonObject:
+    """Do as `roll_back` for the action rollback of a data set, else as `promote_run` for the model of a run."""
+    return roll_back(gateway, dataset, call) if action == "rollback" else promote_run(gateway, run_id, call)
+
+
 def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
     """Put the model of a run that has succeeded in use; return {status, waitSeconds, modelArn, subject, message}.
 

@@ -79,7 +79,12 @@ def publish_failure(gateway: "Gateway", call: Call) -> str:
     if row.get("state") != FAILED or row.get("attempt") != call.attempt:
         return ""
     plan = read_plan(gateway, call.run_id)
-    failure = FailureReport(*(str(row.get(name) or "") for name in ("error", "cause", "fix", "failedState")))
+    failure = FailureReport(
+        error=str(row.get("error") or ""),
+        cause=str(row.get("cause") or ""),
+        fix=str(row.get("fix") or ""),
+        state=str(row.get("failedState") or ""),
+    )
     data = msgspec.structs.replace(
         _known_data(gateway, plan, call, _leases(gateway, plan), "ReleaseResources"), state="failed", failure=failure
     )

@@ -258,7 +258,10 @@ class RunRequest(_Part):
     serving: Serving = Serving()
     promote: Literal["never", "if-better"] = Field(default="never", description="make it the data set's model in use")
     keep_model: Literal["never", "if-better", "always"] = Field(
-        default="if-better", description="keep the custom model"
+        default="if-better",
+        description="never: the custom model goes with the run; if-better: it goes at once where it is worse and stays "
+        "14 days otherwise, also where nothing is decided, and longer while it is in use or one of the best three of "
+        "its data set; always: it stays until somebody releases it",
     )
     inference: Inference = Inference()
     evaluation: Evaluation = Evaluation()

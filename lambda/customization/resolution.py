@@ -51,6 +51,7 @@ def resolve(
     words = _Words(request.language, today)
     model = _model(request, catalogue, words)
     resolver = _Resolver(request=request, model=model, files=files, catalogue=catalogue, region=region, words=words)
+    resolver.check_expected()
     types = resolver.types()
     resolver.check_offer(types)
     stages = tuple(resolver.stage(kind) for kind in types if kind in model.supported_types)
@@ -116,15 +117,20 @@ def _model(request: RunRequest, catalogue: Catalogue, words: _Words) -> BaseMode
         hint = words.hint(catalogue.near(wanted), catalogue.identifiers())
         problem = words("resolution.unknownModel", found=wanted, hint=hint)
         raise refusal([problem], request.language) from error
+    unusable = why_unusable(model, words.choice(catalogue.text_models()))
+    if unusable:
+        raise refusal([say(unusable, request.language)], request.language)
+    return model
+
+
+def why_unusable(model: BaseModel, choice: str) -> Sentence | None:
+    """Return why this pipeline never customizes `model`, with the `choice` there is instead, or None where it does."""
     if model.supported_types:
-        return model
-    values = {"model": model.name, "identifier": model.base_model_identifier}
-    values["choice"] = words.choice(catalogue.text_models())
+        return None
+    values = {"model": model.name, "identifier": model.base_model_identifier, "choice": choice}
     if model.modality == "image":
-        problem = words("resolution.imageModel", **values)
-    else:
-        problem = words("resolution.otherTypes", types=", ".join(model.customization_types), **values)
-    raise refusal([problem], request.language)
+        return Sentence("resolution.imageModel", values)
+    return Sentence("resolution.otherTypes", {**values, "types": ", ".join(model.customization_types)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +151,15 @@ class _Resolver:
 
     def _warn(self, code: str, **values: str) -> None:
         self.warnings.append(self.words(code, **values))
+
+    def check_expected(self) -> None:
+        """Note the files that the request expects and that are not there: a start from the console waits for none."""
+        request = self.request
+        missing = {"missing": ", ".join(sorted(set(request.expect) - set(self.files)))}
+        if missing["missing"] and request.data == "newest":
+            self._refuse("resolution.notExpected", folder=f"incoming/{request.dataset}/", **missing)
+        elif missing["missing"]:
+            self._refuse("resolution.notExpectedOfRun", runId=request.data, **missing)
 
     def types(self) -> tuple[str, ...]:
         """Return the customization types in the order in which they run: pre-training first."""

@@ -6,7 +6,8 @@ import msgspec
 
 from customization.answering import read_test_records
 from customization.compared_models import predictions_key, read_compared, scores_for_row
-from customization.comparison import Comparison, ComparisonSettings, compare, not_compared, score_records
+from customization.comparing import compare, not_compared, score_records
+from customization.comparison import Comparison, ComparisonSettings
 from customization.evaluation import IN_USE
 from customization.json_types import JsonObject
 from customization.prepared import read_profile

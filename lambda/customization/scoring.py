@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import cast
 
-import msgspec
-
+from customization.comparison import PrimaryMetric
 from customization.json_types import Json
 from customization.texts import Sentence
 
@@ -49,13 +48,6 @@ _CHARACTER_UNIT = re.compile(f"[{_BY_CHARACTER}]")
 # Thai and Lao, Burmese, Khmer
 _WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
-
-
-class PrimaryMetric(msgspec.Struct, frozen=True, rename="camel"):
-    """The score that decides, and why it was chosen."""
-
-    metric: str
-    reason: Sentence
 
 
 # Each text is looked at by several metrics, one text after the other.

@@ -11,6 +11,7 @@ from customization import budget, leases, model_in_use, notices, promotion, rete
 from customization.catalogue import load_catalogue
 from customization.errors import ReleaseRefused
 from customization.gateway.tables import Attr, Condition
+from customization.history import RunSummary, read_run
 from customization.json_types import JsonObject, as_object
 from customization.leases import Lease
 from customization.links import Links
@@ -56,9 +57,10 @@ class Action(msgspec.Struct, frozen=True, rename="camel"):
 class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What a sweep did and what it left.
 
-    `runs` names those whose end it recorded; `refused` is what failed, which the next sweep tries again. `overdue`
-    names what bills and should have been gone by its hardEnd, or has no lease at all, and is there after the sweep.
-    `lifecycles` are, by the catalogue, those of the base models under the models in use.
+    `runs` names those whose end it recorded, and `ended` has what is known of those that were planned. `refused` is
+    what failed, which the next sweep tries again. `overdue` names what bills and should have been gone by its hardEnd,
+    or has no lease at all, and is there after the sweep. `lifecycles` are, by the catalogue, those of the base models
+    under the models in use.
     """
 
     runs: tuple[str, ...]
@@ -67,6 +69,12 @@ class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     live: tuple[LiveLease, ...]
     overdue: tuple[str, ...]
     lifecycles: tuple[str, ...]
+    ended: tuple[RunSummary, ...] = ()
+
+    def answer(self) -> JsonObject:
+        """Return everything but the runs at length, which are in the table of runs."""
+        told: JsonObject = msgspec.to_builtins(self)
+        return {name: value for name, value in told.items() if name != "ended"}
 
     def raise_refused(self) -> None:
         """Raise ReleaseRefused if something failed, so that the alarm on the sweeper's errors goes off."""
@@ -279,6 +287,7 @@ class _Sweep:
         with self._trying("the base models of the models in use"):
             lifecycles += _lifecycles(self._gateway, self._now)
         live = [lease for lease in held if (lease.kind, lease.bedrock_name) in there]
+        ended = self._ended_runs()
         return Swept(
             runs=tuple(self._runs),
             released=tuple(self._released),
@@ -286,7 +295,16 @@ class _Sweep:
             live=tuple(_live(lease) for lease in live),
             overdue=(*(lease.resource_name for lease in live if self._now >= lease.hard_end), *overdue),
             lifecycles=tuple(lifecycles),
+            ended=ended,
         )
+
+    def _ended_runs(self) -> tuple[RunSummary, ...]:
+        """Return the runs whose end was recorded, with what they have spent."""
+        ended: list[RunSummary] = []
+        for run_id in filter(is_run, self._runs):
+            with self._trying(f"what run {run_id} has spent", run_id):
+                ended.append(read_run(self._gateway, run_id))
+        return tuple(ended)
 
     def _unknown_models(self) -> list[str]:
         """Return the names of this deployment's models without an open lease: a person decides whether they may go."""

@@ -166,7 +166,6 @@ _SERVICES: dict[str, Callable[[HttpRequest, Place], Iterator[Demand]]] = {
     "sqs": _sqs,
     "kms": _kms,
     "lambda": _lambda,
-    "pricing": _named("pricing"),
     "servicequotas": _named("servicequotas"),
     "events": _named("events"),
     "logs": _named("logs"),

@@ -33,6 +33,7 @@ from rehearsal.embedded.workers import start_forker
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
 
 # Of the session that may do everything; whoever calls with it, such as a person with the AWS CLI, is the deployer
 DEPLOYER_ACCESS_KEY = "AKIAREHEARSALDEPLOYR"
@@ -256,10 +257,13 @@ class EmbeddedAws:
     def _sns_client(self, credentials: Session) -> "SNSClient":
         return self.session(credentials).client("sns")
 
-    def _send_message(self, queue_arn: str, text: str) -> None:
+    def _send_message(self, queue_arn: str, text: str, attributes: Mapping[str, str]) -> None:
         queues = self.session().client("sqs")
         url = queues.get_queue_url(QueueName=queue_arn.rsplit(":", 1)[-1])["QueueUrl"]
-        queues.send_message(QueueUrl=url, MessageBody=text)
+        told: dict[str, MessageAttributeValueTypeDef] = {
+            name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+        }
+        queues.send_message(QueueUrl=url, MessageBody=text, MessageAttributes=told)
 
     def _find_code(self, bucket: str, key: str) -> Path:
         return self._code.find(bucket, key)

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from rehearsal.embedded.states_api import StatesApi, StatesError
 from rehearsal.embedded.template_check import UnsupportedTemplateError
 
 _RETRY_SECONDS = (60, 120)  # Lambda guide, "How Lambda handles errors and retries with asynchronous invocation"
+_LONGEST_ERROR = 1024
 _UNITS = {"minute": 60, "minutes": 60, "hour": 3600, "hours": 3600, "day": 86400, "days": 86400}
 
 
@@ -28,12 +29,12 @@ class DeliveryError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What deliveries need; `send_message` puts a text into the queue with an ARN, `problem` tells people."""
+    """What deliveries need; `send_message` puts a text and its attributes into a queue, `problem` tells people."""
 
     access: Access
     runtime: LambdaRuntime
     states: StatesApi
-    send_message: Callable[[str, str], None]
+    send_message: Callable[[str, str, Mapping[str, str]], None]
     watch: Watcher
     problem: Callable[[str], None]
 
@@ -113,14 +114,16 @@ class EventBus:
             self._targets[target.arn.split(":")[2]](rule, target, event)
         except (DeliveryError, AccessDeniedError) as error:
             self._delivery.problem(f"the rule {rule.name} could not deliver to {target.arn}: {error}")
-            self._dead_letter(rule, target, event)
+            self._dead_letter(rule, target, event, str(error))
             detail["error"] = str(error)
         self._delivery.watch(Happening(self._clock.now(), "event-delivered", rule.name, "", detail))
 
-    def _dead_letter(self, rule: Rule, target: Target, event: JsonObject) -> None:
+    def _dead_letter(self, rule: Rule, target: Target, event: JsonObject, problem: str) -> None:
+        # EventBridge guide, "Using dead-letter queues to process undelivered events"
+        told = {"RULE_ARN": rule.arn, "TARGET_ARN": target.arn, "ERROR_MESSAGE": problem}
         if target.dead_letter_arn is not None:
             try:
-                self._put_into_queue(rule, target.dead_letter_arn, event)
+                self._put_into_queue(rule, target.dead_letter_arn, event, told)
             except DeliveryError as error:
                 self._delivery.problem(f"the event is lost: {error}")
 
@@ -167,18 +170,20 @@ class EventBus:
         if settings.failed_arn is not None:
             session = self._delivery.access.session(function.role_arn, function.name, "lambda", function.arn)
             self._delivery.access.require(session, [Demand("sqs:SendMessage", settings.failed_arn)])
-            self._delivery.send_message(settings.failed_arn, json.dumps(payload))
+            # Lambda guide, "Adding a dead-letter queue": the attributes of the message
+            told = {"ErrorCode": "200", "ErrorMessage": failure[:_LONGEST_ERROR]}
+            self._delivery.send_message(settings.failed_arn, json.dumps(payload), told)
 
     def _send_to_queue(self, rule: Rule, target: Target, event: JsonObject) -> None:
-        self._put_into_queue(rule, target.arn, target_input(target.settings, event))
+        self._put_into_queue(rule, target.arn, target_input(target.settings, event), {})
 
-    def _put_into_queue(self, rule: Rule, queue_arn: str, message: Json) -> None:
+    def _put_into_queue(self, rule: Rule, queue_arn: str, message: Json, attributes: Mapping[str, str]) -> None:
         policy = self._deployed.queue_policies.get(queue_arn)
         context = {"aws:SourceArn": rule.arn, "aws:SecureTransport": "true"}
         demand = Demand("sqs:SendMessage", queue_arn, context)
         if policy is None or not evaluate([policy], demand, "events.amazonaws.com").allowed:
             raise DeliveryError(f"the policy of the queue {queue_arn} does not let the rule {rule.name} send")
-        self._delivery.send_message(queue_arn, encode(message))
+        self._delivery.send_message(queue_arn, encode(message), attributes)
 
 
 def _interval(rule: Rule) -> timedelta:

@@ -15,7 +15,13 @@ pytestmark = pytest.mark.aws
 ROOT = Path(__file__).parents[2]
 DATASET = "first-deployment"
 SMALLEST = json.loads((ROOT / "samples" / "inputs" / "support-ja-smallest.json").read_text()) | {"dataset": DATASET}
-POLICIES = ("DataContributor", "ReportReader", "RunOperator", "InvokeServedModel")
+# What each managed policy is for: an action, and a part of what it is allowed on
+POLICIES = {
+    "DataContributor": ("s3:PutObject", "/incoming/*"),
+    "ReportReader": ("s3:GetObject", "/report.html"),
+    "RunOperator": ("states:StartExecution", ":stateMachine:"),
+    "InvokeServedModel": ("bedrock:InvokeModel", ":custom-model-deployment/"),
+}
 
 
 def ended_runs(on_aws: OnAws) -> dict[str, RunSummary]:
@@ -32,10 +38,16 @@ def test_the_outputs_name_what_is_there(on_aws: OnAws) -> None:
     assert outputs["StateMachineUrl"].endswith(outputs["StateMachineArn"])
     machine = session.client("stepfunctions").describe_state_machine(stateMachineArn=outputs["StateMachineArn"])
     assert machine["status"] == "ACTIVE"
-    assert on_aws.operator.subscriptions(outputs["TopicArn"]) is not None
+    topic = session.client("sns").get_topic_attributes(TopicArn=outputs["TopicArn"])["Attributes"]
+    assert topic["TopicArn"] == outputs["TopicArn"]
+    assert topic["KmsMasterKeyId"]
     iam = session.client("iam")
-    for name in POLICIES:
-        assert iam.get_policy(PolicyArn=outputs[f"{name}PolicyArn"])["Policy"]["AttachmentCount"] >= 0
+    for name, (action, resource) in POLICIES.items():
+        policy = iam.get_policy(PolicyArn=outputs[f"{name}PolicyArn"])["Policy"]
+        version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])["PolicyVersion"]
+        statements = version["Document"]["Statement"]
+        allowed = [part["Resource"] for part in statements if part["Effect"] == "Allow" and action in part["Action"]]
+        assert resource in str(allowed), name
 
 
 def test_an_empty_input_is_answered_with_what_lies_below_incoming(on_aws: OnAws) -> None:
@@ -47,10 +59,11 @@ def test_an_empty_input_is_answered_with_what_lies_below_incoming(on_aws: OnAws)
 def test_a_dropped_folder_that_asks_for_an_estimate_is_estimated_and_spends_nothing(on_aws: OnAws) -> None:
     s3, bucket = on_aws.session.client("s3"), on_aws.outputs["DataBucketName"]
     request = json.dumps({**SMALLEST, "action": "estimate", "expect": ["train.jsonl", "test.jsonl"]})
+    s3.put_object(Bucket=bucket, Key=f"incoming/{DATASET}/run.json", Body=request.encode())
     for name in ("train.jsonl", "test.jsonl"):
         s3.upload_file(str(ROOT / "samples" / "support-ja" / name), bucket, f"incoming/{DATASET}/{name}")
-    s3.put_object(Bucket=bucket, Key=f"incoming/{DATASET}/run.json", Body=request.encode())
     wait_until(lambda: "ESTIMATED" in ended_runs(on_aws), hours=0.5)
+    s3.delete_object(Bucket=bucket, Key=f"incoming/{DATASET}/run.json")
     key = f"runs/{ended_runs(on_aws)['ESTIMATED'].run_id}/estimate.json"
     estimate = s3.get_object(Bucket=on_aws.outputs["ArtifactBucketName"], Key=key)["Body"].read()
     assert 0 < json.loads(estimate)["knownUsd"] < 1

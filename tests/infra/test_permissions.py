@@ -92,6 +92,8 @@ AMAZONS = {"foundation-model", "inference-profile"}
 OWN_TAG: JsonObject = {
     "StringEquals": {"aws:ResourceTag/deployment": {"Fn::ImportValue": "Customization-dev-Storage:DeploymentId"}}
 }
+# For whose sake a service assumes a role, within the account and Region
+ASSUMING = {"states.amazonaws.com": "*", "events.amazonaws.com": "rule/*"}
 REPORTS = {"runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv"}
 WRITTEN = {
     "plan_run": {"runs/*/manifest.json"},
@@ -133,21 +135,30 @@ def by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
 
 def statements_by_function(pipeline: JsonObject) -> dict[str, list[Statement]]:
     """Return every statement of each function's role."""
-    functions = resources(pipeline, "AWS::Lambda::Function")
+    functions, policies = resources(pipeline, "AWS::Lambda::Function"), _policies_by_role(pipeline)
     return {
-        module: list(
-            statements_of_role(pipeline, as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name))
-        )
+        module: [
+            statement
+            for policy in policies[as_text(at(functions[name], "Properties", "Role", "Fn::GetAtt", 0), name)]
+            for statement in statements_of(policy)
+        ]
         for name, module in function_modules(pipeline).items()
     }
 
 
 def statements_of_role(pipeline: JsonObject, role: str) -> Iterator[Statement]:
     """Yield what the policies of a role allow, by the logical id of the role."""
-    for policy in resources(pipeline, "AWS::IAM::ManagedPolicy").values():
-        properties = as_object(policy["Properties"], role)
-        if {"Ref": role} in listed(properties.get("Roles", [])):
-            yield from statements_of(properties)
+    for policy in _policies_by_role(pipeline)[role]:
+        yield from statements_of(policy)
+
+
+def _policies_by_role(pipeline: JsonObject) -> dict[str, list[JsonObject]]:
+    found: defaultdict[str, list[JsonObject]] = defaultdict(list)
+    for name, policy in resources(pipeline, "AWS::IAM::ManagedPolicy").items():
+        properties = as_object(policy["Properties"], name)
+        for role in listed(properties.get("Roles", [])):
+            found[as_text(at(role, "Ref"), name)].append(properties)
+    return found
 
 
 def statements_of(policy: Json) -> Iterator[Statement]:
@@ -249,14 +260,12 @@ def test_roles_trust_one_service_each_and_not_for_other_accounts(pipeline: JsonO
         (statement,) = listed(at(role, "Properties", "AssumeRolePolicyDocument", "Statement"))
         service = as_text(at(statement, "Principal", "Service"), "service")
         trusted[service] += 1
-        if service == "lambda.amazonaws.com":
-            # AWS documents no condition key for Lambda's own AssumeRole; where it sent none, no function could be made
-            assert "Condition" not in as_object(statement, service)
-        else:
-            assert at(statement, "Condition", "StringEquals") == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
-        if service == "states.amazonaws.com":
-            source = text_of(at(statement, "Condition", "ArnLike", "aws:SourceArn"))
-            assert source == "arn:aws:states:us-east-1:<AWS::AccountId>:*"
+        conditions = as_object(at(statement, "Condition"), service)
+        assert conditions["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+        assert set(conditions) == {"StringEquals", *(["ArnLike"] if service in ASSUMING else [])}
+        if service in ASSUMING:
+            source = text_of(at(conditions, "ArnLike", "aws:SourceArn"))
+            assert source == f"arn:aws:{service.partition('.')[0]}:us-east-1:<AWS::AccountId>:{ASSUMING[service]}"
     assert dict(trusted) == {
         "lambda.amazonaws.com": len(resources(pipeline, "AWS::Lambda::Function")),
         "states.amazonaws.com": 1,

@@ -138,12 +138,16 @@ def test_both_tables_are_copied_into_the_vault_every_day_and_the_copies_end(stor
     assert listed(at(selection, "Properties", "BackupSelection", "Resources")) == arns
     role = as_text(at(selection, "Properties", "BackupSelection", "IamRoleArn", "Fn::GetAtt", 0), "role")
     tables = {f"<{name}.Arn>" for name in resources(storage, "AWS::DynamoDB::Table")}
-    assert _reached(storage, role) == {
-        *tables,
-        *(f"{table}/backup/*" for table in tables),
-        "arn:aws:backup:us-west-2:123456789012:backup-vault:Default",
-        "<Key961B73FD.Arn>",
-    }
+    copied = {f"dynamodb:{it}" for it in ("CreateBackup", "DescribeTable", "ListTagsOfResource", "StartAwsBackupJob")}
+    assert _allowed(storage, role) == [
+        (copied, tables),
+        ({"dynamodb:DeleteBackup", "dynamodb:DescribeBackup"}, {f"{table}/backup/*" for table in tables}),
+        (
+            {"backup:CopyIntoBackupVault", "backup:DescribeBackupVault"},
+            {"arn:aws:backup:us-west-2:123456789012:backup-vault:Default"},
+        ),
+        ({"kms:Decrypt", "kms:GenerateDataKey"}, {"<Key961B73FD.Arn>"}),
+    ]
 
 
 def test_every_bucket_is_copied_with_the_key_of_the_other_region(storage: JsonObject) -> None:
@@ -163,14 +167,14 @@ def test_every_bucket_is_copied_with_the_key_of_the_other_region(storage: JsonOb
         roles.add(as_text(at(bucket, "Properties", "ReplicationConfiguration", "Role", "Fn::GetAtt", 0), "role"))
     (role,) = roles
     sources = {f"<{name}.Arn>" for name in buckets}
-    writing, *_ = [each for each in statements_of_role(storage, role) if "s3:ReplicateObject" in each.actions]
-    assert writing.resources == (f"{COPIES}/*",)
-    assert _reached(storage, role) - {f"{COPIES_KEY}00000000-0000-0000-0000-000000000000"} == {
-        *sources,
-        *(f"{source}/*" for source in sources),
-        f"{COPIES}/*",
-        "<Key961B73FD.Arn>",
-    }
+    read = {f"s3:GetObjectVersion{what}" for what in ("Acl", "ForReplication", "Tagging")}
+    assert _allowed(storage, role) == [
+        ({"s3:GetReplicationConfiguration", "s3:ListBucket"}, sources),
+        (read, {f"{source}/*" for source in sources}),
+        ({f"s3:Replicate{what}" for what in ("Delete", "Object", "Tags")}, {f"{COPIES}/*"}),
+        ({"kms:Decrypt"}, {"<Key961B73FD.Arn>"}),
+        ({"kms:Encrypt", "kms:GenerateDataKey"}, {f"{COPIES_KEY}00000000-0000-0000-0000-000000000000"}),
+    ]
 
 
 def test_no_role_for_copies_uses_a_key_but_through_its_service(storage: JsonObject) -> None:
@@ -215,8 +219,9 @@ def test_cfn_lint_finds_nothing(
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def _reached(template: JsonObject, role: str) -> set[str]:
-    return {resource for statement in statements_of_role(template, role) for resource in statement.resources}
+def _allowed(template: JsonObject, role: str) -> list[tuple[set[str], set[str]]]:
+    statements = statements_of_role(template, role)
+    return [(set(statement.actions), set(statement.resources)) for statement in statements]
 
 
 def _text_of(equal: JsonObject, arns: JsonObject) -> JsonObject:

@@ -29,11 +29,24 @@ def modules(folder: str) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    return names_imported(path, path.read_text())
+
+
+def names_imported(path: Path, text: str) -> Iterator[str]:
+    """Yield what a module imports: modules, and whatever it takes from them by its name, which may be a module too."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, (package_of(path, node.level), node.module)))
+            yield module
+            yield from (f"{module}.{name.name}" for name in node.names)
+
+
+def package_of(path: Path, level: int) -> str:
+    """Return the package that so many dots stand for in a module, nothing for none of them."""
+    folders = path.relative_to(PACKAGE.parent if PACKAGE in path.parents else ROOT).parent.parts
+    return ".".join(folders[: len(folders) - level + 1]) if level else ""
 
 
 def importers(folder: str, *packages: str) -> list[str]:
@@ -46,10 +59,20 @@ def importers(folder: str, *packages: str) -> list[str]:
 
 
 def test_stacks_and_functions_do_not_import_each_other_nor_what_uses_them() -> None:
-    assert importers("stacks", "customization", "rehearsal", "tests", "samples", "docs") == []
-    assert importers("lambda", "stacks", "rehearsal", "tests", "samples", "docs", "aws_cdk") == []
-    assert importers("rehearsal", "tests", "samples", "docs") == []
-    assert importers("docs", "tests", "samples") == []
+    assert importers("stacks", "customization", "rehearsal", "tests", "samples", "docs", "benchmarks") == []
+    assert importers("lambda", "stacks", "rehearsal", "tests", "samples", "docs", "benchmarks", "aws_cdk") == []
+    assert importers("rehearsal", "tests", "samples", "docs", "benchmarks") == []
+    assert importers("docs", "tests", "samples", "benchmarks") == []
+    assert importers("benchmarks", "tests", "samples", "docs") == []
+    assert importers("samples", "stacks", "rehearsal", "tests", "docs", "benchmarks") == []
+
+
+def test_imports_are_seen_however_they_are_written() -> None:
+    path = PACKAGE / "gateway" / "made_up.py"
+    written = "import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\nfrom .. import handlers\n"
+    near = ("customization.gateway", "customization.gateway.e", "customization.gateway.f", "customization.gateway.f.g")
+    far = ("customization", "customization.handlers")
+    assert list(names_imported(path, written)) == ["a.b", "c", "c.d", *near, *far]
 
 
 def test_only_the_gateway_calls_aws() -> None:
@@ -115,6 +138,45 @@ def test_every_handler_is_a_function_of_event_and_context_named_handler() -> Non
         module = importlib.import_module(f"customization.handlers.{path.stem}")
         assert callable(module.handler), path
         assert module.__doc__, path
+
+
+# What a handler may call of the domain besides its one call: what reads the payload or the run that it is about, and
+# what says which numbers go into the log
+READERS = {"read_call", "owned_plan", "read_drop", "read_language", "read_served", "read_run", "facts_of_run"}
+CONTRACT = ("errors", "gateway", "handlers", "json_types", "metrics")
+
+
+def domain_calls(text: str) -> list[str]:
+    """Return the calls of functions and classes of the domain in a handler's module, by the names they have there."""
+    tree = ast.parse(text)
+    domain = {
+        name.asname or name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "customization"
+        for name in node.names
+        if (f"{node.module}.{name.name}".split(".")[1] not in CONTRACT) and name.name not in READERS
+    }
+    called = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    roots = [call.value if isinstance(call, ast.Attribute) else call for call in called]
+    return [root.id for root in roots if isinstance(root, ast.Name) and root.id in domain]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "handlers").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_a_handler_calls_the_domain_once(path: Path) -> None:
+    assert len(domain_calls(path.read_text())) == 1
+
+
+def test_calls_of_the_domain_are_seen_however_they_are_written() -> None:
+    written = """
+from customization import metrics, notices
+from customization.runs import read_call
+from customization.sweeper import sweep as clean
+def handler(event, gateway):
+    from customization.publishing import publish_report
+    publish_report(gateway, read_call(event), metrics.of_run(clean(gateway)))
+    return notices.tell(gateway)
+"""
+    assert sorted(domain_calls(written)) == ["clean", "notices", "publish_report"]
 
 
 def test_every_data_file_says_where_it_comes_from_and_of_when() -> None:

@@ -83,7 +83,10 @@ def test_a_record_that_breaks_a_rule_of_the_model_fails_the_job(
 
 def test_a_reserved_word_in_an_answer_is_no_problem(rehearsal: Rehearsal) -> None:
     training = rehearsal.put("train.jsonl", [*GOOD, conversation("hello", "Bot: hello")])
-    rehearsal.train(training=training)
+    model = rehearsal.train("first", training=training)
+    assert rehearsal.control.get_custom_model(modelIdentifier=model)["modelStatus"] == "Active"
+    asked = rehearsal.put("asked.jsonl", [*GOOD, conversation("Bot: hello", "hello")])
+    assert rehearsal.failure_of(asked).startswith("Amazon S3 file asked.jsonl contains the reserved keyword Bot:")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customization.bootstrap import bootstrap_intervals
-from customization.comparison import Comparison, ComparisonSettings, compare, not_compared, score_records
+from customization.comparing import compare, not_compared, score_records
+from customization.comparison import Comparison, ComparisonSettings
 from customization.evaluation import Prediction
 from customization.formats import TestRecord, Turn
 from customization.texts import LANGUAGES, Sentence, say

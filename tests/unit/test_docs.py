@@ -20,7 +20,7 @@ from customization.problems import Problems
 from customization.records import RecordReader
 from customization.request import parse_request, run_request_schema
 from customization.shapes import FORMAT_KEYS
-from stacks.config import read_config
+from stacks.config import DeploymentConfig, read_config
 from tests.unit.fakes import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +29,12 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
+# What a command in running text begins with
+PROGRAMS = "make|python|pip|npm|npx|cdk|aws|jq|export|pytest|pre-commit|customization-validate"
+PROGRAM = re.compile(rf"([A-Z_]+=\S+ )*({PROGRAMS}|\.venv/bin/\w+)( |$)")
+HELD = "<!-- commands"
 AS_IT_STANDS = "run as it stands"
-ELSEWHERE = ("needs an account", "needs a package index")
+ELSEWHERE = ("needs an account", "needs a package index", "needs idle cores")
 
 
 def name_of(page: Path) -> str:
@@ -47,16 +51,18 @@ def spans(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Yield the commands of a page, without what a `#` says about them."""
+    """Yield the commands of a page in blocks and in running text, without what a `#` says about them."""
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             command = " ".join(re.sub(r"(^|\s)# .*", "", line).split())
             if command:
                 yield command
+    text = BLOCK.sub("", page.read_text()).partition(HELD)[0]
+    yield from (span.replace("\\|", "|") for span in SPAN.findall(text) if PROGRAM.match(span))
 
 
 def held_commands() -> dict[str, str]:
-    table = CONTRIBUTING.read_text().partition("<!-- commands")[2]
+    table = CONTRIBUTING.read_text().partition(HELD)[2]
     return dict(re.findall(r"^\| `(.+?)` \| (.+?) \|$", table, re.MULTILINE))
 
 
@@ -97,6 +103,8 @@ def clone(tmp_path: Path) -> Path:
     shutil.copy(samples / "train.jsonl", folder / "train.jsonl")
     shutil.copy(samples / "test.jsonl", folder / "validation.jsonl")
     (folder / "support.csv").write_text("question,answer\nWhere is it?,On its way.\n")
+    (folder / "swept.json").write_text("{}")
+    (folder / "message.json").write_text(json.dumps({"Messages": [{"Body": "{}", "MessageAttributes": {}}]}))
     row = {"runId": "support-ja-0123456789", "dataset": "support-ja", "state": "SUCCEEDED"}
     rehearsed = folder / "rehearsal-out" / row["runId"] / ROW_FILE
     rehearsed.parent.mkdir(parents=True)
@@ -110,11 +118,13 @@ def test_a_command_does_what_the_documentation_says(command: str, clone: Path) -
         (clone / "train.jsonl").unlink()
     # What the target `install` looks after is there already
     line = command.replace("make ", "make --assume-old=.venv/installed ", 1) if command.startswith("make") else command
+    if command.startswith("jq ") and not shutil.which("jq"):
+        pytest.skip("jq is not installed: apt-get install jq")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))}
     done = subprocess.run(  # noqa: S603  the commands are those of the documentation
         ["bash", "-euo", "pipefail", "-c", line],  # noqa: S607  bash is on the path
         cwd=clone,
-        env=environment,
+        env=environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
@@ -286,6 +296,19 @@ def test_every_target_and_module_that_is_named_exists(page: Path) -> None:
     assert {found[1] for span in said if (found := re.match(r"make ([a-z-]+)", span))} <= targets
     for module in (found[1] for span in said if (found := re.search(r"python -m ([\w.]+)", span))):
         assert source_of(module), module
+
+
+def test_make_alone_lists_the_targets_in_the_order_in_which_a_person_needs_them() -> None:
+    order = "format lint types unit infra workflow test test-all bench run validate deploy doctor destroy docs clean"
+    made = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607  make is on the path
+    said = re.findall(r"^  make ([a-z-]+) +\S", made.stdout, re.MULTILINE)
+    assert [target for target in said if target in order.split()] == order.split()
+
+
+def test_the_changelog_says_of_every_setting_what_a_change_of_it_replaces() -> None:
+    table = (ROOT / "CHANGELOG.md").read_text().partition("## What any deploy replaces")[2]
+    changed = {name for row in re.findall(r"^\| (.*?) \|", table, re.MULTILINE) for name in SPAN.findall(row)}
+    assert {field.alias for field in DeploymentConfig.model_fields.values()} - changed == set()
 
 
 def source_of(module: str) -> str:

@@ -237,6 +237,7 @@ def limits_table() -> list[list[str]]:
             words = " ".join(f"`{word}`" for word in limits.reserved_words)
             cells = (
                 "fine-tuning" if kind == FINE_TUNING else "continued pre-training",
+                f"[{model.training_format[kind]}](#{model.training_format[kind]})",
                 amounts(limits.min_training_records, limits.max_training_records),
                 amounts(limits.min_validation_records, limits.max_validation_records),
                 amounts(limits.min_total_records, limits.max_total_records),

@@ -128,6 +128,24 @@ def test_a_model_that_is_not_customized_in_the_region_is_told_where_it_is() -> N
     assert "set region in cdk.json to us-east-1" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("amazon.titan-embed-image-v1:0", "is an image model, which this pipeline does not run; choose amazon.nova-"),
+        ("openai.gpt-oss-20b", "has REINFORCEMENT_FINE_TUNING only, which this pipeline does not run; choose amazon."),
+    ],
+)
+def test_a_base_model_that_every_run_refuses_is_missed_with_the_nearest_that_can_be_used(
+    account: Account, model: str, told: str
+) -> None:
+    found = findings(account, model)
+    assert found["baseModel"].outcome == "miss"
+    assert told in found["baseModel"].message
+    nearest = load_catalogue().find(found["baseModel"].message.rpartition("choose ")[2])
+    assert findings(account, nearest.base_model_identifier)["baseModel"].outcome == "ok"
+    assert not {"region", "model", "quotas"} & found.keys()
+
+
 def test_quotas_come_from_the_account_by_their_names(account: Account) -> None:
     account.quotas = {**QUOTAS, "Custom models per account": 0.0}
     assert findings(account)["customModels"].outcome == "miss"
@@ -139,7 +157,8 @@ def test_a_quota_that_is_not_listed_is_a_warning_with_what_is_assumed(account: A
     found = findings(account)
     assert found["quotas"].outcome == "warning"
     assert "'Custom models per account' is not listed; 100 is assumed" in found["quotas"].message
-    assert "across custom models' is not listed; it is 0 until AWS Support raises it" in found["quotas"].message
+    assert "across custom models' is not listed: The quota of model units" in found["quotas"].message
+    assert "(L-BE77399C) could not be read, and it is 0 in a new account: ask for 1 or more" in found["quotas"].message
     assert found["customModels"].outcome == "ok"
 
 
@@ -171,7 +190,9 @@ def test_a_subscription_that_is_not_confirmed_is_missed_once_something_is_deploy
     assert finding.message.startswith("new@example.com has not confirmed; open the mail")
 
 
-def test_what_the_credentials_may_not_look_at_is_a_warning(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_credentials_may_not_look_at_is_a_warning_but_for_bedrock_itself(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def deny(_: object) -> int:
         raise AccessDenied("GetAccountSettings: not allowed")
 
@@ -179,8 +200,9 @@ def test_what_the_credentials_may_not_look_at_is_a_warning(account: Account, mon
     monkeypatch.setattr(Account, "bedrock_quotas", deny)
     monkeypatch.setattr(BedrockOfAccount, "all_served", deny)
     found = findings(account)
-    assert [found[name].outcome for name in ("concurrency", "bedrock")] == ["warning", "warning"]
+    assert [found[name].outcome for name in ("concurrency", "bedrock")] == ["warning", "miss"]
     assert "GetAccountSettings: not allowed" in found["concurrency"].message
+    assert "allow these credentials bedrock:GetFoundationModel, " in found["bedrock"].message
 
 
 def test_the_exit_code_says_whether_something_is_missing(

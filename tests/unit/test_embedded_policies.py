@@ -152,8 +152,8 @@ def request(method: str, target: str, body: JsonObject | None = None, **headers:
             [("ssm:GetParameter", "arn:aws:ssm:us-east-1:123456789012:parameter/dev/a")],
         ),
         (
-            request("POST", "/", {}, scope="pricing", x_amz_target="AWSPriceListService.GetProducts"),
-            [("pricing:GetProducts", "*")],
+            request("POST", "/", {}, scope="servicequotas", x_amz_target="ServiceQuotasV20190624.GetServiceQuota"),
+            [("servicequotas:GetServiceQuota", "*")],
         ),
     ],
 )

@@ -13,10 +13,9 @@ from customization import errors, handlers, publishing
 from customization.errors import BudgetExceeded, CustomizationJobStopped, PipelineError, PreconditionFailed
 from customization.failures import Example, Known, explain, load_failures, record_failure
 from customization.gateway import Gateway
-from customization.handlers import release_resources
 from customization.json_types import JsonObject
 from customization.planning import plan_run
-from customization.releasing import release_all
+from customization.releasing import release, release_all
 from customization.runs import Call
 from customization.texts import LANGUAGES, Language, Sentence, load_texts, wording
 from tests.unit.fakes import GatewayInMemory
@@ -210,13 +209,16 @@ def test_a_report_that_cannot_be_written_takes_nothing_from_the_failure_path(
         raise RuntimeError("no charts today")
 
     monkeypatch.setattr(publishing, "publish_failure", fail)
-    assert release_resources._reported(claimed, call, "said") == "said"
+    done = release(claimed, call, dataset="", message="said")
+    assert str(done.answer["message"]).startswith("said\n\nNothing of this run bills any more.")
+    assert (done.run and done.run.run_id, done.problem) == (call.run_id, "RuntimeError: no charts today")
 
 
 def test_an_attempt_that_was_overtaken_writes_no_report(claimed: GatewayInMemory, call: Call) -> None:
     claimed.runs.update(ROW, {"state": "FAILED", "attempt": 2})
     assert publishing.publish_failure(claimed, call) == ""
-    assert release_resources._reported(claimed, call, "said") == "said"
+    done = release(claimed, call, dataset="", message="said")
+    assert (done.problem, "Report" in str(done.answer["message"])) == ("", False)
 
 
 def test_what_a_failed_run_releases_and_what_still_bills_is_told(claimed: GatewayInMemory, call: Call) -> None:

@@ -89,7 +89,7 @@ def told(plan: Plan, text: str = "text") -> Iterator[Notice]:
     outcome = Release(text, "model", "released")
     yield notices.started(plan, profile(), estimate(), attempt=2, job_hours=(24, 96), links=LINKS)
     yield notices.estimated(plan, profile(), estimate(), LINKS)
-    yield notices.duplicate(plan, first, LINKS)
+    yield notices.duplicate(msgspec.structs.replace(plan, promote="if-better", dataset=text), first, LINKS)
     yield notices.duplicate(plan, {**first, "verdict": None, "state": "RUNNING"}, LINKS)
     yield notices.finished(data, [lease(), lease("model")], execution_arn=ARN, key="runs/x/report.html", links=LINKS)
     failed = notices.failed(title=text, state=text, error=text, cause="c", fix="f", language=language, link=LINK)
@@ -180,7 +180,8 @@ def test_the_end_is_told_with_verdict_scores_cost_next_step_three_examples_and_l
     assert message.startswith("The custom model answers better than the base model: on 39 test records")
     assert "Next step: " in message
     assert re.search(r"- .*decides\): base model \d+\.\d % \(.* - .*\), custom model \d+\.\d %", message)
-    assert re.search(r"Cost: [\d.]+ USD, estimated [\d.]+ USD\. No source gives a price for: Training", message)
+    cost = r"Cost: [\d.]+ USD as reckoned from use, estimated [\d.]+ USD\. No source gives a price for: Training"
+    assert re.search(cost, message)
     assert message.count("  Expected: ") == 3
     assert (
         "- provisioned throughput dev-0a1b2c3d-support-0123456789, 20.5 USD an hour, until 2026-11-22 15:00 UTC"
@@ -205,6 +206,27 @@ def test_a_duplicate_is_told_when_it_first_ran_and_what_its_verdict_was(plan: Pl
     assert "Run support-0123456789 started at 2026-11-20 08:15 UTC. Its verdict: Worse.\nBecause." in message
     assert "s3://artifacts/runs/x/report.html" in message
     assert "still under way" in notices.duplicate(plan, {**first, "verdict": None}, LINKS).message
+
+
+@pytest.mark.parametrize(
+    ("promote", "first", "is_told"),
+    [
+        ("if-better", {"verdict": "better"}, True),
+        ("if-better", {"verdict": "better", "promoted": True}, False),
+        ("if-better", {"verdict": "worse"}, False),
+        ("if-better", {"verdict": None}, False),
+        ("never", {"verdict": "better"}, False),
+    ],
+)
+def test_a_duplicate_that_asks_to_promote_a_better_model_is_told_how_without_training_again(
+    plan: Plan, promote: str, first: "JsonObject", *, is_told: bool
+) -> None:
+    row: JsonObject = {"startedAt": "2026-11-20T08:15:00+00:00", "executionArn": ARN, **first}
+    message = notices.duplicate(msgspec.structs.replace(plan, promote=promote), row, LINKS).message
+    assert message.startswith("This request would do the same work on the same data again, so nothing was started.")
+    ready = '{"dataset": "support", "action": "promote", "data": "support-0123456789"}'
+    assert (f"start the state machine with:\n{ready}\n" in message) is is_told
+    assert "set force to true" in message
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 from customization import money, report
 from customization.catalogue import State, load_catalogue
 from customization.charts import Captions, bar_chart, line_chart
-from customization.comparison import (
-    Comparison,
-    ComparisonSettings,
-    Confusion,
-    compare,
-    not_compared,
-    score_records,
-)
+from customization.comparing import compare, not_compared, score_records
+from customization.comparison import Comparison, ComparisonSettings, Confusion
 from customization.evaluation import SIDES, Prediction
 from customization.formats import TestRecord, Turn
 from customization.inference import InferenceSettings, build_question
@@ -301,6 +295,19 @@ def test_unknown_prices_are_printed_as_unknown_and_not_as_zero() -> None:
     page = Page(report.render_report(data))
     assert "No source gives a price for: Training" in page.text
     assert "unknown" in page.text[page.text.index("Item") :]
+
+
+def test_training_is_marked_as_estimated_where_it_took_place_since_bedrock_does_not_report_its_tokens() -> None:
+    data = full()
+    assert data.estimate
+    marked = "FINE_TUNINGas estimated; Bedrock does not report the tokens it trained on"
+    text = Page(report.render_report(data)).text.replace("\n", "")
+    assert "Reckoned from use (USD)" in text
+    assert (text.count(marked), text.count("as estimated; ")) == (1, 1)
+    untrained = tuple(item for item in data.estimate.items if item.name != "training")
+    settled = money.settle(data.estimate, msgspec.structs.replace(data.estimate, items=untrained))
+    adopted = Page(report.render_report(msgspec.structs.replace(data, settlement=settled)))
+    assert "as estimated; " not in adopted.text
 
 
 def test_the_data_are_told_with_their_diversity_and_how_they_stand_for_the_test() -> None:

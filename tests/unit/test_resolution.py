@@ -93,6 +93,15 @@ def test_a_folder_without_training_data_is_refused_naming_what_is_expected(files
     assert "expected train.jsonl for fine-tuning or pretrain.jsonl" in refused(files=files)
 
 
+def test_a_file_that_is_expected_and_missing_is_refused_naming_it_and_where_it_should_be() -> None:
+    expected: Json = ["train.jsonl", "test.jsonl", "validation.jsonl"]
+    assert resolved(files=("train.jsonl", "test.jsonl", "validation.jsonl"), expect=expected).stages
+    here = refused(expect=expected)
+    assert "expect: incoming/support-ja/ lacks test.jsonl, validation.jsonl; upload what is missing, or take" in here
+    earlier = refused(expect=expected, data="support-ja-0123456789")
+    assert "expect: the files of run support-ja-0123456789 lack test.jsonl, validation.jsonl; take it out" in earlier
+
+
 def test_a_type_that_the_model_lacks_is_refused_naming_those_that_have_it() -> None:
     assert f"choose amazon.titan-text-lite-v1:0:4k or {EXPRESS}" in refused(files=PRETRAIN, today=TITAN_DAY)
 

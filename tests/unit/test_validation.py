@@ -226,7 +226,9 @@ def test_reserved_words_in_another_case_are_warned_of_and_other_models_have_none
 
 
 def test_a_reserved_word_in_a_given_test_file_is_no_matter_for_bedrock() -> None:
-    prepare({"train": pairs(50), "test": [{"prompt": "User: hi", "completion": "b"}]})
+    prepared = prepare({"train": pairs(50), "test": [{"prompt": "User: hi", "completion": "b"}]})
+    assert not any("reserved" in code for code in prepared.codes())
+    assert prepared.profile.test_records == 1
 
 
 def test_several_turns_are_refused_for_a_model_of_pairs() -> None:

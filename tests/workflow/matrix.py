@@ -263,7 +263,7 @@ def _counts() -> str:
     ends, halts = sum(end.sampled for end in ENDS), sum(is_halt_sampled(*cell) for cell in HALTED)
     return (
         f"`make test` runs {cells} of {len(CELLS)} cells of Tasks, {ends} of {len(ENDS)} ends in Bedrock and {halts} "
-        f"of {len(HALTED)} ends of executions. `pytest -m exhaustive` runs the rest."
+        f"of {len(HALTED)} ends of executions. `make test-all` runs the rest."
     )
 
 

@@ -113,7 +113,7 @@ def swap_that_nobody_waits_for_is_undone(pipeline: Pipeline) -> None:
     with pipeline.clock.hold():
         pipeline.start({"dataset": pipeline.dataset, "action": "promote", "data": second["runId"]})
         assert entered.wait(_LONGEST_WAIT)
-        [running] = [execution for execution in pipeline.executions() if execution.outcome.status == "RUNNING"]
+        [running] = pipeline.running()
         pipeline.stop(running)
     pipeline.pass_time(hours=1)
     assert pipeline.what_serves() == {_arn_in_use(pipeline): first["modelArn0"]}

@@ -87,7 +87,7 @@ def repeated(pipeline: Pipeline) -> None:
     entered = pipeline.entering("WaitForCustomizationJob")
     with pipeline.clock.hold():
         pipeline.drop(pipeline.dataset, pipeline.folder())
-        entered.wait(86_400)
+        assert entered.wait(86_400)
         second = pipeline.start(pipeline.request())
     pipeline.finish()
     succeed(pipeline, pipeline.aws.wait_for_execution(second), "DuplicateRun")

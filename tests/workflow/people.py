@@ -172,21 +172,6 @@ REFUSED: dict[str, dict[str, Act]] = {
     },
 }
 
-# What no act of a rehearsal needs, with the reason; tests/infra/test_people.py holds each of them in a table
-_CHILDREN = "children of maps have no ARN in the rehearsal, and it does not list them"
-_STREAMS = "the stand-in of Bedrock does not stream"
-UNSEEN = {
-    "DataContributor: kms:Decrypt key via s3": "S3 itself decrypts the parts of a large upload",
-    "RunOperator: states:ListMapRuns execution:machine:*": _CHILDREN,
-    "RunOperator: states:DescribeMapRun mapRun:machine/*": _CHILDREN,
-    "RunOperator: states:ListExecutions mapRun:machine/*": _CHILDREN,
-    "RunOperator: states:DescribeExecution execution:machine/*:*": _CHILDREN,
-    "RunOperator: states:GetExecutionHistory execution:machine/*:*": _CHILDREN,
-    "InvokeServedModel: bedrock:InvokeModel provisioned-model/*": "the model in use is served on demand",
-    "InvokeServedModel: bedrock:InvokeModelWithResponseStream provisioned-model/*": _STREAMS,
-    "InvokeServedModel: bedrock:InvokeModelWithResponseStream custom-model-deployment/*": _STREAMS,
-}
-
 
 def is_refused(act: Act, person: boto3.Session, place: Place) -> bool:
     """Return whether IAM refuses what somebody does; any other refusal is raised."""

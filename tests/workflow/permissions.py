@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from customization.json_types import Json, JsonObject, as_object
 from rehearsal.embedded.access import Call
 from rehearsal.embedded.policies import Demand, evaluate
+from tests.permission_names import CUSTOMIZATION_ROLE, MACHINE, PEOPLE, RULE
 from tests.workflow.pipeline import Pipeline
 
-MACHINE, RULE, CUSTOMIZATION_ROLE = "the state machine", "the rule", "the customization role"
-PEOPLE = ("DataContributor", "ReportReader", "RunOperator", "InvokeServedModel")
 _POLICY = "Permissions"
 _VIA = "kms:ViaService"
 
@@ -119,6 +118,8 @@ def _words(pipeline: Pipeline) -> list[tuple[str, str]]:
     variables = {"DATA_BUCKET": "data", "ARTIFACT_BUCKET": "artifacts", "RUNS_TABLE": "runs", "LEASES_TABLE": "leases"}
     names = [(pipeline._variable(variable), word) for variable, word in variables.items()]
     names += [(pipeline._variable("KEY_ARN"), "key"), (pipeline._variable("DEPLOYMENT_ID"), "own")]
+    names += [(pipeline._variable("TOPIC_ARN"), "topic"), (pipeline._variable("CUSTOMIZATION_ROLE_ARN"), "role")]
+    names += [(found.failed_arn, "queue") for found in deployed.async_settings.values() if found.failed_arn]
     names += [(place.arn("logs", f"log-group:{f.log_group}"), "its own log") for f in deployed.functions.values()]
     names += [(function.name, function.label) for function in deployed.functions.values()]
     names += [(machine.name, "machine") for machine in deployed.machines.values()]

@@ -10,7 +10,6 @@ from boto3.dynamodb.types import TypeDeserializer
 
 from customization.json_types import Json, JsonObject, as_list, as_object
 from rehearsal.bedrock.faults import parse_fault
-from rehearsal.clock import Signal
 from rehearsal.embedded.faults import FunctionFault, TaskCall
 from rehearsal.embedded.states.history import Happening
 from rehearsal.run import Rehearsal, Setting
@@ -73,6 +72,30 @@ class FunctionFaults:
             return False
         self.broken.append(place)
         return True
+
+
+class Entering:
+    """Whether a state is entered by an execution of this test."""
+
+    def __init__(self, pipeline: "Pipeline", state: str) -> None:
+        self._pipeline, self._state, self._is_entered = pipeline, state, False
+        self._told = pipeline.clock.signal(f"{state} is entered, or no execution runs any more")
+        pipeline.aws.watch(self._notice)
+
+    def _notice(self, happening: Happening) -> None:
+        if happening.kind == "state-entered" and happening.name == self._state:
+            self._is_entered = True
+            self._told.set()
+        elif happening.kind == "execution-ended" and not self._pipeline.running():
+            self._told.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether the state was entered within `seconds` of virtual time, and before the last execution ended.
+
+        The calling thread must hold the clock.
+        """
+        self._told.wait(seconds)
+        return self._is_entered
 
 
 class Pipeline(Rehearsal):
@@ -143,6 +166,10 @@ class Pipeline(Rehearsal):
         """Return the executions of this test in the order of their start."""
         return self.aws.executions()[self._executions_before :]
 
+    def running(self) -> "list[Execution]":
+        """Return the executions of this test that have not ended."""
+        return [execution for execution in self.executions() if execution.outcome.status == "RUNNING"]
+
     def has_joined(self, execution: "Execution") -> bool:
         """Return whether the execution left its file to another that waits for the same folder."""
         return "JoinedWaitingRun" in self.states(execution)
@@ -155,16 +182,9 @@ class Pipeline(Rehearsal):
             if event["details"] is not None and event["type"].endswith("StateEntered")
         ]
 
-    def entering(self, state: str) -> Signal:
-        """Return a signal that is set when an execution enters the state."""
-        signal = self.clock.signal(f"{state} is entered")
-
-        def notice(happening: Happening) -> None:
-            if happening.kind == "state-entered" and happening.name == state:
-                signal.set()
-
-        self.aws.watch(notice)
-        return signal
+    def entering(self, state: str) -> "Entering":
+        """Return what can be waited for until an execution enters the state."""
+        return Entering(self, state)
 
     def interrupt(
         self,
@@ -180,7 +200,7 @@ class Pipeline(Rehearsal):
             assert entered.wait(_LONGEST_WAIT), f"no execution came to {state}"
             if after:  # a sleep of no time lets everybody else go on until they wait
                 self.clock.sleep(after.total_seconds())
-            [running] = [execution for execution in self.executions() if execution.outcome.status == "RUNNING"]
+            [running] = self.running()
             action(running)
         self.finish()
         return running

@@ -18,12 +18,12 @@ ARGUMENTS = ["--stage", "dev", "--region", "us-east-1", "--model", "amazon.nova-
 
 @pytest.fixture
 def operations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the operations that are called, in order."""
+    """Return the operations that are called, in order, as IAM names them."""
     called: list[str] = []
     call = BaseClient._make_api_call  # type: ignore[attr-defined]  # the one place that all calls go through
 
     def record(client: BaseClient, operation: str, parameters: JsonObject) -> object:
-        called.append(operation)
+        called.append(f"{client.meta.service_model.signing_name}:{operation}")
         return call(client, operation, parameters)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", record)
@@ -51,8 +51,10 @@ def test_a_new_account_misses_the_bootstrap_and_a_deployed_one_nothing_but_peopl
         operations.clear()
         assert doctor.main(ARGUMENTS, NOVEMBER.date()) == doctor.DONE
         assert "nobody is subscribed" in capsys.readouterr().out
-        changing = [name for name in operations if not name.startswith(("Get", "List", "Describe"))]
+        changing = [name for name in operations if not name.partition(":")[2].startswith(("Get", "List", "Describe"))]
         assert (changing, rehearsal.aws.problems) == ([], [])
+        asked = {name for name in operations if name.startswith(("bedrock:", "servicequotas:"))}
+        assert asked == set(doctor.ACTIONS)
 
 
 def test_the_bootstrap_stack_must_be_as_new_as_the_templates_ask(assemble: Assemble) -> None:

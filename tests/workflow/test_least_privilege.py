@@ -7,34 +7,26 @@ from dataclasses import dataclass
 
 import pytest
 
+from docs.render.missed_by import noted
+from rehearsal.templates import read_templates
 from stacks.functions import FUNCTIONS
-from tests.workflow import people
-from tests.workflow.conftest import Deploy
+from tests.infra.policy_lines import identity_lines
+from tests.permission_names import (
+    CUSTOMIZATION_ROLE,
+    MACHINE,
+    RULE,
+    UNSEEN,
+    by_permission,
+    is_taken_away_by_runs,
+    note,
+)
+from tests.workflow.conftest import Assemble, Deploy
 from tests.workflow.paths import PATHS, Path, clear
-from tests.workflow.permissions import CUSTOMIZATION_ROLE, MACHINE, RULE, Permission, Permissions
+from tests.workflow.permissions import Permission, Permissions
 from tests.workflow.pipeline import Pipeline
 
 pytestmark = pytest.mark.exhaustive
 
-# What no call of a rehearsal needs, with the reason; tests/infra/test_permission_tables.py says which test watches it
-UNSEEN = {
-    **{re.escape(name): reason for name, reason in people.UNSEEN.items()},
-    r"\w+: (logs:(CreateLogStream|PutLogEvents) its own log"
-    r"|xray:(PutTraceSegments|PutTelemetryRecords) \*)": "Lambda itself delivers logs and traces",
-    rf"{MACHINE}: (logs:\w+|xray:\w+) \*": "Step Functions itself delivers logs and traces",
-    rf"{MACHINE}: states:(Describe|Stop|Redrive)Execution .*": "Step Functions itself follows the children of its maps",
-    r"\w+: states:DescribeExecution .*-\*:\*": "the machines of stacks that were deleted",
-    rf"{CUSTOMIZATION_ROLE}: kms:\w+ key via bedrock": "Bedrock itself encrypts the model that a job makes",
-    rf"{CUSTOMIZATION_ROLE}: s3:GetObject artifacts/runs/\*/bedrock/\*": "Bedrock's guide asks for it; the stand-in "
-    "does not read what it has written",
-    r"create_provisioned_throughput: bedrock:CreateProvisionedModelThroughput us-east-1::foundation-model/\*": "the "
-    "Service Authorization Reference requires it beside the custom model, and does not say when it is looked at",
-}
-# What is done without, by design
-SPARED = {
-    r"check_preconditions: servicequotas:GetServiceQuota bedrock/L-\w+": "a quota that cannot be read is not "
-    "checked beforehand: Bedrock refuses what is above it"
-}
 # What is gone has no tags, so that IAM denies the question to it
 OF_WHAT_IS_GONE = {
     "deployment_is_deleted_while_it_is_asked": "evaluate_shard: bedrock:InvokeModel custom-model-deployment/",
@@ -87,6 +79,11 @@ def test_no_path_needs_what_a_role_may_not(walks: list[Walk]) -> None:
     assert {path for path, _ in denied} == set(OF_WHAT_IS_GONE)
 
 
+def test_the_templates_are_read_as_what_is_deployed(assemble: Assemble, permissions: Permissions) -> None:
+    lines = identity_lines(read_templates(assemble("us-east-1")))
+    assert {name for line in lines for name in line.permissions} == set(map(str, permissions.granted))
+
+
 def test_every_permission_is_used_by_a_path_or_has_a_reason(permissions: Permissions, walks: list[Walk]) -> None:
     unused = {str(permission) for permission in permissions.granted - _used(walks)}
     with_reason = {name for name in unused if any(re.fullmatch(pattern, name) for pattern in UNSEEN)}
@@ -98,23 +95,33 @@ def test_every_permission_is_used_by_a_path_or_has_a_reason(permissions: Permiss
 def test_a_permission_that_is_taken_away_is_missed(
     pipeline: Pipeline, permissions: Permissions, walks: list[Walk], role: str
 ) -> None:
-    spared = {
-        str(permission)
+    expected = by_permission(noted("runs").get(role, {}))
+    found = {
+        permission: _missed_by(pipeline, permissions, walks, permission, expected.get(permission.name, ""))
         for permission in sorted(_used(walks))
-        if permission.role == role and not _is_missed(pipeline, permissions, walks, permission)
+        if permission.role == role
     }
-    with_reason = {name for name in spared if any(re.fullmatch(pattern, name) for pattern in SPARED)}
-    assert sorted(spared - with_reason) == []
+    taken = {permission: path for permission, path in found.items() if is_taken_away_by_runs(str(permission))}
+    assert [str(permission) for permission, path in taken.items() if not path] == []
+    needed = {(walk.path.__name__, permission.name) for walk in walks for permission in walk.used}
+    astray = [name for name, path in expected.items() if (path, name) not in needed]
+    missed = {permission.name: path for permission, path in taken.items()}
+    assert (set(expected), astray) == (set(missed), []), note("runs", role, missed)
 
 
 def _used(walks: list[Walk]) -> set[Permission]:
     return {permission for walk in walks for permission in walk.used}
 
 
-def _is_missed(pipeline: Pipeline, permissions: Permissions, walks: list[Walk], taken: Permission) -> bool:
-    """Return whether a path that needs the permission ends otherwise without it, or has a problem to report."""
-    needing = [walk.path for walk in walks if taken in walk.used]
-    return any(_ends_otherwise(pipeline, permissions, path, taken) for path in [*needing, *needing][:_MOST_WALKS])
+def _missed_by(
+    pipeline: Pipeline, permissions: Permissions, walks: list[Walk], taken: Permission, expected: str
+) -> str:
+    """Return the path that needs it and without it ends otherwise or has a problem to report, or nothing."""
+    needing = sorted((walk.path for walk in walks if taken in walk.used), key=lambda path: path.__name__ != expected)
+    for path in [*needing, *needing][:_MOST_WALKS]:
+        if _ends_otherwise(pipeline, permissions, path, taken):
+            return path.__name__
+    return ""
 
 
 def _ends_otherwise(pipeline: Pipeline, permissions: Permissions, path: Path, taken: Permission) -> bool:

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from docs.render.missed_by import noted
+from tests.permission_names import PEOPLE, UNSEEN_OF_PEOPLE, by_permission, note
 from tests.workflow.conftest import Deploy
-from tests.workflow.people import ACTS, REFUSED, UNSEEN, Place, is_refused, serve_a_model
-from tests.workflow.permissions import PEOPLE, Permissions
+from tests.workflow.people import ACTS, REFUSED, Place, is_refused, serve_a_model
+from tests.workflow.permissions import Permissions
 from tests.workflow.pipeline import Pipeline
 
 
@@ -31,7 +33,7 @@ def test_a_policy_allows_what_it_is_for_and_refuses_the_rest(deployed: Pipeline,
 
 def test_every_permission_of_people_is_needed_for_something_that_they_do(deployed: Pipeline, place: Place) -> None:
     permissions = Permissions(deployed, only=PEOPLE)
-    needed: dict[str, str] = {}
+    needed: dict[str, dict[str, str]] = {kind: {} for kind in PEOPLE}
     for kind, name in ((kind, name) for kind, acts in ACTS.items() for name in acts):
         before = len(deployed.aws.calls)
         assert not is_refused(ACTS[kind][name], deployed.person(kind), place)
@@ -39,6 +41,9 @@ def test_every_permission_of_people_is_needed_for_something_that_they_do(deploye
             if permission.role == kind:
                 with permissions.without(permission):
                     if is_refused(ACTS[kind][name], deployed.person(kind), place):
-                        needed[str(permission)] = name
+                        needed[kind].setdefault(permission.name, name)
     granted = {str(permission) for permission in permissions.granted if permission.role in PEOPLE}
-    assert sorted(granted - set(needed)) == sorted(UNSEEN)
+    missed = {f"{kind}: {permission}" for kind in PEOPLE for permission in needed[kind]}
+    assert sorted(granted - missed) == sorted(UNSEEN_OF_PEOPLE)
+    expected = {kind: by_permission(noted("runs")[kind]) for kind in PEOPLE}
+    assert needed == expected, "\n".join(note("runs", kind, needed[kind]) for kind in PEOPLE)

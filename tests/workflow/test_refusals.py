@@ -70,6 +70,14 @@ def test_a_run_request_that_cannot_be_run_is_refused_naming_the_field(
     assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=says)
 
 
+def test_a_start_from_the_console_without_a_file_that_it_expects_is_refused_naming_the_file(pipeline: Pipeline) -> None:
+    pipeline.put(f"incoming/{pipeline.dataset}/train.jsonl", data.lines(data.pairs(100)))
+    pipeline.finish()
+    execution = pipeline.ask(pipeline.request(expect=["train.jsonl", "test.jsonl"]))
+    says = f"expect: incoming/{pipeline.dataset}/ lacks test.jsonl; upload what is missing, or take it out of expect"
+    assert_refused(pipeline, execution, at="PlanRun", error="InvalidRunRequest", says=says)
+
+
 def test_all_problems_of_a_request_are_told_at_once(pipeline: Pipeline) -> None:
     request: Json = {"dataset": "shop", "budgetUsd": -1, "language": "fr", "serving": {"modelUnits": 0}}
     execution = pipeline.ask(request)
@@ -80,7 +88,7 @@ def test_all_problems_of_a_request_are_told_at_once(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"train.jsonl": b""}, "train.jsonl"),
+        ({"train.jsonl": b""}, "train.jsonl: the file holds no record"),
         ({"train.jsonl": data.lines(data.pairs(2)) + b'{"prompt": "a"\n'}, "train.jsonl line 3"),
         ({"train.jsonl": data.lines(data.pairs(5)) + b'{"prompt": "a"}\n'}, "train.jsonl line 6"),
         ({"train.jsonl": data.lines(data.pairs(100)), "test.jsonl": b"{}\n"}, "test.jsonl line 1"),

@@ -3,13 +3,11 @@
 from customization.gateway import Gateway
 from customization.handlers import task
 from customization.json_types import JsonObject, as_text
-from customization.promotion import promote_run, roll_back
+from customization.promotion import change_model_in_use
 from customization.runs import read_call
 
 
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
-    call = read_call(event)
-    if event["action"] == "rollback":
-        return roll_back(gateway, as_text(event["dataset"], "dataset"), call)
-    return promote_run(gateway, as_text(event["data"], "data"), call)
+    action, dataset, run_id = (as_text(event[name], name) for name in ("action", "dataset", "data"))
+    return change_model_in_use(gateway, read_call(event), action=action, dataset=dataset, run_id=run_id)

@@ -2,33 +2,33 @@
 
 from datetime import datetime
 
-import msgspec
-
 from customization import metrics
 from customization.gateway import Gateway
 from customization.handlers import emit, logger, task
-from customization.history import read_run
 from customization.json_types import JsonObject, as_object, as_text
-from customization.runs import is_run
-from customization.sweeper import sweep
+from customization.sweeper import Swept, sweep
 
 
 @task
 def handler(event: JsonObject, gateway: Gateway) -> JsonObject:
-    now = datetime.fromisoformat(as_text(event["time"], "time"))
-    swept = sweep(gateway, now, _ended(event))
-    answer = as_object(msgspec.to_builtins(swept), "swept")
+    swept = sweep(gateway, datetime.fromisoformat(as_text(event["time"], "time")), _ended(event))
+    answer = swept.answer()
     emit(gateway, metrics.of_sweep(swept), {"live": answer["live"], "overdue": answer["overdue"]})
+    for run in swept.ended:
+        emit(gateway, metrics.of_spend(run), metrics.about_run(run))
+    _log(swept)
+    swept.raise_refused()
+    return answer
+
+
+def _log(swept: Swept) -> None:
+    """Log what was decided: a sweep that was refused something has no answer that is logged."""
     for run_id in swept.runs:
         logger.info("recorded the end", extra={"runId": run_id})
     for action in swept.released:
         logger.info("released", extra={"runId": action.run_id, "did": action.did})
     for action in swept.refused:
         logger.warning("refused", extra={"runId": action.run_id, "did": action.did})
-    for run in (read_run(gateway, run_id) for run_id in swept.runs if is_run(run_id)):
-        emit(gateway, metrics.of_spend(run), metrics.about_run(run))
-    swept.raise_refused()
-    return answer
 
 
 def _ended(event: JsonObject) -> tuple[str, str, str] | None:
