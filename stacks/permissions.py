@@ -304,7 +304,7 @@ def _intake(g: Grants) -> dict[str, tuple[Grant, ...]]:
             g.list_artifacts("runs/*"),
             g.read("runs/*/manifest.json"),
             g.write("runs/*/manifest.json"),
-            g.runs("GetItem", "PutItem"),
+            g.runs("GetItem", "PutItem", "DeleteItem"),
         ),
         "explain_unused_upload": (g.runs("PutItem"), g.publish()),
     }

@@ -19,7 +19,18 @@ from customization.links import Links
 from customization.money import AnswersUsage, TrainingUsage, Usage, estimate, load_prices
 from customization.request import DATASET, RunRequest, asked_language, parse_request
 from customization.resolution import ResolvedRequest, resolve
-from customization.runs import Call, EvaluationPlan, PinnedFile, Plan, Stage, claim_run, read_plan, save_plan, unplanned
+from customization.runs import (
+    Call,
+    EvaluationPlan,
+    PinnedFile,
+    Plan,
+    Stage,
+    claim_run,
+    read_plan,
+    save_plan,
+    trace,
+    unplanned,
+)
 from customization.splits import Subset
 from customization.texts import Language, Sentence, say
 from customization.uploads import DATA_FILES, INCOMING, Drop, dataset_of, read_drop, read_request_file
@@ -50,12 +61,11 @@ def plan_run(gateway: "Gateway", event: Json, call: Call) -> JsonObject:
     drop = read_drop(event)
     document = _read_document(gateway, event, drop, call.now)
     language = asked_language(document, gateway.settings.defaults)
+    trace(gateway, call.execution_arn, language)
     try:
         return _plan_run(gateway, document, call, drop.at if drop else None)
     except InvalidRunRequest as error:
         error.put_into(language)
-        if language != gateway.settings.defaults.language:  # RecordFailure knows no run, and tells the fix
-            gateway.runs.put({"runId": unplanned(call.execution_arn), "language": language})
         raise
 
 
@@ -77,6 +87,7 @@ def _plan_run(gateway: "Gateway", document: JsonObject, call: Call, asked_at: da
         return _duplicate(gateway, plan, claim.duplicate_of)
     plan = msgspec.structs.replace(plan, attempt=claim.attempt)
     save_plan(gateway, plan)
+    gateway.runs.delete(unplanned(call.execution_arn))
     return _planned(plan.run_id, plan.attempt, request, stages=len(plan.stages), serving_mode=resolved.serving_mode)
 
 

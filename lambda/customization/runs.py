@@ -22,7 +22,7 @@ SUCCEEDED = "SUCCEEDED"
 FAILED = "FAILED"
 # Pre-training, then fine-tuning
 MOST_STAGES = 2
-# What rows begin with that are no run's: of an execution that waits for a folder, and of one that never came to a run
+# What rows begin with that are no run's: of an execution that waits for a folder, and of one that no run stands for
 UPLOADS, UNPLANNED = "uploads#", "unplanned#"
 # What an execution leaves that was redriven after its end had been recorded
 _OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "spentUsd")
@@ -123,8 +123,14 @@ def last_job_name(row: JsonObject) -> str:
 
 
 def unplanned(execution_arn: str) -> str:
-    """Return the key of the row that tells how an execution ended that no run stands for."""
+    """Return the key of the row that stands for an execution without a run: that it is under way, or how it ended."""
     return f"{UNPLANNED}{execution_arn.rsplit(':', 1)[-1]}"
+
+
+def trace(gateway: "Gateway", execution_arn: str, language: Language | None = None) -> None:
+    """Write down that an execution is under way, so that the sweeper hears of its end while no run stands for it."""
+    row: JsonObject = {"runId": unplanned(execution_arn), "executionArn": execution_arn, "attempt": 0, "state": RUNNING}
+    gateway.runs.put(row | ({"language": language} if language else {}))
 
 
 def is_run(key: str) -> bool:

@@ -10,19 +10,22 @@ import msgspec
 from customization import budget, leases, model_in_use, notices, promotion, retention
 from customization.catalogue import load_catalogue
 from customization.errors import ReleaseRefused
-from customization.gateway.tables import Attr
+from customization.gateway.tables import Attr, Condition
 from customization.history import RunSummary, read_run
 from customization.json_types import JsonObject, as_object
 from customization.leases import Lease
 from customization.links import Links
-from customization.runs import FAILED, GREEN, RUNNING, UNPLANNED, UPLOADS, is_run, unplanned
+from customization.runs import FAILED, GREEN, RUNNING, SUCCEEDED, UPLOADS, is_run, unplanned
 from customization.texts import Language, read_language, wording
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
-# The statuses of Step Functions, and GONE, that an execution has when its failure handling was skipped
-_ENDED = ("ABORTED", "TIMED_OUT", "FAILED", "GONE")
+# The statuses of Step Functions that an execution has when its own end was skipped, or when it has told its failure
+_BROKEN_OFF = ("ABORTED", "TIMED_OUT", "FAILED")
+_ENDED = (*_BROKEN_OFF, SUCCEEDED, "GONE")
+# Rows of executions that are under way, or whose end the sweeper has not compared with what the row tells
+_END_UNSEEN = Attr("state").exists() & Attr("endedWith").not_exists()
 # Runs that are over, and whose failure path did not come to this
 _NOT_SETTLED = Attr("usage").exists() & Attr("spentUsd").not_exists() & Attr("state").ne(RUNNING)
 # With a sweep every 15 minutes people hear an hour before the end or earlier
@@ -83,15 +86,15 @@ class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> Swept:
-    """Record runs that died, release what nobody needs, and return what was done and what is left.
+    """Record ends that nobody has told, release what nobody needs, and return what was done and what is left.
 
     `ended` is an execution, by ARN, status and error, of which an event tells that it has ended. Notices go last, so
     that nothing bills while they fail.
     """
     work = _Sweep(gateway, now)
-    work.record_dead_runs()
+    work.record_ends()
     if ended:
-        work.record_unplanned(*ended)
+        work.record_end(*ended)
     work.release()
     work.settle()
     work.tell()
@@ -116,65 +119,79 @@ class _Sweep:
             if action not in self._refused:
                 self._refused.append(action)
 
-    def record_dead_runs(self) -> None:
-        """Write how each run ended whose execution did not, with the notice about it."""
-        with self._trying("the runs under way"):
-            for row in self._gateway.runs.scan(Attr("state").eq(RUNNING)):
-                run_id = str(row["runId"])
-                with self._trying(f"the end of run {run_id}", run_id):
-                    self._record_dead_run(row, run_id)
+    def record_ends(self) -> None:
+        """Write how each execution ended that did not tell it itself, with the notice about it."""
+        with self._trying("the ends of executions"):
+            rows = self._gateway.runs.scan(_END_UNSEEN)
+            planned = {row.get("executionArn") for row in rows if is_run(str(row["runId"]))}
+            for row in rows:
+                key = str(row["runId"])
+                with self._trying(f"the end of run {key}", key if is_run(key) else ""):
+                    if not is_run(key) and row["state"] == RUNNING and row["executionArn"] in planned:
+                        # PlanRun was stopped between the row of the run and this one
+                        self._gateway.runs.delete(key, _as_read(row))
+                    else:
+                        self._record_end(row, *self._gateway.execution_status(str(row["executionArn"])))
 
-    def _record_dead_run(self, row: JsonObject, run_id: str) -> None:
-        arn = str(row["executionArn"])
-        status = self._gateway.execution_status(arn)[0]
-        if status not in _ENDED:
-            return
-        language = read_language(row.get("language")) or self._gateway.settings.defaults.language
-        ended = self._end(run_id, arn, status, language)
-        still_dead = Attr("executionArn").eq(arn) & Attr("state").eq(RUNNING)
-        if self._gateway.runs.update(run_id, ended, condition=still_dead):
-            self._runs.append(run_id)
+    def record_end(self, arn: str, status: str, error: str) -> None:
+        """Record the end of an execution of which an event tells, and of which Step Functions may not tell yet.
 
-    def _end(self, run_id: str, arn: str, status: str, language: Language) -> JsonObject:
-        """Return what the table of runs says of an end, and the notice of it; `run_id` is empty where there is none."""
-        cause, fix = (wording(f"{family}.{status}", language) for family in ("ended", "endedFix"))
-        told = notices.ended(run_id=run_id, status=status, language=language, link=self._link(arn)).payload()
-        ended: JsonObject = {"state": status, "cause": cause, "fix": fix, "endedAt": self._now.isoformat()}
-        return {**ended, "endedWith": status, notices.UNTOLD: told}
-
-    def _link(self, arn: str) -> str:
-        return Links.of(self._gateway.settings).execution(arn)
-
-    def record_unplanned(self, arn: str, status: str, error: str) -> None:
-        """Record an end that no run stands for, or that came between the record of an end and its notice.
-
-        Nothing bills then, but whoever has started the execution waits for an answer.
+        Where no row stands for it nothing bills, but whoever has started it waits for an answer.
         """
         with self._trying(f"the end of {arn}"):
             rows = self._gateway.runs.scan(Attr("executionArn").eq(arn))
             known = [row for row in rows if not str(row["runId"]).startswith(UPLOADS)]
             if not known:
-                name, language = unplanned(arn), self._gateway.settings.defaults.language
-                ended = self._end("", arn, status, language)
-                self._gateway.runs.put({"runId": name, "executionArn": arn, "attempt": 0, **ended})
-                self._runs.append(name)
+                row: JsonObject = {"runId": unplanned(arn), "executionArn": arn, "attempt": 0}
+                self._gateway.runs.put(row | self._broken_off("", arn, status, row))
+                self._runs.append(unplanned(arn))
             for row in known:
-                notice = self._missing_notice(row, arn, error)
-                if notice:
-                    told: JsonObject = {notices.UNTOLD: notice, "endedWith": status}
-                    # The event may come twice
-                    self._gateway.runs.update(str(row["runId"]), told, condition=Attr("endedWith").not_exists())
+                # One that is RUNNING may have been redriven since
+                if row["state"] != RUNNING and "endedWith" not in row:
+                    self._record_end(row, status, error)
 
-    def _missing_notice(self, row: JsonObject, arn: str, error: str) -> JsonObject | None:
+    def _record_end(self, row: JsonObject, status: str, error: str) -> None:
+        """Record once that the execution of a row has ended with `status`, and what it has not told of that."""
+        key, arn = str(row["runId"]), str(row["executionArn"])
+        if status not in _ENDED:
+            return
+        if row["state"] != RUNNING:
+            notice = self._missing_notice(row, status, error)
+            told: JsonObject = {notices.UNTOLD: notice} if notice else {}
+            self._gateway.runs.update(key, {"endedWith": status, **told}, condition=_as_read(row))
+        elif status != SUCCEEDED:
+            ended = self._broken_off(key if is_run(key) else "", arn, status, row)
+            if self._gateway.runs.update(key, ended, condition=_as_read(row)):
+                self._runs.append(key)
+        elif not is_run(key):
+            self._gateway.runs.delete(key, _as_read(row))
+
+    def _broken_off(self, run_id: str, arn: str, status: str, row: JsonObject) -> JsonObject:
+        """Return what the table of runs says of an end, and the notice of it; `run_id` is empty where there is none."""
+        language = self._language(row)
+        cause, fix = (wording(f"{family}.{status}", language) for family in ("ended", "endedFix"))
+        told = notices.ended(run_id=run_id, status=status, language=language, link=self._link(arn)).payload()
+        ended: JsonObject = {"state": status, "cause": cause, "fix": fix, "endedAt": self._now.isoformat()}
+        return {**ended, "endedWith": status, notices.UNTOLD: told}
+
+    def _language(self, row: JsonObject) -> Language:
+        return read_language(row.get("language")) or self._gateway.settings.defaults.language
+
+    def _link(self, arn: str) -> str:
+        return Links.of(self._gateway.settings).execution(arn)
+
+    def _missing_notice(self, row: JsonObject, status: str, error: str) -> JsonObject | None:
         """Return the notice of an end that is recorded, where its execution came to another end before telling it."""
-        run_id = "" if str(row["runId"]).startswith(UNPLANNED) else str(row["runId"])
-        language = read_language(row.get("language")) or self._gateway.settings.defaults.language
-        if row.get("state") in GREEN:
-            done = notices.done(run_id=run_id, language=language, link=self._link(arn))
+        run_id = str(row["runId"]) if is_run(str(row["runId"])) else ""
+        link, language = self._link(str(row["executionArn"])), self._language(row)
+        if status not in _BROKEN_OFF:
+            return None
+        if row["state"] in GREEN:
+            done = notices.done(run_id=run_id, language=language, link=link)
             key = str(row.get("reportKey") or "")
             return {**done.payload(), "message": notices.with_report(self._gateway, run_id, done.message, key)}
         # The machine's own Fail state ends with the error that the row has
-        if row.get("state") != FAILED or row.get("error") == error:
+        if row["state"] != FAILED or row.get("error") == error:
             return None
         return notices.failed(
             title=run_id,
@@ -183,7 +200,7 @@ class _Sweep:
             cause=str(row.get("cause")),
             fix=str(row.get("fix")),
             language=language,
-            link=self._link(arn),
+            link=link,
         ).payload()
 
     def release(self) -> None:
@@ -320,6 +337,12 @@ class _Sweep:
                     opened_at=found.created,
                     hard_end=found.created,
                 )
+
+
+def _as_read(row: JsonObject) -> Condition:
+    """Return the condition that a row still tells of the same execution, and of its end what it told."""
+    is_unseen = Attr("executionArn").eq(row["executionArn"]) & Attr("endedWith").not_exists()
+    return Attr("state").eq(row["state"]) & is_unseen
 
 
 def _name(lease: Lease) -> str:

@@ -12,7 +12,7 @@ from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject, as_list, as_object, as_text
 from customization.links import move_command
 from customization.problems import excerpt
-from customization.runs import RUNNING, UPLOADS, Call
+from customization.runs import RUNNING, UPLOADS, Call, trace
 from customization.texts import Sentence, one_line
 
 if TYPE_CHECKING:
@@ -110,12 +110,13 @@ def poll_uploads(gateway: "Gateway", event: Json, call: Call, started_at: dateti
         UploadsIncomplete: two hours were not enough.
     """
     drop = read_drop(event)
-    if drop is None:
-        return {"status": "complete", "waitSeconds": 0}
-    dataset = dataset_of(drop)
+    dataset = dataset_of(drop) if drop else ""
     claim = f"{UPLOADS}{dataset}"
-    if not _is_claimed(gateway, claim, call):
+    if dataset and not _is_claimed(gateway, claim, call):
         return {"status": "joined", "waitSeconds": 0}
+    trace(gateway, call.execution_arn)
+    if not dataset:
+        return {"status": "complete", "waitSeconds": 0}
     seconds, reason = _unsettled(gateway, dataset, call.now, started_at)
     if seconds == 0:
         gateway.runs.delete(claim, Attr("executionArn").eq(call.execution_arn))

@@ -167,15 +167,19 @@ def job(
 
 
 class GatewayInMemory(Gateway):
-    """`executions` maps an execution's ARN to its status; what is not there is unknown to Step Functions."""
+    """`executions` maps an execution's ARN to its status; what is not there is unknown to Step Functions.
+
+    `execution_errors` maps it to the error that it ended with.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.executions: dict[str, str] = {EXECUTION: "RUNNING"}
+        self.execution_errors: dict[str, str] = {}
         self.published: list[tuple[str, str]] = []
 
-    def execution_status(self, arn: str) -> tuple[str, datetime | None]:
-        return self.executions.get(arn, "GONE"), None
+    def execution_status(self, arn: str) -> tuple[str, str]:
+        return self.executions.get(arn, "GONE"), self.execution_errors.get(arn, "")
 
     def publish(self, subject: str, message: str) -> None:
         self.published.append((subject, message))

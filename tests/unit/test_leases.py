@@ -1,6 +1,6 @@
 """Whatever bills has a lease, and no lease is closed before its resource is proven gone."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -293,7 +293,7 @@ def test_an_execution_whose_status_cannot_be_read_keeps_its_own_lease_alone_and_
 ) -> None:
     ask = broken.execution_status
 
-    def refuse(arn: str) -> tuple[str, datetime | None]:
+    def refuse(arn: str) -> tuple[str, str]:
         if arn == "arn:first":
             raise refusal
         return ask(arn)

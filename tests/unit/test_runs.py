@@ -1,7 +1,6 @@
 """One execution owns a run; who is not the owner touches nothing."""
 
 from dataclasses import replace
-from datetime import datetime
 
 import pytest
 
@@ -70,7 +69,7 @@ def test_of_two_executions_that_try_a_run_again_at_the_same_moment_one_owns_it(
     gateway.executions.update({EXECUTION: "FAILED", SECOND: "RUNNING", third: "RUNNING"})
     ask = gateway.execution_status
 
-    def overtake(arn: str) -> tuple[str, datetime | None]:
+    def overtake(arn: str) -> tuple[str, str]:
         monkeypatch.setattr(gateway, "execution_status", ask)
         assert claim(gateway, third).attempt == 2
         return ask(arn)

@@ -275,8 +275,9 @@ _ABSORBED = " (a retry makes up for it)"
 _HALTED = """\
 What a stopped execution was training or serving is released within two virtual minutes after the event about its end,
 and by the next scheduled sweep where that event is lost. AWS refuses to delete what is still being created: that goes
-with a later sweep. While a folder fills, or a model in use is changed by hand, no row of the table of runs stands for
-the execution: nothing of it bills, and where the event is lost nobody is told."""
+with a later sweep. While a folder fills, or a model in use is changed by hand, a row of its own stands for the
+execution in the table of runs. Only one that is stopped before its first function has written that row leaves no trace:
+it has done nothing, and where the event is lost nobody is told."""
 
 
 def _counts() -> str:

@@ -137,6 +137,8 @@ def test_the_same_data_dropped_into_two_stages_make_two_of_everything_and_each_s
         assert parameters(pipeline) == ["prod"]
         assert_no_role_may_end_what_is_foreign(pipeline, ours, served)
         assert_no_role_may_serve_or_ask_what_is_foreign(pipeline, ours, served)
+        assert_no_role_may_change_what_is_served_elsewhere(pipeline, ours, served)
+        assert_model_units_end_by_their_own_deployment_alone(pipeline, ours, theirs)
 
 
 def session_of(pipeline: Pipeline, ours: str, module: str) -> "boto3.Session":
@@ -152,8 +154,47 @@ def session_of(pipeline: Pipeline, ours: str, module: str) -> "boto3.Session":
 
 def foreign_model(pipeline: Pipeline, ours: str) -> str:
     """Return the ARN of a custom model of the other deployment."""
-    name = next(name for name in pipeline.models() if not name.startswith(ours))
+    return _model_arn(pipeline, next(name for name in pipeline.models() if not name.startswith(ours)))
+
+
+def own_model(pipeline: Pipeline, ours: str) -> str:
+    return _model_arn(pipeline, next(name for name in pipeline.models() if name.startswith(ours)))
+
+
+def _model_arn(pipeline: Pipeline, name: str) -> str:
     return pipeline.aws.session().client("bedrock").get_custom_model(modelIdentifier=name)["modelArn"]
+
+
+def create_model_units(pipeline: Pipeline, prefix: str, name: str, model: str) -> str:
+    """Return the ARN of a throughput with the name and the tag that the deployment of that prefix gives."""
+    created = (
+        pipeline.aws.session()
+        .client("bedrock")
+        .create_provisioned_model_throughput(
+            provisionedModelName=prefix + name,
+            modelId=model,
+            modelUnits=1,
+            tags=[{"key": "deployment", "value": prefix.split("-")[1]}],
+        )
+    )
+    return created["provisionedModelArn"]
+
+
+def assert_model_units_end_by_their_own_deployment_alone(pipeline: Pipeline, ours: str, theirs: str) -> None:
+    """Whatever role may end model units, which cost most of all, ends its own deployment's and no other's."""
+    roles = ("create_provisioned_throughput", "promote_model", "release_serving", "release_resources", "sweep")
+    own = {
+        module: create_model_units(pipeline, ours, f"own{number}", own_model(pipeline, ours))
+        for number, module in enumerate(roles)
+    }
+    foreign = create_model_units(pipeline, theirs, "foreign", foreign_model(pipeline, ours))
+    pipeline.skip_time(hours=1)  # Bedrock deletes none that is Creating
+    for module, arn in own.items():
+        bedrock = session_of(pipeline, ours, module).client("bedrock")
+        with pytest.raises(ClientError, match=f"AccessDenied.*DeleteProvisionedModelThroughput on resource: {foreign}"):
+            bedrock.delete_provisioned_model_throughput(provisionedModelId=foreign)
+        bedrock.delete_provisioned_model_throughput(provisionedModelId=arn)
+    assert live(pipeline, "provisioned-model") == [foreign]
 
 
 def assert_no_role_may_serve_or_ask_what_is_foreign(pipeline: Pipeline, ours: str, served: str) -> None:
@@ -173,6 +214,15 @@ def assert_no_role_may_serve_or_ask_what_is_foreign(pipeline: Pipeline, ours: st
     asker.converse(
         modelId="amazon.nova-micro-v1:0", messages=[{"role": "user", "content": [{"text": "How do I pay?"}]}]
     )
+
+
+def assert_no_role_may_change_what_is_served_elsewhere(pipeline: Pipeline, ours: str, served: str) -> None:
+    """Not even for a model of its own may a role take another deployment's deployment."""
+    model = own_model(pipeline, ours)
+    for module in ("promote_model", "change_model_in_use", "sweep"):
+        bedrock = session_of(pipeline, ours, module).client("bedrock")
+        with pytest.raises(ClientError, match=f"AccessDenied.*UpdateCustomModelDeployment on resource: {served}"):
+            bedrock.update_custom_model_deployment(customModelDeploymentIdentifier=served, modelArn=model)
 
 
 def assert_no_role_may_end_what_is_foreign(pipeline: Pipeline, ours: str, served: str) -> None:

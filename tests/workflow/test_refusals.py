@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from customization.failures import explain
 from tests.workflow import data
 from tests.workflow.checks import assert_failed, assert_refused
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from customization.json_types import Json
+    from customization.json_types import Json, JsonObject
     from rehearsal.embedded.states.machines import Execution
+
+# What a deployment without settings has, as stacks/config.py says
+MONTHLY_USD = 200
 
 
 def execution_of(pipeline: Pipeline, key: str, content: bytes) -> "Execution":
@@ -105,19 +109,44 @@ def test_a_run_above_its_budget_is_refused_with_the_amounts(pipeline: Pipeline) 
 def test_runs_that_begin_together_cannot_overshoot_the_months_budget(pipeline: Pipeline) -> None:
     model = "amazon.nova-2-lite-v1:0:256k"  # an hour of its model unit costs more than 60 USD
     request = data.request(baseModelIdentifier=model, serving={"mode": "provisioned"}, budgetUsd=100)
+    committed: list[float] = []
+    watched = ("is_within_budget", "publish_report", "release_resources")
+    pipeline.function_faults.strike(*watched, do=lambda: committed.append(committed_usd(pipeline)), times=99)
     with pipeline.clock.hold():
-        for number in range(5):
+        for number in range(6):
             files = {**data.labelled(start=500_000 + number * 1_000), "run.json": request}
             pipeline.drop(f"{pipeline.dataset}-{number}", files)
     pipeline.finish()
-    assert sorted(str(run["state"]) for run in pipeline.runs()) == ["FAILED"] * 2 + ["SUCCEEDED"] * 3
+    runs = {state: [run for run in pipeline.runs() if run["state"] == state] for state in ("SUCCEEDED", "FAILED")}
+    assert [len(found) for found in runs.values()] == [3, 3]
     for execution in pipeline.executions():
         if execution.outcome.status == "FAILED":
             says = "monthlyBudgetUsd: this run needs 6"
             assert_failed(pipeline, execution, at="IsWithinBudget", error="BudgetExceeded", says=says)
+            fix = explain("BudgetExceeded", str(pipeline.row_of(execution)["cause"])).fix
+            assert pipeline.row_of(execution)["fix"] == fix
+    assert {job["jobName"] for job in pipeline.jobs()} == {run["jobName0"] for run in runs["SUCCEEDED"]}
     assert len(pipeline.jobs()) == 3
+    needed = {state: [float(str(run["estimatedUsd"])) for run in found] for state, found in runs.items()}
+    # What a run has spent comes to its estimate but for a hundredth
+    assert max(committed) == pytest.approx(sum(needed["SUCCEEDED"]), rel=0.01)
+    assert MONTHLY_USD - min(needed["FAILED"]) < max(committed) <= MONTHLY_USD
+    assert month_of(pipeline) == {
+        "runId": month_of(pipeline)["runId"],
+        "committedUsd": pytest.approx(sum(float(str(run["spentUsd"])) for run in runs["SUCCEEDED"])),
+        **{f"reserved#{run['runId']}#1": "settled" for run in runs["SUCCEEDED"]},
+        **{f"spent#{run['runId']}#1": run["spentUsd"] for run in runs["SUCCEEDED"]},
+    }
+
+
+def month_of(pipeline: Pipeline) -> "JsonObject":
+    """Return the row of the month."""
     [month] = [row for row in pipeline.rows() if str(row["runId"]).startswith("month#")]
-    assert month["committedUsd"] == pytest.approx(sum(float(str(run.get("spentUsd", 0))) for run in pipeline.runs()))
+    return month
+
+
+def committed_usd(pipeline: Pipeline) -> float:
+    return float(str(month_of(pipeline).get("committedUsd", 0)))
 
 
 def test_a_price_that_nobody_knows_has_to_be_accepted(pipeline: Pipeline) -> None:

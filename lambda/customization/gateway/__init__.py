@@ -1,6 +1,5 @@
 """The one place that calls AWS; what it raises are the names of `errors`."""
 
-from datetime import datetime
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -88,14 +87,14 @@ class Gateway:
         with named_errors():
             self._sns.publish(TopicArn=self.settings.topic_arn, Subject=subject, Message=message)
 
-    def execution_status(self, arn: str) -> tuple[str, datetime | None]:
-        """Return the status of a Step Functions execution and when it stopped; ("GONE", None) where none is known."""
+    def execution_status(self, arn: str) -> tuple[str, str]:
+        """Return the status of a Step Functions execution and the error it ended with; "GONE" where none is known."""
         try:
             with named_errors():
                 answer = self._states.describe_execution(executionArn=arn)
         except errors.ResourceNotFound:
-            return "GONE", None
-        return answer["status"], answer.get("stopDate")
+            return "GONE", ""
+        return answer["status"], answer.get("error", "")
 
     def bedrock_quota(self, code: str) -> int | None:
         """Return a quota of Bedrock in this account and Region, or None where it cannot be read."""
