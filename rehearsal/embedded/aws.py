@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # Of the session that may do everything; whoever calls with it, such as a person with the AWS CLI, is the deployer
 DEPLOYER_ACCESS_KEY = "AKIAREHEARSALDEPLOYR"
 _CONFIG = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
-_PATIENCE = 120.0  # real seconds
+_PATIENCE = 300.0  # real seconds
 _SOURCES = {"bedrock": "model-customization-job/rehearsal"}  # for whose sake a service assumes a role: aws:SourceArn
 
 
