@@ -1,11 +1,10 @@
 """What goes once a run is over, and what stays since its request, its verdict or the model in use needs it."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from customization import budget, leases, notices
 from customization.errors import ArtifactUnreadable, ResourceNotFound
-from customization.history import RunSummary, read_run
 from customization.json_types import JsonObject
 from customization.leases import Lease, Release
 from customization.model_in_use import (
@@ -79,38 +78,6 @@ def _has_kept(gateway: "Gateway", row: JsonObject) -> bool:
         return _keeps(read_plan(gateway, str(row["runId"])), row)
     except (ArtifactUnreadable, ResourceNotFound):
         return True  # what it was promised is not known; the lease ends it
-
-
-class Released(NamedTuple):
-    """What a function answers; `run` is the failed one, once it is settled, and `problem` why it has no report."""
-
-    answer: JsonObject
-    run: RunSummary | None = None
-    problem: str = ""
-
-
-def release(gateway: "Gateway", call: Call, *, dataset: str, message: str) -> Released:
-    """Do as `release_dataset` where a data set is named, else as `release_all`, and write the report of the failed run.
-
-    Whatever prevents the report must not prevent the rest of the failure path.
-    """
-    if dataset:
-        return Released(release_dataset(gateway, dataset, call.now))
-    answer = release_all(gateway, call, message)
-    if not call.run_id:
-        return Released(answer)
-    run: RunSummary | None = None
-    problem = ""
-    try:
-        run = read_run(gateway, call.run_id)
-        # The modules that draw are loaded after the release, which must not depend on them
-        from customization.publishing import publish_failure  # noqa: PLC0415  as said above
-
-        report = publish_failure(gateway, call)
-        answer["message"] = notices.with_report(gateway, call.run_id, str(answer["message"]), report)
-    except Exception as error:  # noqa: BLE001  as said above
-        problem = f"{type(error).__name__}: {error}"
-    return Released(answer, run, problem)
 
 
 def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:

@@ -15,7 +15,8 @@ from customization.failures import Example, Known, explain, load_failures, recor
 from customization.gateway import Gateway
 from customization.json_types import JsonObject
 from customization.planning import plan_run
-from customization.releasing import release, release_all
+from customization.release_and_report import release
+from customization.releasing import release_all
 from customization.runs import Call
 from customization.texts import LANGUAGES, Language, Sentence, load_texts, wording
 from tests.unit.fakes import GatewayInMemory

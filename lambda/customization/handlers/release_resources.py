@@ -4,7 +4,7 @@ from customization import metrics
 from customization.gateway import Gateway
 from customization.handlers import emit, logger, task
 from customization.json_types import JsonObject, as_text
-from customization.releasing import release
+from customization.release_and_report import release
 from customization.runs import read_call
 
 
