@@ -91,6 +91,7 @@ def datasets_in_order_of_jobs(pipeline: Pipeline) -> list[str]:
     return [dataset_of[job["jobName"]] for job in jobs]
 
 
+@pytest.mark.minutes
 def test_fifty_drops_wait_for_the_ten_jobs_of_the_account_in_the_order_in_which_they_were_dropped(
     pipeline: Pipeline,
 ) -> None:

@@ -20,6 +20,7 @@ def _folder(pipeline: Pipeline, asked: JsonObject) -> dict[str, bytes]:
     return {**pipeline.folder(test=32), "run.json": json.dumps(asked).encode()}
 
 
+@pytest.mark.minutes
 def test_120_runs_in_seven_weeks_meet_no_quota_and_leave_the_best_three_models(pipeline: Pipeline) -> None:
     most_models = 0
     for number in range(RUNS):
