@@ -100,16 +100,28 @@ def _evaluation() -> Iterator[Figure]:
 
 
 def _rehearsal() -> Iterator[Figure]:
-    floor = synth.seconds(["app.py"])
     with tempfile.TemporaryDirectory() as folder:
-        ours = _seconds([sys.executable, "-m", "rehearsal", "--out", folder], ROOT)
+        ours, synthesis = _rehearsed(Path(folder))
     yield Figure(
         what="rehearsal of samples/support-ja",
         ours=f"{ours:.1f} s",
-        floor=f"its synthesis {floor:.1f} s",
-        ratio=ours / floor,
+        floor=f"its start and synthesis {synthesis:.1f} s",
+        ratio=ours / synthesis,
     )
-    yield _within("rehearsal, beyond its synthesis", ours - floor, MOST_RUN_SECONDS)
+    yield _within("rehearsal, from deployment to report", ours - synthesis, MOST_RUN_SECONDS)
+
+
+def _rehearsed(folder: Path) -> tuple[float, float]:
+    """Return the seconds of a rehearsal, and those that it took to start and to synthesize what it deploys."""
+    synthesis, began = 0.0, time.perf_counter()
+    command = [sys.executable, "-m", "rehearsal", "--out", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:  # noqa: S603  this project's
+        for line in run.stdout or ():
+            if line.startswith("deploying"):
+                synthesis = time.perf_counter() - began
+    if run.returncode or not synthesis:
+        raise RuntimeError(f"{' '.join(command)} ended with {run.returncode}")
+    return time.perf_counter() - began, synthesis
 
 
 def _run() -> Iterator[Figure]:

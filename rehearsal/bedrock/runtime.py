@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,6 +40,8 @@ NOT_READY = "Model is not ready for inference. Wait and try your request again."
 OWN_TOKENS = 3
 # An answer's latency: milliseconds before the first token and for each, times a lognormal factor of this spread.
 FIRST_TOKEN_MS, TOKEN_MS, LATENCY_SPREAD = 250.0, 12.0, 0.25
+# An answer is thousands of small steps: threads that take turns at them only hand each other the interpreter's lock
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,9 @@ class Runtime:
 
 def _generate(model: "LanguageModel", ask: Ask, seed: int) -> Generation:
     """Return the answer, cut and counted by the tokens that are billed: those of the small model are shorter."""
-    own = model.answer(ask.prompt, ask.max_tokens * OWN_TOKENS, ask.temperature, ask.top_p, ask.stop_sequences, seed)
+    most = ask.max_tokens * OWN_TOKENS
+    with _ONE_AT_A_TIME:
+        own = model.answer(ask.prompt, most, ask.temperature, ask.top_p, ask.stop_sequences, seed)
     text = first_tokens(own.text, ask.max_tokens)
     reason = own.stop_reason if text == own.text else "max_tokens"
     return Generation(text, count_tokens(ask.prompt), count_tokens(text), reason)
