@@ -361,6 +361,6 @@ def speed(page: Path) -> tuple[list[str], list[list[str]]]:
 
 def test_both_readmes_quote_the_same_figures_with_date_and_machine() -> None:
     taken, figures = speed(ROOT / "README.md")
-    assert (len(taken), len(figures)) == (1, 8)
+    assert (len(taken), len(figures)) == (1, 11)
     assert all(len(row) >= 3 for row in figures)
     assert speed(ROOT / "README.ja.md") == (taken, figures)
