@@ -51,6 +51,8 @@ _BAR_HEIGHT, _AXIS_HEIGHT = 20, 50
 _MARGIN = 6
 _LONGEST_LABEL = 24
 _MOST_POINTS = 150
+# pygal adds up the steps of an axis, and does not come to its end where a step is lost beside the values
+_HIGHEST, _LOWEST = 1e15, 1e-12
 _FONT_SIZE = 12
 _UNUSED: set[object] = {"desc", "style", "script", ET.Comment}
 _STYLE = Style(
@@ -73,10 +75,13 @@ class Captions(msgspec.Struct, frozen=True):
 
 
 def line_chart(captions: Captions, series: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
-    """Return lines over numbers; long series are shown as the means of neighbouring points."""
+    """Return lines over finite numbers, which beyond 1e15 are shown there.
+
+    Long series are shown as the means of neighbouring points.
+    """
     chart = pygal.XY(**_options(captions), dots_size=2, min_scale=3, max_scale=6, x_value_formatter=_plain)
     for name, points in series.items():
-        shown = _thinned(points)
+        shown = [(_drawable(x), _drawable(y)) for x, y in _thinned(points)]
         chart.add(name, shown, show_dots=len(shown) < _MOST_POINTS // 5)
     return _svg(chart, captions, series)
 
@@ -142,8 +147,18 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
         return list(points)
     size = -(-len(points) // (_MOST_POINTS - 2))
     groups = [points[start : start + size] for start in range(0, len(points), size)]
-    means = [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+    means = [(_mean([x for x, _ in group]), _mean([y for _, y in group])) for group in groups]
     return [points[0], *means[1:-1], points[-1]]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(value / len(values) for value in values)
+
+
+def _drawable(value: float) -> float:
+    """Return the value to nine digits, so that what differs does so by more than the steps of an axis may lose."""
+    within = max(-_HIGHEST, min(value, _HIGHEST))
+    return 0.0 if abs(within) < _LOWEST else float(f"{within:.9g}")
 
 
 def _unseen_width(label: str) -> int:

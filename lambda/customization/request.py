@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from itertools import accumulate
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 from customization.errors import InvalidRunRequest
 from customization.identity import OWN_TAGS
 from customization.json_types import Json, JsonObject
+from customization.problems import MESSAGE_BYTES
 from customization.settings import Defaults
 from customization.shapes import FORMAT_KEYS, kind_of
 from customization.texts import Language, Sentence, one_line, read_language, say, wording
@@ -30,7 +32,6 @@ LARGEST_BUDGET_USD = 1_000_000
 LONGEST_IDENTIFIER = 2_048
 # Amazon Bedrock Runtime API, InferenceConfiguration
 MOST_STOP_SEQUENCES = 2_500
-# A message of so many lines, each cut to texts.LONGEST_LINE, fits Step Functions and Amazon SNS
 _MOST_PROBLEMS = 50
 _LONGEST_QUOTE = 80
 _MOST_DIGITS = 20
@@ -329,9 +330,16 @@ def parse_request(document: Json, defaults: Defaults) -> RunRequest:
 
 
 def refusal(problems: list[str], language: Language) -> InvalidRunRequest:
-    """Return the error that lists `problems`, which are in `language` already, a line each, or the first of many."""
+    """Return the error that lists `problems`, which are in `language` already, a line each, or the first of many.
+
+    What follows the first has room in 8,000 bytes.
+    """
     heading = Sentence("request.problem" if len(problems) == 1 else "request.problems", {"count": f"{len(problems):,}"})
-    listed = [f"- {one_line(text)}" for text in problems[:_MOST_PROBLEMS]]
+    lines = [f"- {one_line(text)}" for text in problems[:_MOST_PROBLEMS]]
+    ends = accumulate(len(line.encode()) for line in lines)
+    listed = [
+        line for place, (line, end) in enumerate(zip(lines, ends, strict=True)) if not place or end <= MESSAGE_BYTES
+    ]
     if len(problems) > len(listed):
         more = Sentence("request.more", {"count": f"{len(problems) - len(listed):,}"})
         listed.append(f"- {say(more, language)}")

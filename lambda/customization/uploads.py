@@ -26,6 +26,8 @@ LONGEST_WAIT = timedelta(hours=2)
 SHORTEST_POLL_SECONDS = 5
 # As much as Step Functions takes from the console (Developer Guide, quotas of state machine executions)
 MOST_REQUEST_BYTES = 262_144
+# Amazon S3 User Guide, "Naming Amazon S3 objects"
+LONGEST_KEY_BYTES = 1_024
 # A second mistake in the same folder within this time is part of the first.
 SAME_MISTAKE = timedelta(hours=1)
 
@@ -63,12 +65,27 @@ def read_drop(event: Json) -> Drop | None:
     try:
         detail = as_object(event.get("detail"), "detail")
         return Drop(
-            bucket=as_text(as_object(detail.get("bucket"), "detail.bucket").get("name"), "detail.bucket.name"),
-            key=as_text(as_object(detail.get("object"), "detail.object").get("key"), "detail.object.key"),
-            at=datetime.fromisoformat(as_text(event["time"], "time")) if "time" in event else None,
+            bucket=_as_name(as_object(detail.get("bucket"), "detail.bucket").get("name"), "detail.bucket.name"),
+            key=_as_name(as_object(detail.get("object"), "detail.object").get("key"), "detail.object.key"),
+            at=_as_time(event["time"], "time") if "time" in event else None,
         )
     except (TypeError, ValueError) as error:
-        raise InvalidRunRequest.of("error.noDrop", problem=str(error)) from error
+        raise InvalidRunRequest.of("error.noDrop", problem=one_line(str(error))) from error
+
+
+def _as_name(value: Json, what: str) -> str:
+    name = as_text(value, what)
+    # A lone surrogate is no Unicode; UnicodeEncodeError is a ValueError
+    if len(name.encode()) > LONGEST_KEY_BYTES:
+        raise ValueError(f"{what}: expected at most {LONGEST_KEY_BYTES:,} bytes of UTF-8")
+    return name
+
+
+def _as_time(value: Json, what: str) -> datetime:
+    time = datetime.fromisoformat(as_text(value, what))
+    if time.tzinfo is None:
+        raise ValueError(f"{what}: expected a time with its zone, such as 2026-11-22T09:30:00Z")
+    return time
 
 
 def dataset_of(drop: Drop) -> str:

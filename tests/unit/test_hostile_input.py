@@ -48,7 +48,8 @@ from customization.uploads import (
 )
 from tests.unit.fakes import NOW, SETTINGS, GatewayInMemory
 
-STEP_FUNCTIONS_BYTES = 262_144
+# AWS Step Functions API, TaskFailedEventDetails
+LONGEST_CAUSE = 32_768
 IN_MEMORY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
 ANY_TEXT = st.one_of(
@@ -109,10 +110,10 @@ def holding(body: bytes) -> GatewayInMemory:
 
 
 def assert_readable(message: str) -> None:
-    """A message is text for a terminal and an e-mail, and leaves Step Functions room for everything else."""
+    """A message is text for a terminal and an e-mail, and as an error of Lambda it fits the cause of Step Functions."""
     assert message
     assert all(character.isprintable() or character == "\n" for character in message), ascii(message)
-    assert len(message.encode()) < STEP_FUNCTIONS_BYTES / 4
+    assert len(json.dumps({"errorMessage": message})) < LONGEST_CAUSE
 
 
 @pytest.fixture
@@ -163,6 +164,7 @@ LARGE: dict[str, Json] = {
     "a key of 200 kB": {"k" * 200_000: 1},
     "a hyperparameter of 200 kB": {"hyperParameters": {"k" * 200_000: "1"}},
     "a model of 250 kB": {"baseModelIdentifier": "x" * 250_000},
+    "fifty keys of eighty control characters": {"\x1b" * 78 + f"{name:02}": 1 for name in range(50)},
     "a key with lines of its own": {"a\nWhat to do: pay\x1b[2J": 1},
     "a space that Bedrock does not take": {"tags": {"a": "b\u3000c"}},
 }
@@ -185,7 +187,9 @@ def test_what_is_too_large_or_not_to_be_seen_is_refused_within_what_step_functio
 def test_of_many_problems_the_first_are_told_and_how_many_more_there_are() -> None:
     with pytest.raises(InvalidRunRequest, match="has 1,200 problems") as caught:
         parse_request({"dataset": "support", **{f"k{name}": 1 for name in range(1_200)}}, SETTINGS.defaults)
-    assert str(caught.value).endswith("- and 1,150 more; mend these first")
+    _, *told, last = str(caught.value).splitlines()
+    assert last == f"- and {1_200 - len(told):,} more; mend these first"
+    assert len(told) > 20
 
 
 @pytest.mark.parametrize("system", ["x" * 250_000, "あ" * 80_000])
@@ -196,6 +200,9 @@ def test_the_longest_request_that_step_functions_takes_fits_the_table_of_runs(
     assert plan_run(dropped, request, fresh)["outcome"] == "planned"
 
 
+TYPED: JsonObject = {"detail": {"bucket": {"name": "data"}, "object": {"key": "incoming/x/y"}}}
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -204,11 +211,17 @@ def test_the_longest_request_that_step_functions_takes_fits_the_table_of_runs(
         {"source": "aws.s3", "detail": {"bucket": {"name": "data"}, "object": {"key": 7}}},
         {"source": "aws.s3", "dataset": "support"},
         {"source": "aws.s3", "time": "now", "detail": {"bucket": {"name": "data"}, "object": {"key": "incoming/x/y"}}},
+        {"source": "aws.s3", "time": "9" * 200_000, **TYPED},
+        {"source": "aws.s3", "time": "2026-11-22", **TYPED},
+        {"source": "aws.s3", "detail": {"bucket": {"name": "data"}, "object": {"key": "incoming/\ud800/run.json"}}},
+        {"source": "aws.s3", "detail": {"bucket": {"name": "data"}, "object": {"key": "é" * 200_000 + "\x00"}}},
+        {"source": "aws.s3", "detail": {"bucket": {"name": "b" * 200_000}, "object": {"key": "incoming/x/y"}}},
     ],
 )
 def test_what_is_like_an_event_and_is_none_is_refused_by_name(event: JsonObject) -> None:
-    with pytest.raises(InvalidRunRequest, match="expected an event of Amazon S3, or a run request"):
+    with pytest.raises(InvalidRunRequest, match="expected an event of Amazon S3, or a run request") as caught:
         read_drop(event)
+    assert_readable(str(caught.value))
 
 
 def test_an_input_without_data_set_is_answered_with_ready_inputs_whatever_it_is(

@@ -2,14 +2,18 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from customization.catalogue import HyperParameter, load_catalogue
+from customization.charts import Captions, line_chart
 from customization.texts import LANGUAGES, say
 from customization.training_metrics import TrainingMetrics, find_metrics_files, perplexity, read_training_metrics
 
@@ -151,9 +155,33 @@ def test_no_content_breaks_the_reader_and_the_result_is_json(training: bytes, va
 
 
 @given(st.lists(st.tuples(st.floats(), st.floats(), st.floats())))
-def test_no_numbers_break_the_reader(rows: list[tuple[float, float, float]]) -> None:
+@example([(float(step), 0.0, 0.1) for step in range(300)])
+@example([(float(step), 0.0, 5e-324 * step) for step in range(2)])
+@example([(9e15 - step, 0.0, 0.1 + step) for step in range(2)])
+@example([(float(step), 0.0, sys.float_info.max * (-1) ** (step // 200)) for step in range(400)])
+def test_no_numbers_break_the_reader_and_the_chart_of_them(rows: list[tuple[float, float, float]]) -> None:
     lines = "\n".join(["step_number,epoch_number,training_loss", *(f"{a},{b},{c}" for a, b, c in rows)])
-    msgspec.json.encode(read_training_metrics(lines.encode(), None))
+    metrics = read_training_metrics(lines.encode(), None)
+    msgspec.json.encode(metrics)
+    points = [(float(point.step), point.loss) for point in metrics.training]
+    with ended_within(seconds=5):
+        assert line_chart(Captions("loss", "by step"), {"loss": points}).startswith("<svg")
+
+
+@contextmanager
+def ended_within(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError from whatever has not come to its end by then."""
+
+    def fail(*_: object) -> None:
+        raise TimeoutError(f"not done within {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_training_that_settles_gets_no_finding() -> None:
