@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _BEFORE_THE_END = ("Started", "Estimate", "Already done")
 # What the rows of an execution say that came to such an end; others do what no row stands for
 _ROWS_OF_ENDS: Mapping[str, list[Json]] = {"RunSucceeded": ["SUCCEEDED"], "EstimateReady": ["ESTIMATED"]}
+# What the notices of ends begin with that do not point to their own execution
+_ABOUT_ANOTHER = {"DuplicateRun": "Already done", "RunReleased": "Released"}
 # The sweeper is called every 15
 _ONE_SWEEP_MINUTES = 16
 
@@ -78,6 +80,7 @@ def assert_told_truthfully(pipeline: Pipeline, execution: "Execution", *, unhand
     assert_sentence(execution.outcome.cause or "")
     if execution.outcome.status == "SUCCEEDED":
         assert [row["state"] for row in rows] == _ROWS_OF_ENDS.get(states[-1], [])
+        assert_success_is_told(pipeline, execution, rows)
         return
     told = [notice for notice in pipeline.told_of(execution) if not notice.subject.startswith(_BEFORE_THE_END)]
     assert told, f"nobody heard of the {execution.outcome.status} execution: {execution.outcome.cause}"
@@ -87,6 +90,26 @@ def assert_told_truthfully(pipeline: Pipeline, execution: "Execution", *, unhand
         assert_row_is_told(row, [notice.message for notice in told], is_unrecorded=unhandled == "RecordFailure")
         if unhandled != "ReleaseResources" and "ReleaseResources" in states:  # what Catch does not catch ends all
             assert_reported(pipeline, row)
+
+
+def assert_success_is_told(pipeline: Pipeline, execution: "Execution", rows: Sequence[JsonObject]) -> None:
+    """People heard of a green end, and the report of a run says that it succeeded."""
+    if pipeline.has_joined(execution):
+        return
+    about_another = next((_ABOUT_ANOTHER[state] for state in pipeline.states(execution) if state in _ABOUT_ANOTHER), "")
+    if about_another:
+        told = [each for each in pipeline.notifications() if each.subject.startswith(about_another)]
+    else:
+        told = [each for each in pipeline.told_of(execution) if not each.subject.startswith("Started")]
+    assert told, "nobody heard of the end"
+    for row in rows:
+        assert report_of(pipeline, row)["state"] == str(row["state"]).lower()
+
+
+def report_of(pipeline: Pipeline, row: JsonObject) -> JsonObject:
+    """Return the report of a run as JSON."""
+    key = str(row["reportKey"]).replace(".html", ".json")
+    return as_object(json.loads(pipeline.artifact(key)), key)
 
 
 def assert_row_is_told(row: JsonObject, messages: Sequence[str], *, is_unrecorded: bool = False) -> None:
@@ -107,8 +130,7 @@ def assert_row_is_told(row: JsonObject, messages: Sequence[str], *, is_unrecorde
 def assert_reported(pipeline: Pipeline, row: JsonObject) -> None:
     """The report of a run whose failure path has recorded its end tells what the table of runs tells."""
     if is_run(str(row["runId"])) and row["state"] == "FAILED" and row.get("failedState"):
-        report = as_object(json.loads(pipeline.artifact(str(row["reportKey"]).replace(".html", ".json"))), "report")
-        failure = as_object(report["failure"], "failure")
+        failure = as_object(report_of(pipeline, row)["failure"], "failure")
         told = ("error", "cause", "fix")
         assert [failure[name] for name in told] == [row[name] for name in told]
 

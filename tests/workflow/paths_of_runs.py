@@ -192,7 +192,7 @@ def _failed_serving_is_made_anew(pipeline: Pipeline, mode: str, function: str) -
     """A call that is repeated for an hour, a quarter of it between two, finds what it had made failed."""
     pipeline.inject("serving-fails")
     waits = FunctionFault("QuotaUnavailable", "injected")
-    pipeline.function_faults.strike(function, after=waits, do=pipeline.inject, times=4)
+    pipeline.function_faults.strike(function, after=waits, do=lambda _: pipeline.inject(), times=4)
     succeed(pipeline, pipeline.run(pipeline.folder(serving={"mode": mode})))
     assert pipeline.function_faults.broken == [function] * 4
     assert pipeline.what_bills() == []

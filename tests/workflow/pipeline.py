@@ -36,7 +36,7 @@ class FunctionFaults:
     def clear(self) -> None:
         self._before: FunctionFault | None = None
         self._after: FunctionFault | None = None
-        self._do: Callable[[], None] | None = None
+        self._do: Callable[[TaskCall], None] | None = None
         self.broken: list[str] = []
 
     def strike(
@@ -44,7 +44,7 @@ class FunctionFaults:
         *places: str,
         before: FunctionFault | None = None,
         after: FunctionFault | None = None,
-        do: Callable[[], None] | None = None,
+        do: Callable[[TaskCall], None] | None = None,
         times: int = 1,
         only: Callable[[JsonObject], bool] = lambda _: True,
     ) -> None:
@@ -62,7 +62,7 @@ class FunctionFaults:
     def after_call(self, call: TaskCall, /) -> None:
         if (self._after or self._do) and self._strikes(call):
             if self._do:
-                self._do()
+                self._do(call)
             if self._after:
                 raise self._after
 

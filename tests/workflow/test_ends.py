@@ -149,6 +149,9 @@ def test_an_execution_that_ends_while_it_waits_is_released_and_told_by_the_sweep
 ) -> None:
     scenario, halt = SCENARIOS.get(wait, USUAL), HALTS[how]
     scenario.before(pipeline)
+    answered_before = pipeline.bedrock.answers.copy()
+    throughputs, deployments = pipeline.created("provisioned-model"), pipeline.created("custom-model-deployment")
+    jobs = len(pipeline.jobs())
     if halt.is_told:
         execution = halt_at(pipeline, wait, scenario, halt)
     else:
@@ -162,10 +165,15 @@ def test_an_execution_that_ends_while_it_waits_is_released_and_told_by_the_sweep
         assert_nothing_is_left(pipeline)
     else:  # the model that was in use before stays so, and is what callers get
         assert_model_in_use_is_served(pipeline)
+    assert pipeline.created("provisioned-model") - throughputs <= 1
+    assert pipeline.created("custom-model-deployment") - deployments <= 1
+    assert len(pipeline.jobs()) - jobs <= 1
     again = pipeline.ask(pipeline.request(**fields_of(pipeline, scenario)))
     assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     pipeline.ask({"dataset": pipeline.dataset, "action": "release"})
     assert pipeline.what_bills() == []
+    answers = pipeline.bedrock.answers - answered_before
+    assert all(count == 1 for count in answers.values()), answers
 
 
 def assert_model_in_use_is_served(pipeline: Pipeline) -> None:

@@ -1,13 +1,14 @@
 """Every Task of the state machine, broken in every way: what was started is released, told and can be run again."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from customization.evaluation import CONCURRENCY, SHARDS_AT_ONCE, shard_count
-from rehearsal.embedded.faults import FunctionFault, Kill, Twice
+from rehearsal.embedded.faults import FunctionFault, Kill, TaskCall, Twice
 from tests.infra.machine import all_states
 from tests.workflow.checks import (
     assert_nothing_is_left,
@@ -22,11 +23,13 @@ from tests.workflow.matrix import (
     ENDS,
     FAILING,
     HALTED,
+    IN_FLIGHT,
     JOB,
     KINDS,
     SCENARIOS,
     SHARDS,
     TASK_STATES,
+    TEST_RECORDS,
     THROUGHPUT,
     USUAL,
     is_cell_sampled,
@@ -35,16 +38,8 @@ from tests.workflow.matrix import (
 )
 from tests.workflow.pipeline import Pipeline
 
-# More test records than may be in flight, so that paying for all of them twice is noticed
-TEST_RECORDS = 100
-# What a shard that was killed or stopped had in flight is asked again: nobody knows that it was answered. While a few
-# answers are stored, more come. Of two copies at once each asks what the other had not stored when it began.
-IN_FLIGHT = {
-    "killed-midway": 3 * CONCURRENCY,
-    "killed-twice": 2 * 3 * CONCURRENCY,
-    "stopped": SHARDS_AT_ONCE * CONCURRENCY,
-    "twice-at-once": TEST_RECORDS // shard_count(TEST_RECORDS),
-}
+if TYPE_CHECKING:
+    from rehearsal.embedded.states.machines import Execution
 
 
 def _cells() -> list[object]:
@@ -91,10 +86,11 @@ def test_a_task_that_breaks_leaves_nothing_behind_and_the_run_can_be_started_aga
     throughputs, deployments = pipeline.created("provisioned-model"), pipeline.created("custom-model-deployment")
     answered_before = pipeline.bedrock.answers.copy()
     fault = how.before() if how.before else None
-    pipeline.function_faults.strike(
-        state, before=fault, after=how.after, times=how.times, do=_stopper(pipeline) if how.stops else None
-    )
-    execution = run_scenario(pipeline, scenario)
+    stopped: list[Execution] = []
+    stop = _stopper(pipeline, stopped) if how.stops else None
+    pipeline.function_faults.strike(state, before=fault, after=how.after, times=how.times, do=stop)
+    ended = run_scenario(pipeline, scenario)
+    [execution] = stopped or [ended]
     assert pipeline.function_faults.broken == [state] * how.times, f"no scenario of the matrix comes to {state}"
     assert_struck(fault, how.times)
     pipeline.inject()
@@ -104,6 +100,8 @@ def test_a_task_that_breaks_leaves_nothing_behind_and_the_run_can_be_started_aga
     assert_nothing_is_left(pipeline)
     assert pipeline.created("provisioned-model") - throughputs <= 1
     assert pipeline.created("custom-model-deployment") - deployments <= 1
+    if how.stops:
+        assert execution.outcome.status == "ABORTED"
     if how.absorbed and scenario is not FAILING:
         assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
     assert_runs_again(pipeline, scenario, may_stop_a_job=execution.outcome.status != "SUCCEEDED")
@@ -120,9 +118,14 @@ def assert_struck(fault: FunctionFault | None, times: int) -> None:
         assert fault.meetings == times
 
 
-def _stopper(pipeline: Pipeline) -> Callable[[], None]:
-    def stop() -> None:
-        running = [execution for execution in pipeline.executions() if execution.outcome.status == "RUNNING"]
-        pipeline.stop(running[-1])
+def _stopper(pipeline: Pipeline, stopped: "list[Execution]") -> Callable[[TaskCall], None]:
+    """Return what stops the execution that makes a call, and puts it into `stopped`."""
+
+    def stop(call: TaskCall) -> None:
+        running, told = pipeline.running(), json.dumps(call.payload)
+        # Of the two executions of a folder one calls; a notice may name another one than its own
+        [execution] = [each for each in running if each.arn in told] if len(running) > 1 else running
+        pipeline.stop(execution)
+        stopped.append(execution)
 
     return stop

@@ -111,7 +111,7 @@ def test_runs_that_begin_together_cannot_overshoot_the_months_budget(pipeline: P
     request = data.request(baseModelIdentifier=model, serving={"mode": "provisioned"}, budgetUsd=100)
     committed: list[float] = []
     watched = ("is_within_budget", "publish_report", "release_resources")
-    pipeline.function_faults.strike(*watched, do=lambda: committed.append(committed_usd(pipeline)), times=99)
+    pipeline.function_faults.strike(*watched, do=lambda _: committed.append(committed_usd(pipeline)), times=99)
     with pipeline.clock.hold():
         for number in range(6):
             files = {**data.labelled(start=500_000 + number * 1_000), "run.json": request}
