@@ -47,6 +47,8 @@ SUBJECTS = {
     "released": "Released: $title",
 }
 UNTOLD = "untold"
+# What the machine adds to the error of an execution whose failure could not be told (stacks/state_machine.py)
+NOT_TOLD = " (not told)"
 _MOST_WARNINGS = 10
 _LONGEST_EXCERPT = 300
 # One stage of training on some hundred records. Public reports of 2026 have 81 minutes (70B, 189 records) to 3.5 hours
@@ -360,7 +362,7 @@ def _outcomes(words: _Words, released: Sequence["Release"]) -> list[str]:
     ]
 
 
-def ended(*, run_id: str, status: str, language: Language, link: str) -> Notice:
+def ended(*, run_id: str, status: str, cause: str, fix: str, language: Language, link: str) -> Notice:
     """Tell of an execution that ended without its own failure handling, `run_id` empty where it started no run.
 
     `status` is that of Step Functions.
@@ -370,8 +372,8 @@ def ended(*, run_id: str, status: str, language: Language, link: str) -> Notice:
         subject("ended", status=status.capitalize().replace("_", " "), title=run_id or "a request that started no run"),
         _message(
             words("notice.ended", title=run_id or words("notice.noRun")),
-            f"{words('notice.cause')}: {words(f'ended.{status}')}",
-            f"{words('notice.whatToDo')}: {words(f'endedFix.{status}')}",
+            f"{words('notice.cause')}: {printable(cause)}",
+            f"{words('notice.whatToDo')}: {printable(fix)}",
             words("notice.beingReleased"),
             words.link("notice.execution", link),
         ),

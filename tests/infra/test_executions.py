@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from customization.json_types import Json, JsonObject
+from customization.notices import NOT_TOLD
 from rehearsal.embedded.states.errors import StateError
 from tests.infra.machine import Answer, definition, execute
 
@@ -359,7 +360,7 @@ def test_a_failure_ends_red_though_releasing_and_telling_fail_too(machine: JsonO
             publish_report=StateError("AccessDenied", "x"), release_resources=StateError("Conflict", "y"), topic=lost
         ),
     )
-    assert (execution.outcome.status, execution.outcome.error) == ("FAILED", "E (not told)")
+    assert (execution.outcome.status, execution.outcome.error) == ("FAILED", f"E{NOT_TOLD}")
 
 
 def test_a_run_succeeds_though_no_notice_arrives(machine: JsonObject) -> None:

@@ -46,6 +46,8 @@ def test_the_stack_trace_of_a_function_is_not_shown() -> None:
         ("Sandbox.Timedout", "Task timed out after 900.00 seconds", "subset"),
         ("AccessDenied", "User: x is not authorized to perform: bedrock:CreateModelCustomizationJob", "Deploy again"),
         ("States.Timeout", "", "Start the run again"),
+        ("States.Runtime", "An error occurred while executing the state 'PlanRun'", "a fault of this pipeline"),
+        ("Runtime.ExitError", "RequestId: 1 Error: Runtime exited with error: signal: killed", "smaller files"),
         ("Lambda.TooManyRequestsException", "Rate Exceeded.", "Start the run again later"),
     ],
 )
