@@ -57,18 +57,44 @@ def test_a_documented_failure_comes_with_its_fix(error: str, message: str, fix: 
     assert message in failure.cause
 
 
+# What a run ends with that ends so; else it is the error of the call
+ERRORS_OF_ENDS = {
+    "validation": "CustomizationJobFailed",
+    "training": "CustomizationJobFailed",
+    "throughput": "ServingFailed",
+    "deployment": "ServingFailed",
+    "CreateModelCustomizationJob/ValidationException": "CustomizationJobFailed",
+    "CreateModelCustomizationJob/AccessDeniedException": "AccessDenied",
+    "Converse/ResourceNotFoundException": "States.ExceedToleratedFailureThreshold",
+}
 EXAMPLES = [(known, example) for known in load_failures() for example in known.examples]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize(("known", "example"), EXAMPLES, ids=[example.message[:60] for _, example in EXAMPLES])
+@pytest.mark.parametrize(
+    ("known", "example"), EXAMPLES, ids=[f"{example.end}: {example.message}"[:60] for _, example in EXAMPLES]
+)
 def test_a_message_that_bedrock_sends_gets_the_cause_and_the_fix_that_are_written_for_it(
     known: Known, example: Example, language: Language
 ) -> None:
-    error = "QuotaUnavailable" if "QuotaExceeded" in example.end else "CustomizationJobFailed"
-    failure = explain(error, lambda_cause(error, example.message), language)
-    assert failure.cause == f"{example.message} - {known.cause[language]}"
+    error = ERRORS_OF_ENDS.get(example.end, "QuotaUnavailable")
+    message = f"support-0123456789: first line\n{example.message}"
+    if error.startswith("States."):  # the pipeline hands on what ended the shard
+        message = f"ResourceNotFound: {message}"
+    failure = explain(error, lambda_cause(error, message), language)
+    assert failure.cause == f"{message} - {known.cause[language]}"
     assert failure.fix == known.fix[language]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("ServiceUnavailable", "CreateModelCustomizationJob: internal error when processing the request"),
+        ("States.ExceedToleratedFailureThreshold", "ServiceUnavailable: Converse: unexpected error when processing"),
+    ],
+)
+def test_an_error_of_bedrock_outside_jobs_and_servings_promises_no_new_job(error: str, message: str) -> None:
+    assert explain(error, message).fix == explain("ServiceUnavailable", "").fix
 
 
 def error_classes() -> list[type[Exception]]:
