@@ -12,7 +12,7 @@ import msgspec
 from customization import notices
 from customization.json_types import JsonObject
 from customization.links import Links
-from customization.runs import FAILED, Call, note, unplanned
+from customization.runs import FAILED, SHARD_ERROR, SHARD_ERROR_OF, Call, note, unplanned
 from customization.texts import Language, wording
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LONGEST_CAUSE = 8000
 # A Distributed Map ends with these, and without the cause of the item that failed.
 _MAP_ERRORS = {"States.ExceedToleratedFailureThreshold", "States.ItemReaderFailed"}
+# The side that each of them asks (customization.evaluation); a test compares it with stacks/states.py
+SIDES_ASKED = {"EvaluateBaseline": "base", "EvaluateModelInUse": "inUse", "EvaluateCustomModel": "custom"}
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -94,7 +96,7 @@ def record_failure(
     `language` is that of a request that started no run, where it could be read.
     """
     if error in _MAP_ERRORS:
-        cause = str((gateway.runs.get(call.run_id) or {}).get("shardError") or cause)
+        cause = _shard_error(gateway, call, failed_state) or cause
     language = language or notices.language_of(gateway, call.run_id or unplanned(call.execution_arn))
     failure = explain(error, cause, language)
     ended: JsonObject = {
@@ -120,3 +122,13 @@ def record_failure(
         link=Links.of(gateway.settings).execution(call.execution_arn),
     )
     return {"error": failure.error, "cause": failure.cause, "fix": failure.fix, **told.payload()}
+
+
+def _shard_error(gateway: "Gateway", call: Call, failed_state: str) -> str:
+    """Return what ended a shard of the Map `failed_state`, empty where no shard of it has said so.
+
+    Another Map's may stand there: that the model in use cannot be asked ends no run.
+    """
+    row = gateway.runs.get(call.run_id) or {}
+    side = SIDES_ASKED.get(failed_state)
+    return str(row.get(SHARD_ERROR) or "") if str(row.get(SHARD_ERROR_OF)).partition("/")[0] == side else ""

@@ -222,9 +222,17 @@ def test_a_failure_before_the_run_was_planned_leaves_a_row_too(gateway: GatewayI
 
 
 def test_the_cause_of_a_map_is_that_of_the_shard_that_failed(claimed: GatewayInMemory, call: Call) -> None:
-    claimed.runs.update(ROW, {"shardError": "AccessDenied: not authorized to perform: bedrock:InvokeModel"})
+    error = "AccessDenied: not authorized to perform: bedrock:InvokeModel"
+    claimed.runs.update(ROW, {"shardError": error, "shardErrorOf": "base/3"})
     told = record_failure(claimed, call, "States.ExceedToleratedFailureThreshold", "", "EvaluateBaseline")
     assert "bedrock:InvokeModel" in str(told["cause"])
+
+
+def test_the_cause_of_a_map_is_not_that_of_a_shard_of_another(claimed: GatewayInMemory, call: Call) -> None:
+    claimed.runs.update(ROW, {"shardError": "AccessDenied: bedrock:InvokeModel", "shardErrorOf": "inUse/0"})
+    told = record_failure(claimed, call, "States.ExceedToleratedFailureThreshold", "one failed", "EvaluateCustomModel")
+    assert str(told["cause"]).startswith("one failed - ")
+    assert "AccessDenied" not in str(told["message"])
 
 
 def test_a_failure_before_the_run_was_planned_releases_nothing(gateway: GatewayInMemory, call: Call) -> None:
