@@ -62,7 +62,11 @@ class Failure:
 
 @cache
 def load_failures() -> tuple[Known, ...]:
-    """Return what is known of failures, from data/failures.json; the first whose pattern is found counts."""
+    """Return what is known of failures, from data/failures.json; the first whose pattern is found counts.
+
+    The patterns of what this pipeline words itself come first and ask for its name alone: what follows may be words of
+    people, such as a field of their request.
+    """
     text = (Path(__file__).parent / "data" / "failures.json").read_bytes()
     return msgspec.json.decode(text, type=_Document).failures
 
@@ -70,8 +74,10 @@ def load_failures() -> tuple[Known, ...]:
 def explain(error: str, cause: str, language: Language = "en") -> Failure:
     """Return a failure in sentences; a message that nobody has documented passes through whole."""
     message = _message(cause)
+    # What ended a shard has its own name before it
+    said = [f"{error}: {message}", *([message] if error in _MAP_ERRORS else [])]
     for known in load_failures():
-        if re.search(known.pattern, f"{error}: {message}"):
+        if any(re.search(known.pattern, text) for text in said):
             told = " - ".join(filter(None, (message or error, known.cause.get(language))))
             return Failure(error=error, cause=told[:LONGEST_CAUSE], fix=known.fix[language])
     return Failure(error=error, cause=(message or error)[:LONGEST_CAUSE], fix=wording("notice.startAgain", language))

@@ -112,6 +112,27 @@ def test_every_error_has_a_fix_of_its_own_in_every_language(error: type[Exceptio
     assert fix.isascii() == (language == "en")
 
 
+# What AWS says follows these names, and may decide
+OF_AWS = {"AccessDenied", "Conflict", "QuotaUnavailable", "RequestRejected", "ResourceNotFound"}
+OF_BEDROCK = {"CustomizationJobFailed", "ServingFailed"}
+OWN = [
+    each.__name__
+    for each in error_classes()
+    if issubclass(each, PipelineError) and each.__name__ not in OF_AWS | OF_BEDROCK
+]
+WORDS = [*(example.message for _, example in EXAMPLES), *(f"{each.__name__}: it" for each in error_classes())]
+
+
+@pytest.mark.parametrize("error", OWN)
+@pytest.mark.parametrize("end", ["", "States.ExceedToleratedFailureThreshold"])
+def test_no_word_of_a_request_or_of_data_decides_what_is_said_of_an_error_of_this_pipeline(
+    error: str, end: str
+) -> None:
+    fix = explain(error, "").fix
+    for words in (*WORDS, "\n- ".join(WORDS), "unknown field 'model units'", "States.Timeout: Task timed out"):
+        assert explain(end or error, f"{error}: {words}" if end else words).fix == fix, words
+
+
 def worded_in_place() -> Iterator[str]:
     """Yield every place where an error of this pipeline is raised with text instead of a code of data/texts.json."""
     named = {each.__name__ for each in error_classes() if issubclass(each, PipelineError)}
