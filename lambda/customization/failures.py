@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,11 @@ class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     examples: tuple[Example, ...] = ()
 
 
-class _Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """data/failures.json: what is known of failures, read on the day `as_of` in `sources`, which have names."""
+
+    as_of: date
+    sources: dict[str, str]
     failures: tuple[Known, ...]
 
 
@@ -61,14 +66,19 @@ class Failure:
 
 
 @cache
+def load_document() -> Document:
+    """Return data/failures.json."""
+    text = (Path(__file__).parent / "data" / "failures.json").read_bytes()
+    return msgspec.json.decode(text, type=Document)
+
+
 def load_failures() -> tuple[Known, ...]:
-    """Return what is known of failures, from data/failures.json; the first whose pattern is found counts.
+    """Return what is known of failures; the first whose pattern is found counts.
 
     The patterns of what this pipeline words itself come first and ask for its name alone: what follows may be words of
     people, such as a field of their request.
     """
-    text = (Path(__file__).parent / "data" / "failures.json").read_bytes()
-    return msgspec.json.decode(text, type=_Document).failures
+    return load_document().failures
 
 
 def explain(error: str, cause: str, language: Language = "en") -> Failure:

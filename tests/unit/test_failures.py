@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from customization import errors, handlers, publishing
 from customization.errors import BudgetExceeded, CustomizationJobStopped, PipelineError, PreconditionFailed
-from customization.failures import Example, Known, explain, load_failures, record_failure
+from customization.failures import Example, Known, explain, load_document, load_failures, record_failure
 from customization.gateway import Gateway
 from customization.json_types import JsonObject
 from customization.planning import plan_run
@@ -95,6 +96,29 @@ def test_a_message_that_bedrock_sends_gets_the_cause_and_the_fix_that_are_writte
 )
 def test_an_error_of_bedrock_outside_jobs_and_servings_promises_no_new_job(error: str, message: str) -> None:
     assert explain(error, message).fix == explain("ServiceUnavailable", "").fix
+
+
+@pytest.mark.parametrize(
+    ("message", "codes"),
+    [
+        ("You have reached the limit of 10 scheduled customization jobs.", []),
+        ("In line for the next job, with 3 that asked earlier ahead.", []),
+        ("You have reached the limit of 2 in-progress custom model deployments.", ["L-430C95DD"]),
+        ("CreateCustomModelDeployment: Too many.", ["L-1EF80F3E"]),
+        ("You have reached the limit of 100 custom models per account.", ["L-CB5B847D"]),
+        ("no commitment model units reserved for meta.llama3-1-8b", ["L-BE77399C", "L-3632DE15"]),
+    ],
+)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_quota_is_told_with_its_code_where_it_can_be_raised(
+    message: str, codes: list[str], language: Language
+) -> None:
+    assert re.findall(r"L-\w{8}", explain("QuotaUnavailable", f"a job for a model: {message}", language).fix) == codes
+
+
+def test_every_known_failure_names_its_source() -> None:
+    document = load_document()
+    assert {known.source for known in document.failures} == {*document.sources}
 
 
 def error_classes() -> list[type[Exception]]:
