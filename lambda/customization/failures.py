@@ -107,7 +107,9 @@ def _message(cause: str) -> str:
 def record_failure(
     gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str, *, language: Language | None = None
 ) -> JsonObject:
-    """Write into the run's row how it ended and return {error, cause, fix, subject, message} for the notification.
+    """Write down how the execution ended and return {error, cause, fix, subject, message} for the notification.
+
+    That is in the run's row, or in one of its own where it has no run, or none any more.
 
     `language` is that of a request that started no run, where it could be read.
     """
@@ -123,9 +125,7 @@ def record_failure(
         "failedState": failed_state,
         "endedAt": call.now.isoformat(),
     }
-    if call.run_id:
-        note(gateway, call, ended)
-    else:
+    if not (call.run_id and note(gateway, call, ended)):
         row: JsonObject = {"runId": unplanned(call.execution_arn), "executionArn": call.execution_arn, "attempt": 0}
         gateway.runs.put(row | {"language": language} | ended)
     told = notices.failed(

@@ -221,8 +221,8 @@ def _is_running(gateway: "Gateway", row: JsonObject) -> bool:
     return row["state"] == RUNNING and gateway.execution_status(str(row["executionArn"]))[0] == RUNNING
 
 
-def note(gateway: "Gateway", call: Call, values: JsonObject) -> None:
-    """Write `values` into the run's row, unless another attempt owns it by now."""
-    gateway.runs.update(
+def note(gateway: "Gateway", call: Call, values: JsonObject) -> bool:
+    """Write `values` into the run's row and return True, unless another attempt owns it by now."""
+    return gateway.runs.update(
         call.run_id, {**values, "updatedAt": call.now.isoformat()}, condition=Attr("attempt").eq(call.attempt)
     )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from customization.failures import explain
+from customization.failures import explain, record_failure
 from customization.gateway import ExecutionEnd
 from customization.json_types import JsonObject
 from customization.planning import plan_run
@@ -73,6 +73,20 @@ def test_what_no_catch_has_seen_is_told_as_its_event_says(claimed: GatewayInMemo
     [(_, message)] = claimed.published
     assert "A state handed on more than 256 KiB." in message
     assert (claimed.runs.get(call.run_id) or {})["state"] == "RUNNING"
+
+
+def test_an_execution_that_has_told_that_another_owns_its_run_is_not_told_again(
+    claimed: GatewayInMemory, call: Call
+) -> None:
+    second = EXECUTION.replace("first", "second")
+    claimed.executions[second] = "RUNNING"
+    claimed.runs.update(call.run_id, {"executionArn": second, "attempt": 2})
+    before = claimed.runs.get(call.run_id)
+    record_failure(claimed, call, "RunSuperseded", "second has the run", "PollCustomizationJob")
+    for _ in range(2):  # an event may come twice
+        sweep(claimed, NOW, (EXECUTION, ExecutionEnd("FAILED", "RunSuperseded", "second has the run")))
+    assert claimed.published == []
+    assert claimed.runs.get(call.run_id) == before
 
 
 @pytest.mark.parametrize("action", ["rollback", "release"])
