@@ -47,6 +47,10 @@ SUBJECTS = {
     "released": "Released: $title",
 }
 UNTOLD = "untold"
+# Since when somebody publishes what is untold. Publishing takes seconds: one that died is made up for by the sweep that
+# the schedule starts next, 15 minutes later.
+_TELLING_SINCE = "tellingSince"
+_LONGEST_TELLING = timedelta(minutes=10)
 # What the machine adds to the error of an execution whose failure could not be told (stacks/state_machine.py)
 NOT_TOLD = " (not told)"
 _MOST_WARNINGS = 10
@@ -69,13 +73,22 @@ class Notice(msgspec.Struct, frozen=True):
         return {"subject": self.subject, "message": self.message}
 
 
-def tell(gateway: "Gateway", key: str, notice: JsonObject) -> None:
+def tell(gateway: "Gateway", key: str, notice: JsonObject, now: datetime) -> None:
     """Publish the {subject, message} that a row of the table of runs has as `untold`, and strike it out there.
 
-    Whoever writes what is to be told writes both in one step, so that the sweeper tells what somebody else did not.
+    Whoever writes what is to be told writes both in one step, so that the sweeper tells what somebody else did not. Of
+    several that would tell it at once, as the sweeps after several executions were stopped, one does.
     """
-    gateway.publish(str(notice["subject"]), str(notice["message"]))
-    gateway.runs.update(key, {}, remove=(UNTOLD,), condition=Attr(UNTOLD).eq(notice))
+    is_untold = Attr(UNTOLD).eq(notice)
+    is_free = Attr(_TELLING_SINCE).not_exists() | Attr(_TELLING_SINCE).lt((now - _LONGEST_TELLING).isoformat())
+    if not gateway.runs.update(key, {_TELLING_SINCE: now.isoformat()}, condition=is_untold & is_free):
+        return
+    done: tuple[str, ...] = (_TELLING_SINCE,)
+    try:
+        gateway.publish(str(notice["subject"]), str(notice["message"]))
+        done = (UNTOLD, _TELLING_SINCE)
+    finally:
+        gateway.runs.update(key, {}, remove=done, condition=is_untold)
 
 
 class _Words:

@@ -276,7 +276,7 @@ class _Sweep:
             for row in self._gateway.runs.scan(Attr(notices.UNTOLD).exists()):
                 key = str(row["runId"])
                 with self._trying(f"the notice about {key}"):
-                    notices.tell(self._gateway, key, as_object(row[notices.UNTOLD], notices.UNTOLD))
+                    notices.tell(self._gateway, key, as_object(row[notices.UNTOLD], notices.UNTOLD), self._now)
         for lease in self._open_leases():
             with self._trying(f"the notice about {_name(lease)}", lease.run_id):
                 _tell_of_coming_end(self._gateway, lease, self._now)

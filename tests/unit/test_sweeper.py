@@ -1,6 +1,7 @@
 """The schedule is the backstop: no execution ends without a word, though the event about its end is lost."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -162,3 +163,27 @@ def test_an_execution_that_has_ended_is_asked_for_its_status_once(
     monkeypatch.setattr(claimed, "execution_status", answer)
     sweep_twice(claimed)
     assert asked == [EXECUTION]
+
+
+def test_sweeps_at_the_same_moment_tell_a_notice_once(
+    claimed: GatewayInMemory, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(subject: str, message: str) -> None:
+        claimed.published.append((subject, message))
+        assert sweep(claimed, NOW + timedelta(seconds=1)).refused == ()
+
+    monkeypatch.setattr(claimed, "publish", publish)
+    claimed.executions[EXECUTION] = "ABORTED"
+    assert sweep_twice(claimed) == [f"Aborted: {call.run_id}"]
+    assert {"untold", "tellingSince"}.isdisjoint(claimed.runs.get(call.run_id) or {})
+
+
+def test_a_notice_whose_sweep_died_is_told_by_the_next_that_the_schedule_starts(
+    claimed: GatewayInMemory, call: Call
+) -> None:
+    notice: JsonObject = {"subject": "Done: x", "message": "It is done."}
+    claimed.runs.update(call.run_id, {"untold": notice, "tellingSince": NOW.isoformat()})
+    sweep(claimed, NOW + timedelta(minutes=1))
+    assert claimed.published == []
+    sweep(claimed, NOW + timedelta(minutes=15))
+    assert claimed.published == [("Done: x", "It is done.")]
