@@ -33,6 +33,7 @@ CRASHES = ("Sandbox.Timedout", "Runtime.ExitError")
 _TIMEOUT_MARGIN_S = 60
 # A test compares it with customization.evaluation, which cuts the shards to it
 SHARDS_AT_ONCE = 4
+_LONGEST_PAUSE = Duration.minutes(2)
 _QUOTA_POLL = Duration.minutes(5)
 LONGEST_QUOTA_WAIT = Duration.days(5)
 
@@ -308,13 +309,20 @@ def _build_invocation(
     return state
 
 
-def _retry(state: sfn.TaskStateBase, errors: tuple[str, ...], *, interval_s: int, attempts: int) -> None:
+def _retry(
+    state: sfn.TaskStateBase,
+    errors: tuple[str, ...],
+    *,
+    interval_s: int,
+    attempts: int,
+    max_delay: Duration = _LONGEST_PAUSE,
+) -> None:
     state.add_retry(
         errors=list(errors),
         interval=Duration.seconds(interval_s),
         backoff_rate=2,
         max_attempts=attempts,
-        max_delay=Duration.minutes(2),
+        max_delay=max_delay,
         jitter_strategy=sfn.JitterType.FULL,
     )
 
@@ -380,6 +388,7 @@ def build_notice(scope: Construct, name: str, topic: sns.ITopic) -> tasks.SnsPub
         message=sfn.TaskInput.from_text(expression("$message")),
         task_timeout=sfn.Timeout.duration(Duration.seconds(30)),
     )
-    # Publishing has no list of transient errors, and a notice that comes twice does no harm
-    _retry(state, ("States.TaskFailed",), interval_s=2, attempts=3)
+    # For about an hour, since nobody else tells of a success. Publishing has no list of transient errors, and a notice
+    # that comes twice does no harm. It is at most 80 events.
+    _retry(state, ("States.ALL",), interval_s=2, attempts=20, max_delay=Duration.minutes(10))
     return state

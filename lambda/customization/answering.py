@@ -33,7 +33,7 @@ from customization.json_types import JsonObject
 from customization.model_in_use import ServedModelInUse, model_name_of, serving_at
 from customization.money import AnswersUsage
 from customization.prepared import data_key, read_profile
-from customization.runs import Call, Plan, note
+from customization.runs import SHARD_ERROR, SHARD_ERROR_OF, Call, Plan, note
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -115,7 +115,8 @@ def answer_side(
 def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: AskedModel, shard: int) -> JsonObject:
     """Ask a model those records of a shard that it has not answered yet, and return {answered, failed} of all.
 
-    What ends the shard is written into the run's row: the Map that runs the shards tells only that one of them failed.
+    What ends the shard is written into the run's row, since the Map that runs the shards tells only that one of them
+    failed; it stands there until this shard is asked again.
     A custom model that is gone ends it too, but fails nothing: what was not answered counts as failed, and the
     comparison says why.
 
@@ -123,11 +124,15 @@ def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: AskedModel, 
         Throttled, ModelNotReady, AccessDenied, ResourceNotFound: what concerns every record of the shard.
         EvaluationUnfinished: the time of one call was not enough.
     """
+    shard_name = f"{asked.side}/{shard}"
+    if (gateway.runs.get(call.run_id) or {}).get(SHARD_ERROR_OF) == shard_name:
+        its_own = Attr(SHARD_ERROR_OF).eq(shard_name) & Attr("attempt").eq(call.attempt)
+        gateway.runs.update(call.run_id, {}, remove=(SHARD_ERROR, SHARD_ERROR_OF), condition=its_own)
     try:
         return _answer_shard(gateway, plan, call, asked, shard)
     except (PipelineError, TransientError) as error:
         said = error.text(plan.language) if isinstance(error, PipelineError) else str(error)
-        note(gateway, call, {"shardError": f"{type(error).__name__}: {said}"})
+        note(gateway, call, {SHARD_ERROR: f"{type(error).__name__}: {said}", SHARD_ERROR_OF: shard_name})
         raise
 
 

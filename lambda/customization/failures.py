@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import msgspec
 from customization import notices
 from customization.json_types import JsonObject
 from customization.links import Links
-from customization.runs import FAILED, Call, note, unplanned
+from customization.runs import FAILED, SHARD_ERROR, SHARD_ERROR_OF, Call, note, unplanned
 from customization.texts import Language, wording
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 LONGEST_CAUSE = 8000
 # A Distributed Map ends with these, and without the cause of the item that failed.
 _MAP_ERRORS = {"States.ExceedToleratedFailureThreshold", "States.ItemReaderFailed"}
+# The side that each of them asks (customization.evaluation); a test compares it with stacks/states.py
+SIDES_ASKED = {"EvaluateBaseline": "base", "EvaluateModelInUse": "inUse", "EvaluateCustomModel": "custom"}
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -45,7 +48,11 @@ class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     examples: tuple[Example, ...] = ()
 
 
-class _Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """data/failures.json: what is known of failures, read on the day `as_of` in `sources`, which have names."""
+
+    as_of: date
+    sources: dict[str, str]
     failures: tuple[Known, ...]
 
 
@@ -59,17 +66,28 @@ class Failure:
 
 
 @cache
-def load_failures() -> tuple[Known, ...]:
-    """Return what is known of failures, from data/failures.json; the first whose pattern is found counts."""
+def load_document() -> Document:
+    """Return data/failures.json."""
     text = (Path(__file__).parent / "data" / "failures.json").read_bytes()
-    return msgspec.json.decode(text, type=_Document).failures
+    return msgspec.json.decode(text, type=Document)
+
+
+def load_failures() -> tuple[Known, ...]:
+    """Return what is known of failures; the first whose pattern is found counts.
+
+    The patterns of what this pipeline words itself come first and ask for its name alone: what follows may be words of
+    people, such as a field of their request.
+    """
+    return load_document().failures
 
 
 def explain(error: str, cause: str, language: Language = "en") -> Failure:
     """Return a failure in sentences; a message that nobody has documented passes through whole."""
     message = _message(cause)
+    # What ended a shard has its own name before it
+    said = [f"{error}: {message}", *([message] if error in _MAP_ERRORS else [])]
     for known in load_failures():
-        if re.search(known.pattern, f"{error}: {message}"):
+        if any(re.search(known.pattern, text) for text in said):
             told = " - ".join(filter(None, (message or error, known.cause.get(language))))
             return Failure(error=error, cause=told[:LONGEST_CAUSE], fix=known.fix[language])
     return Failure(error=error, cause=(message or error)[:LONGEST_CAUSE], fix=wording("notice.startAgain", language))
@@ -89,12 +107,14 @@ def _message(cause: str) -> str:
 def record_failure(
     gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str, *, language: Language | None = None
 ) -> JsonObject:
-    """Write into the run's row how it ended and return {error, cause, fix, subject, message} for the notification.
+    """Write down how the execution ended and return {error, cause, fix, subject, message} for the notification.
+
+    That is in the run's row, or in one of its own where it has no run, or none any more.
 
     `language` is that of a request that started no run, where it could be read.
     """
     if error in _MAP_ERRORS:
-        cause = str((gateway.runs.get(call.run_id) or {}).get("shardError") or cause)
+        cause = _shard_error(gateway, call, failed_state) or cause
     language = language or notices.language_of(gateway, call.run_id or unplanned(call.execution_arn))
     failure = explain(error, cause, language)
     ended: JsonObject = {
@@ -105,9 +125,7 @@ def record_failure(
         "failedState": failed_state,
         "endedAt": call.now.isoformat(),
     }
-    if call.run_id:
-        note(gateway, call, ended)
-    else:
+    if not (call.run_id and note(gateway, call, ended)):
         row: JsonObject = {"runId": unplanned(call.execution_arn), "executionArn": call.execution_arn, "attempt": 0}
         gateway.runs.put(row | {"language": language} | ended)
     told = notices.failed(
@@ -120,3 +138,13 @@ def record_failure(
         link=Links.of(gateway.settings).execution(call.execution_arn),
     )
     return {"error": failure.error, "cause": failure.cause, "fix": failure.fix, **told.payload()}
+
+
+def _shard_error(gateway: "Gateway", call: Call, failed_state: str) -> str:
+    """Return what ended a shard of the Map `failed_state`, empty where no shard of it has said so.
+
+    Another Map's may stand there: that the model in use cannot be asked ends no run.
+    """
+    row = gateway.runs.get(call.run_id) or {}
+    side = SIDES_ASKED.get(failed_state)
+    return str(row.get(SHARD_ERROR) or "") if str(row.get(SHARD_ERROR_OF)).partition("/")[0] == side else ""

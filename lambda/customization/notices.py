@@ -47,6 +47,12 @@ SUBJECTS = {
     "released": "Released: $title",
 }
 UNTOLD = "untold"
+# Since when somebody publishes what is untold. Publishing takes seconds: one that died is made up for by the sweep that
+# the schedule starts next, 15 minutes later.
+_TELLING_SINCE = "tellingSince"
+_LONGEST_TELLING = timedelta(minutes=10)
+# What the machine adds to the error of an execution whose failure could not be told (stacks/state_machine.py)
+NOT_TOLD = " (not told)"
 _MOST_WARNINGS = 10
 _LONGEST_EXCERPT = 300
 # One stage of training on some hundred records. Public reports of 2026 have 81 minutes (70B, 189 records) to 3.5 hours
@@ -67,13 +73,22 @@ class Notice(msgspec.Struct, frozen=True):
         return {"subject": self.subject, "message": self.message}
 
 
-def tell(gateway: "Gateway", key: str, notice: JsonObject) -> None:
+def tell(gateway: "Gateway", key: str, notice: JsonObject, now: datetime) -> None:
     """Publish the {subject, message} that a row of the table of runs has as `untold`, and strike it out there.
 
-    Whoever writes what is to be told writes both in one step, so that the sweeper tells what somebody else did not.
+    Whoever writes what is to be told writes both in one step, so that the sweeper tells what somebody else did not. Of
+    several that would tell it at once, as the sweeps after several executions were stopped, one does.
     """
-    gateway.publish(str(notice["subject"]), str(notice["message"]))
-    gateway.runs.update(key, {}, remove=(UNTOLD,), condition=Attr(UNTOLD).eq(notice))
+    is_untold = Attr(UNTOLD).eq(notice)
+    is_free = Attr(_TELLING_SINCE).not_exists() | Attr(_TELLING_SINCE).lt((now - _LONGEST_TELLING).isoformat())
+    if not gateway.runs.update(key, {_TELLING_SINCE: now.isoformat()}, condition=is_untold & is_free):
+        return
+    done: tuple[str, ...] = (_TELLING_SINCE,)
+    try:
+        gateway.publish(str(notice["subject"]), str(notice["message"]))
+        done = (UNTOLD, _TELLING_SINCE)
+    finally:
+        gateway.runs.update(key, {}, remove=done, condition=is_untold)
 
 
 class _Words:
@@ -360,7 +375,7 @@ def _outcomes(words: _Words, released: Sequence["Release"]) -> list[str]:
     ]
 
 
-def ended(*, run_id: str, status: str, language: Language, link: str) -> Notice:
+def ended(*, run_id: str, status: str, cause: str, fix: str, language: Language, link: str) -> Notice:
     """Tell of an execution that ended without its own failure handling, `run_id` empty where it started no run.
 
     `status` is that of Step Functions.
@@ -370,8 +385,8 @@ def ended(*, run_id: str, status: str, language: Language, link: str) -> Notice:
         subject("ended", status=status.capitalize().replace("_", " "), title=run_id or "a request that started no run"),
         _message(
             words("notice.ended", title=run_id or words("notice.noRun")),
-            f"{words('notice.cause')}: {words(f'ended.{status}')}",
-            f"{words('notice.whatToDo')}: {words(f'endedFix.{status}')}",
+            f"{words('notice.cause')}: {printable(cause)}",
+            f"{words('notice.whatToDo')}: {printable(fix)}",
             words("notice.beingReleased"),
             words.link("notice.execution", link),
         ),

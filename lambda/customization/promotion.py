@@ -322,4 +322,4 @@ def _replace(
     else:
         remove_in_use(gateway, dataset)
     with suppress(PipelineError, TransientError):  # the sweeper tells it, and what bills must not wait for that
-        notices.tell(gateway, key, told)
+        notices.tell(gateway, key, told, now)

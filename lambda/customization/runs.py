@@ -26,6 +26,8 @@ MOST_STAGES = 2
 UPLOADS, UNPLANNED = "uploads#", "unplanned#"
 # What an execution leaves that was redriven after its end had been recorded
 _OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "spentUsd")
+# What ended a shard, and which: the Map that runs the shards tells only that one of them failed
+SHARD_ERROR, SHARD_ERROR_OF = "shardError", "shardErrorOf"
 # The states of runs that have come to what was asked for
 GREEN = (SUCCEEDED, "ESTIMATED")
 
@@ -219,8 +221,8 @@ def _is_running(gateway: "Gateway", row: JsonObject) -> bool:
     return row["state"] == RUNNING and gateway.execution_status(str(row["executionArn"]))[0] == RUNNING
 
 
-def note(gateway: "Gateway", call: Call, values: JsonObject) -> None:
-    """Write `values` into the run's row, unless another attempt owns it by now."""
-    gateway.runs.update(
+def note(gateway: "Gateway", call: Call, values: JsonObject) -> bool:
+    """Write `values` into the run's row and return True, unless another attempt owns it by now."""
+    return gateway.runs.update(
         call.run_id, {**values, "updatedAt": call.now.isoformat()}, condition=Attr("attempt").eq(call.attempt)
     )

@@ -10,6 +10,7 @@ import msgspec
 from customization import budget, leases, model_in_use, notices, promotion, retention
 from customization.catalogue import load_catalogue
 from customization.errors import ReleaseRefused
+from customization.failures import explain
 from customization.gateway.tables import Attr, Condition
 from customization.history import RunSummary, read_run
 from customization.json_types import JsonObject, as_object
@@ -19,7 +20,7 @@ from customization.runs import FAILED, GREEN, RUNNING, SUCCEEDED, UPLOADS, is_ru
 from customization.texts import Language, read_language, wording
 
 if TYPE_CHECKING:
-    from customization.gateway import Gateway
+    from customization.gateway import ExecutionEnd, Gateway
 
 # The statuses of Step Functions that an execution has when its own end was skipped, or when it has told its failure
 _BROKEN_OFF = ("ABORTED", "TIMED_OUT", "FAILED")
@@ -85,11 +86,11 @@ class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
             )
 
 
-def sweep(gateway: "Gateway", now: datetime, ended: tuple[str, str, str] | None = None) -> Swept:
+def sweep(gateway: "Gateway", now: datetime, ended: "tuple[str, ExecutionEnd] | None" = None) -> Swept:
     """Record ends that nobody has told, release what nobody needs, and return what was done and what is left.
 
-    `ended` is an execution, by ARN, status and error, of which an event tells that it has ended. Notices go last, so
-    that nothing bills while they fail.
+    `ended` is an execution, by ARN, of which an event tells how it has ended. Notices go last, so that nothing bills
+    while they fail.
     """
     work = _Sweep(gateway, now)
     work.record_ends()
@@ -131,9 +132,9 @@ class _Sweep:
                         # PlanRun was stopped between the row of the run and this one
                         self._gateway.runs.delete(key, _as_read(row))
                     else:
-                        self._record_end(row, *self._gateway.execution_status(str(row["executionArn"])))
+                        self._record_end(row, self._gateway.execution_status(str(row["executionArn"])))
 
-    def record_end(self, arn: str, status: str, error: str) -> None:
+    def record_end(self, arn: str, end: "ExecutionEnd") -> None:
         """Record the end of an execution of which an event tells, and of which Step Functions may not tell yet.
 
         Where no row stands for it nothing bills, but whoever has started it waits for an answer.
@@ -143,36 +144,42 @@ class _Sweep:
             known = [row for row in rows if not str(row["runId"]).startswith(UPLOADS)]
             if not known:
                 row: JsonObject = {"runId": unplanned(arn), "executionArn": arn, "attempt": 0}
-                self._gateway.runs.put(row | self._broken_off("", arn, status, row))
+                self._gateway.runs.put(row | self._broken_off("", arn, end, row))
                 self._runs.append(unplanned(arn))
             for row in known:
                 # One that is RUNNING may have been redriven since
                 if row["state"] != RUNNING and "endedWith" not in row:
-                    self._record_end(row, status, error)
+                    self._record_end(row, end)
 
-    def _record_end(self, row: JsonObject, status: str, error: str) -> None:
-        """Record once that the execution of a row has ended with `status`, and what it has not told of that."""
+    def _record_end(self, row: JsonObject, end: "ExecutionEnd") -> None:
+        """Record once that the execution of a row has ended, and what it has not told of that."""
         key, arn = str(row["runId"]), str(row["executionArn"])
-        if status not in _ENDED:
+        if end.status not in _ENDED:
             return
         if row["state"] != RUNNING:
-            notice = self._missing_notice(row, status, error)
+            notice = self._missing_notice(row, end)
             told: JsonObject = {notices.UNTOLD: notice} if notice else {}
-            self._gateway.runs.update(key, {"endedWith": status, **told}, condition=_as_read(row))
-        elif status != SUCCEEDED:
-            ended = self._broken_off(key if is_run(key) else "", arn, status, row)
+            self._gateway.runs.update(key, {"endedWith": end.status, **told}, condition=_as_read(row))
+        elif end.status != SUCCEEDED:
+            ended = self._broken_off(key if is_run(key) else "", arn, end, row)
             if self._gateway.runs.update(key, ended, condition=_as_read(row)):
                 self._runs.append(key)
         elif not is_run(key):
             self._gateway.runs.delete(key, _as_read(row))
 
-    def _broken_off(self, run_id: str, arn: str, status: str, row: JsonObject) -> JsonObject:
+    def _broken_off(self, run_id: str, arn: str, end: "ExecutionEnd", row: JsonObject) -> JsonObject:
         """Return what the table of runs says of an end, and the notice of it; `run_id` is empty where there is none."""
-        language = self._language(row)
+        language, status = self._language(row), end.status
         cause, fix = (wording(f"{family}.{status}", language) for family in ("ended", "endedFix"))
-        told = notices.ended(run_id=run_id, status=status, language=language, link=self._link(arn)).payload()
-        ended: JsonObject = {"state": status, "cause": cause, "fix": fix, "endedAt": self._now.isoformat()}
-        return {**ended, "endedWith": status, notices.UNTOLD: told}
+        ended: JsonObject = {"state": status, "endedAt": self._now.isoformat(), "endedWith": status}
+        if status == FAILED and end.error:
+            # What no Catch sees, such as States.DataLimitExceeded, or what failed while a failure was handled
+            failure = explain(end.error.removesuffix(notices.NOT_TOLD), end.cause, language)
+            cause, fix, ended["error"] = failure.cause, failure.fix, failure.error
+        told = notices.ended(
+            run_id=run_id, status=status, cause=cause, fix=fix, language=language, link=self._link(arn)
+        )
+        return {**ended, "cause": cause, "fix": fix, notices.UNTOLD: told.payload()}
 
     def _language(self, row: JsonObject) -> Language:
         return read_language(row.get("language")) or self._gateway.settings.defaults.language
@@ -180,18 +187,18 @@ class _Sweep:
     def _link(self, arn: str) -> str:
         return Links.of(self._gateway.settings).execution(arn)
 
-    def _missing_notice(self, row: JsonObject, status: str, error: str) -> JsonObject | None:
+    def _missing_notice(self, row: JsonObject, end: "ExecutionEnd") -> JsonObject | None:
         """Return the notice of an end that is recorded, where its execution came to another end before telling it."""
         run_id = str(row["runId"]) if is_run(str(row["runId"])) else ""
         link, language = self._link(str(row["executionArn"])), self._language(row)
-        if status not in _BROKEN_OFF:
+        if end.status not in _BROKEN_OFF:
             return None
         if row["state"] in GREEN:
             done = notices.done(run_id=run_id, language=language, link=link)
             key = str(row.get("reportKey") or "")
             return {**done.payload(), "message": notices.with_report(self._gateway, run_id, done.message, key)}
         # The machine's own Fail state ends with the error that the row has
-        if row["state"] != FAILED or row.get("error") == error:
+        if row["state"] != FAILED or row.get("error") == end.error:
             return None
         return notices.failed(
             title=run_id,
@@ -269,7 +276,7 @@ class _Sweep:
             for row in self._gateway.runs.scan(Attr(notices.UNTOLD).exists()):
                 key = str(row["runId"])
                 with self._trying(f"the notice about {key}"):
-                    notices.tell(self._gateway, key, as_object(row[notices.UNTOLD], notices.UNTOLD))
+                    notices.tell(self._gateway, key, as_object(row[notices.UNTOLD], notices.UNTOLD), self._now)
         for lease in self._open_leases():
             with self._trying(f"the notice about {_name(lease)}", lease.run_id):
                 _tell_of_coming_end(self._gateway, lease, self._now)

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from customization.json_types import Json, JsonObject
+from customization.notices import NOT_TOLD
 from rehearsal.embedded.states.errors import StateError
 from tests.infra.machine import Answer, definition, execute
 
@@ -351,6 +352,15 @@ def test_what_bills_is_released_and_told_though_the_failure_cannot_be_recorded(m
     assert (execution.outcome.status, execution.outcome.error) == ("FAILED", "BudgetExceeded")
 
 
+def test_a_notice_is_told_once_its_topic_answers_again(machine: JsonObject) -> None:
+    trouble = [StateError("States.Timeout", None)] * 6 + [StateError("SNS.InternalErrorException", "no")] * 6
+    execution, script = execute(machine, _script(topic=[*trouble, {"MessageId": "1"}]))
+    assert execution.outcome.status == "SUCCEEDED"
+    # The last two are the start, told at last, and the result
+    assert len(script.notices) == len(trouble) + 2
+    assert script.notices[-2] == script.notices[0]
+
+
 def test_a_failure_ends_red_though_releasing_and_telling_fail_too(machine: JsonObject) -> None:
     lost = StateError("SNS.AuthorizationErrorException", "no")
     execution, _ = execute(
@@ -359,7 +369,7 @@ def test_a_failure_ends_red_though_releasing_and_telling_fail_too(machine: JsonO
             publish_report=StateError("AccessDenied", "x"), release_resources=StateError("Conflict", "y"), topic=lost
         ),
     )
-    assert (execution.outcome.status, execution.outcome.error) == ("FAILED", "E (not told)")
+    assert (execution.outcome.status, execution.outcome.error) == ("FAILED", f"E{NOT_TOLD}")
 
 
 def test_a_run_succeeds_though_no_notice_arrives(machine: JsonObject) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from customization import answering, evaluation
+from customization import answering, evaluation, failures
 from customization.json_types import Json, JsonObject, as_list, as_object, as_text
 from stacks import states
 from stacks.functions import FUNCTIONS
@@ -243,5 +243,7 @@ def test_the_stack_is_protected_and_names_nothing_that_cloudformation_can_name(
 
 def test_the_map_runs_as_many_shards_at_once_as_they_are_cut_for() -> None:
     assert states.SHARDS_AT_ONCE == evaluation.SHARDS_AT_ONCE
+    assert states.EVALUATIONS == failures.SIDES_ASKED
+    assert {*states.EVALUATIONS.values()} <= {*evaluation.SIDES}
     longest_question_s = 120
     assert answering.ASKING_SECONDS + longest_question_s < FUNCTIONS["evaluate_shard"].timeout_s

@@ -20,8 +20,8 @@ LAMBDA_ERRORS = {
     "Sandbox.Timedout",
     "Runtime.ExitError",
 }
-# Publishing has no list of transient errors, and a notice that comes twice does no harm
-PUBLISHING_ERRORS = {"States.TaskFailed"}
+# Publishing has no list of transient errors, and a notice that comes twice does no harm. Alone and last, as it must be.
+PUBLISHING_ERRORS = {"States.ALL"}
 SHARED_MODULES = {
     "ReleaseRun": "release_resources",
     "EvaluateBaselineShard": "evaluate_shard",
@@ -99,6 +99,17 @@ def test_a_lost_notice_does_not_change_how_a_run_ends(machine: JsonObject) -> No
     assert {name: as_text(next(caught(flow[name]))["Next"], name) for name in LENIENT_NOTICES} == LENIENT_NOTICES
 
 
+def test_a_notice_is_tried_for_about_an_hour_whatever_it_fails_with(machine: JsonObject) -> None:
+    for name in LENIENT_NOTICES:
+        [rule] = (as_object(item, name) for item in as_list(states(machine)[name]["Retry"], name))
+        attempts, interval = (as_int(rule[key], name) for key in ("MaxAttempts", "IntervalSeconds"))
+        pauses = [min(interval * 2**attempt, as_int(rule["MaxDelaySeconds"], name)) for attempt in range(attempts)]
+        # Full jitter makes half of it
+        assert 3_000 < sum(pauses) / 2 < 4_500
+        # Scheduled, started, submitted and failed, beside the 334 of a run, which tells its start and its end
+        assert 334 + 2 * attempts * 4 < 1_000
+
+
 def test_failure_handling_goes_forward_only(machine: JsonObject) -> None:
     flow = states(machine)
     for name in ("RecordFailure", "ReleaseResources", "NotifyFailure"):
@@ -123,7 +134,8 @@ def test_every_task_retries_only_what_passes_by_itself_with_full_jitter(machine:
             assert rule["BackoffRate"] in (1, 2)
             assert as_int(rule["MaxAttempts"], name) >= 2
             if found != {"QuotaUnavailable"}:
-                assert (rule["JitterStrategy"], rule["MaxDelaySeconds"]) == ("FULL", 120), name
+                longest = 600 if found == PUBLISHING_ERRORS else 120
+                assert (rule["JitterStrategy"], rule["MaxDelaySeconds"]) == ("FULL", longest), name
         goes_on = {"QuotaUnavailable"} if name.startswith("Create") else set()
         goes_on |= {"EvaluationUnfinished"} if name.endswith("Shard") else set()
         expected = PUBLISHING_ERRORS if name in LENIENT_NOTICES else transient | LAMBDA_ERRORS | goes_on

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from customization.errors import Conflict
-from customization.gateway import Gateway
+from customization.gateway import ExecutionEnd, Gateway
 from customization.gateway.bedrock import FoundationModel, Job, JobRequest, JobSummary, ServedModel
 from customization.settings import Defaults, Settings
 
@@ -169,17 +169,19 @@ def job(
 class GatewayInMemory(Gateway):
     """`executions` maps an execution's ARN to its status; what is not there is unknown to Step Functions.
 
-    `execution_errors` maps it to the error that it ended with.
+    `execution_errors` maps it to the error that it ended with, `execution_causes` to the cause.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.executions: dict[str, str] = {EXECUTION: "RUNNING"}
         self.execution_errors: dict[str, str] = {}
+        self.execution_causes: dict[str, str] = {}
         self.published: list[tuple[str, str]] = []
 
-    def execution_status(self, arn: str) -> tuple[str, str]:
-        return self.executions.get(arn, "GONE"), self.execution_errors.get(arn, "")
+    def execution_status(self, arn: str) -> ExecutionEnd:
+        error, cause = self.execution_errors.get(arn, ""), self.execution_causes.get(arn, "")
+        return ExecutionEnd(self.executions.get(arn, "GONE"), error, cause)
 
     def publish(self, subject: str, message: str) -> None:
         self.published.append((subject, message))

@@ -113,11 +113,25 @@ def test_a_shard_that_breaks_off_keeps_its_answers_and_the_next_call_asks_the_re
     watched.asked.breaks["q20"] = error
     with pytest.raises(type(error)):
         answer_shard(watched, plan, call, custom, 0)
-    assert (watched.runs.get(call.run_id) or {})["shardError"] == f"{type(error).__name__}: {error}"
+    row = watched.runs.get(call.run_id) or {}
+    assert (row["shardError"], row["shardErrorOf"]) == (f"{type(error).__name__}: {error}", "custom/0")
     assert 20 - CONCURRENCY < len(watched.asked.questions) < FIRST_SHARD
     watched.asked.breaks.clear()
     assert answer_shard(watched, plan, call, custom, 0) == {"answered": FIRST_SHARD, "failed": 0}
     assert len(watched.asked.questions) == len(set(watched.asked.questions)) == FIRST_SHARD
+
+
+def test_what_ended_a_shard_stands_until_that_shard_is_asked_again(
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
+) -> None:
+    watched.asked.breaks["q20"] = AccessDenied("no bedrock:InvokeModel any more")
+    with pytest.raises(AccessDenied):
+        answer_shard(watched, plan, call, custom, 0)
+    answer_shard(watched, plan, call, custom, 1)
+    assert "shardError" in (watched.runs.get(call.run_id) or {})
+    watched.asked.breaks.clear()
+    answer_shard(watched, plan, call, custom, 0)
+    assert {"shardError", "shardErrorOf"}.isdisjoint(watched.runs.get(call.run_id) or {})
 
 
 @pytest.mark.parametrize("error", [ResourceNotFound("Converse: Model not found."), AccessDenied("it has no tags")])

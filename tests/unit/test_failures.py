@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from customization import errors, handlers, publishing
 from customization.errors import BudgetExceeded, CustomizationJobStopped, PipelineError, PreconditionFailed
-from customization.failures import Example, Known, explain, load_failures, record_failure
+from customization.failures import Example, Known, explain, load_document, load_failures, record_failure
 from customization.gateway import Gateway
 from customization.json_types import JsonObject
 from customization.planning import plan_run
@@ -46,6 +47,8 @@ def test_the_stack_trace_of_a_function_is_not_shown() -> None:
         ("Sandbox.Timedout", "Task timed out after 900.00 seconds", "subset"),
         ("AccessDenied", "User: x is not authorized to perform: bedrock:CreateModelCustomizationJob", "Deploy again"),
         ("States.Timeout", "", "Start the run again"),
+        ("States.Runtime", "An error occurred while executing the state 'PlanRun'", "a fault of this pipeline"),
+        ("Runtime.ExitError", "RequestId: 1 Error: Runtime exited with error: signal: killed", "smaller files"),
         ("Lambda.TooManyRequestsException", "Rate Exceeded.", "Start the run again later"),
     ],
 )
@@ -55,18 +58,67 @@ def test_a_documented_failure_comes_with_its_fix(error: str, message: str, fix: 
     assert message in failure.cause
 
 
+# What a run ends with that ends so; else it is the error of the call
+ERRORS_OF_ENDS = {
+    "validation": "CustomizationJobFailed",
+    "training": "CustomizationJobFailed",
+    "throughput": "ServingFailed",
+    "deployment": "ServingFailed",
+    "CreateModelCustomizationJob/ValidationException": "CustomizationJobFailed",
+    "CreateModelCustomizationJob/AccessDeniedException": "AccessDenied",
+    "Converse/ResourceNotFoundException": "States.ExceedToleratedFailureThreshold",
+}
 EXAMPLES = [(known, example) for known in load_failures() for example in known.examples]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize(("known", "example"), EXAMPLES, ids=[example.message[:60] for _, example in EXAMPLES])
+@pytest.mark.parametrize(
+    ("known", "example"), EXAMPLES, ids=[f"{example.end}: {example.message}"[:60] for _, example in EXAMPLES]
+)
 def test_a_message_that_bedrock_sends_gets_the_cause_and_the_fix_that_are_written_for_it(
     known: Known, example: Example, language: Language
 ) -> None:
-    error = "QuotaUnavailable" if "QuotaExceeded" in example.end else "CustomizationJobFailed"
-    failure = explain(error, lambda_cause(error, example.message), language)
-    assert failure.cause == f"{example.message} - {known.cause[language]}"
+    error = ERRORS_OF_ENDS.get(example.end, "QuotaUnavailable")
+    message = f"support-0123456789: first line\n{example.message}"
+    if error.startswith("States."):  # the pipeline hands on what ended the shard
+        message = f"ResourceNotFound: {message}"
+    failure = explain(error, lambda_cause(error, message), language)
+    assert failure.cause == f"{message} - {known.cause[language]}"
     assert failure.fix == known.fix[language]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("ServiceUnavailable", "CreateModelCustomizationJob: internal error when processing the request"),
+        ("States.ExceedToleratedFailureThreshold", "ServiceUnavailable: Converse: unexpected error when processing"),
+    ],
+)
+def test_an_error_of_bedrock_outside_jobs_and_servings_promises_no_new_job(error: str, message: str) -> None:
+    assert explain(error, message).fix == explain("ServiceUnavailable", "").fix
+
+
+@pytest.mark.parametrize(
+    ("message", "codes"),
+    [
+        ("You have reached the limit of 10 scheduled customization jobs.", []),
+        ("In line for the next job, with 3 that asked earlier ahead.", []),
+        ("You have reached the limit of 2 in-progress custom model deployments.", ["L-430C95DD"]),
+        ("CreateCustomModelDeployment: Too many.", ["L-1EF80F3E"]),
+        ("You have reached the limit of 100 custom models per account.", ["L-CB5B847D"]),
+        ("no commitment model units reserved for meta.llama3-1-8b", ["L-BE77399C", "L-3632DE15"]),
+    ],
+)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_quota_is_told_with_its_code_where_it_can_be_raised(
+    message: str, codes: list[str], language: Language
+) -> None:
+    assert re.findall(r"L-\w{8}", explain("QuotaUnavailable", f"a job for a model: {message}", language).fix) == codes
+
+
+def test_every_known_failure_names_its_source() -> None:
+    document = load_document()
+    assert {known.source for known in document.failures} == {*document.sources}
 
 
 def error_classes() -> list[type[Exception]]:
@@ -82,6 +134,27 @@ def test_every_error_has_a_fix_of_its_own_in_every_language(error: type[Exceptio
     fix = explain(error.__name__, "Something", language).fix
     assert fix != wording("notice.startAgain", language)
     assert fix.isascii() == (language == "en")
+
+
+# What AWS says follows these names, and may decide
+OF_AWS = {"AccessDenied", "Conflict", "QuotaUnavailable", "RequestRejected", "ResourceNotFound"}
+OF_BEDROCK = {"CustomizationJobFailed", "ServingFailed"}
+OWN = [
+    each.__name__
+    for each in error_classes()
+    if issubclass(each, PipelineError) and each.__name__ not in OF_AWS | OF_BEDROCK
+]
+WORDS = [*(example.message for _, example in EXAMPLES), *(f"{each.__name__}: it" for each in error_classes())]
+
+
+@pytest.mark.parametrize("error", OWN)
+@pytest.mark.parametrize("end", ["", "States.ExceedToleratedFailureThreshold"])
+def test_no_word_of_a_request_or_of_data_decides_what_is_said_of_an_error_of_this_pipeline(
+    error: str, end: str
+) -> None:
+    fix = explain(error, "").fix
+    for words in (*WORDS, "\n- ".join(WORDS), "unknown field 'model units'", "States.Timeout: Task timed out"):
+        assert explain(end or error, f"{error}: {words}" if end else words).fix == fix, words
 
 
 def worded_in_place() -> Iterator[str]:
@@ -194,9 +267,17 @@ def test_a_failure_before_the_run_was_planned_leaves_a_row_too(gateway: GatewayI
 
 
 def test_the_cause_of_a_map_is_that_of_the_shard_that_failed(claimed: GatewayInMemory, call: Call) -> None:
-    claimed.runs.update(ROW, {"shardError": "AccessDenied: not authorized to perform: bedrock:InvokeModel"})
+    error = "AccessDenied: not authorized to perform: bedrock:InvokeModel"
+    claimed.runs.update(ROW, {"shardError": error, "shardErrorOf": "base/3"})
     told = record_failure(claimed, call, "States.ExceedToleratedFailureThreshold", "", "EvaluateBaseline")
     assert "bedrock:InvokeModel" in str(told["cause"])
+
+
+def test_the_cause_of_a_map_is_not_that_of_a_shard_of_another(claimed: GatewayInMemory, call: Call) -> None:
+    claimed.runs.update(ROW, {"shardError": "AccessDenied: bedrock:InvokeModel", "shardErrorOf": "inUse/0"})
+    told = record_failure(claimed, call, "States.ExceedToleratedFailureThreshold", "one failed", "EvaluateCustomModel")
+    assert str(told["cause"]).startswith("one failed - ")
+    assert "AccessDenied" not in str(told["message"])
 
 
 def test_a_failure_before_the_run_was_planned_releases_nothing(gateway: GatewayInMemory, call: Call) -> None:

@@ -15,6 +15,7 @@ from customization.errors import (
     ServiceUnavailable,
     Throttled,
 )
+from customization.gateway import ExecutionEnd
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
 from customization.gateway.tables import Condition, Items
 from customization.json_types import JsonObject
@@ -293,7 +294,7 @@ def test_an_execution_whose_status_cannot_be_read_keeps_its_own_lease_alone_and_
 ) -> None:
     ask = broken.execution_status
 
-    def refuse(arn: str) -> tuple[str, str]:
+    def refuse(arn: str) -> ExecutionEnd:
         if arn == "arn:first":
             raise refusal
         return ask(arn)
@@ -472,7 +473,7 @@ def test_a_result_whose_execution_was_stopped_before_its_notice_is_told_once(
     claimed.runs.update(call.run_id, {"state": state, "reportKey": "runs/x/report.html"})
     claimed.executions[EXECUTION] = "ABORTED"
     for _ in range(2):  # an event may come twice
-        sweep(claimed, NOW, (EXECUTION, "ABORTED", ""))
+        sweep(claimed, NOW, (EXECUTION, ExecutionEnd("ABORTED")))
     [(subject, message)] = claimed.published
     assert subject == "Done: support-0123456789"
     assert "runs/x/report.html" in message
@@ -482,8 +483,8 @@ def test_a_result_whose_execution_was_stopped_before_its_notice_is_told_once(
 def test_an_execution_that_failed_without_failure_handling_is_told_once(claimed: GatewayInMemory) -> None:
     claimed.executions[EXECUTION] = "FAILED"
     for _ in range(2):
-        sweep(claimed, NOW, (EXECUTION, "FAILED", "States.Runtime"))
-        sweep(claimed, NOW, (EXECUTION.replace("first", "second"), "FAILED", "States.Runtime"))
+        sweep(claimed, NOW, (EXECUTION, ExecutionEnd("FAILED", "States.Runtime")))
+        sweep(claimed, NOW, (EXECUTION.replace("first", "second"), ExecutionEnd("FAILED", "States.Runtime")))
     assert [subject.partition(":")[0] for subject, _ in claimed.published] == ["Failed", "Failed"]
 
 

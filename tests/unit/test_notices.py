@@ -96,7 +96,7 @@ def told(plan: Plan, text: str = "text") -> Iterator[Notice]:
     yield failed
     yield notices.Notice(failed.subject, notices.after_release(failed.message, [outcome], [lease()], language))
     for status in ("ABORTED", "TIMED_OUT", "FAILED", "GONE"):
-        yield notices.ended(run_id=text, status=status, language=language, link=LINK)
+        yield notices.ended(run_id=text, status=status, cause="c", fix="f", language=language, link=LINK)
     yield notices.done(run_id=text, language=language, link=LINK)
     named = text[:300]  # Amazon S3 takes 1,024 bytes as a key
     for key in (f"incoming/{named}.csv", f"incoming/{named}"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from customization.errors import RunSuperseded
+from customization.gateway import ExecutionEnd
 from customization.json_types import JsonObject
 from customization.runs import Call, Claim, Plan, claim_run, note, owned_plan, read_call, save_plan
 from tests.unit.fakes import EXECUTION, NOW, GatewayInMemory
@@ -69,7 +70,7 @@ def test_of_two_executions_that_try_a_run_again_at_the_same_moment_one_owns_it(
     gateway.executions.update({EXECUTION: "FAILED", SECOND: "RUNNING", third: "RUNNING"})
     ask = gateway.execution_status
 
-    def overtake(arn: str) -> tuple[str, str]:
+    def overtake(arn: str) -> ExecutionEnd:
         monkeypatch.setattr(gateway, "execution_status", ask)
         assert claim(gateway, third).attempt == 2
         return ask(arn)

@@ -1,13 +1,17 @@
 """The schedule is the backstop: no execution ends without a word, though the event about its end is lost."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from customization.failures import explain, record_failure
+from customization.gateway import ExecutionEnd
 from customization.json_types import JsonObject
 from customization.planning import plan_run
 from customization.runs import Call, trace, unplanned
 from customization.sweeper import sweep
+from customization.texts import LANGUAGES, Language
 from customization.uploads import poll_uploads
 from tests.unit.fakes import EXECUTION, NOW, GatewayInMemory
 from tests.unit.test_uploads import event
@@ -40,6 +44,50 @@ def test_an_execution_that_dies_before_it_has_a_run_is_recorded_and_told_once(
     assert sweep_twice(gateway) == [told]
     row = gateway.runs.get(TRACE) or {}
     assert (row["state"], row["endedWith"], bool(row["cause"]), bool(row["fix"])) == (status, status, True, True)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("States.DataLimitExceeded", "The state/task 'PlanRun' returned a result larger than 262144 bytes."),
+        ("States.Runtime", "An error occurred while executing the state 'PlanRun'."),
+        ("ServingFailed", "No capacity"),  # where RecordFailure itself has failed
+    ],
+)
+def test_what_no_catch_has_seen_is_told_with_its_cause_and_fix_by_the_schedule(
+    claimed: GatewayInMemory, call: Call, error: str, cause: str, language: Language
+) -> None:
+    claimed.runs.update(call.run_id, {"language": language})
+    claimed.executions[EXECUTION] = "FAILED"
+    claimed.execution_errors[EXECUTION], claimed.execution_causes[EXECUTION] = f"{error} (not told)", cause
+    assert sweep_twice(claimed) == [f"Failed: {call.run_id}"]
+    row, known = claimed.runs.get(call.run_id) or {}, explain(error, cause, language)
+    assert (row["error"], row["cause"], row["fix"]) == (error, known.cause, known.fix)
+    [(_, message)] = claimed.published
+    assert known.cause in message
+    assert known.fix in message
+
+
+def test_what_no_catch_has_seen_is_told_as_its_event_says(claimed: GatewayInMemory, call: Call) -> None:
+    sweep(claimed, NOW, (EXECUTION.replace("first", "second"), ExecutionEnd("FAILED", "States.DataLimitExceeded", "")))
+    [(_, message)] = claimed.published
+    assert "A state handed on more than 256 KiB." in message
+    assert (claimed.runs.get(call.run_id) or {})["state"] == "RUNNING"
+
+
+def test_an_execution_that_has_told_that_another_owns_its_run_is_not_told_again(
+    claimed: GatewayInMemory, call: Call
+) -> None:
+    second = EXECUTION.replace("first", "second")
+    claimed.executions[second] = "RUNNING"
+    claimed.runs.update(call.run_id, {"executionArn": second, "attempt": 2})
+    before = claimed.runs.get(call.run_id)
+    record_failure(claimed, call, "RunSuperseded", "second has the run", "PollCustomizationJob")
+    for _ in range(2):  # an event may come twice
+        sweep(claimed, NOW, (EXECUTION, ExecutionEnd("FAILED", "RunSuperseded", "second has the run")))
+    assert claimed.published == []
+    assert claimed.runs.get(call.run_id) == before
 
 
 @pytest.mark.parametrize("action", ["rollback", "release"])
@@ -107,11 +155,35 @@ def test_an_execution_that_has_ended_is_asked_for_its_status_once(
 ) -> None:
     asked: list[str] = []
 
-    def answer(arn: str) -> tuple[str, str]:
+    def answer(arn: str) -> ExecutionEnd:
         asked.append(arn)
-        return status, ""
+        return ExecutionEnd(status)
 
     claimed.runs.update(call.run_id, {"state": "SUCCEEDED"})
     monkeypatch.setattr(claimed, "execution_status", answer)
     sweep_twice(claimed)
     assert asked == [EXECUTION]
+
+
+def test_sweeps_at_the_same_moment_tell_a_notice_once(
+    claimed: GatewayInMemory, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(subject: str, message: str) -> None:
+        claimed.published.append((subject, message))
+        assert sweep(claimed, NOW + timedelta(seconds=1)).refused == ()
+
+    monkeypatch.setattr(claimed, "publish", publish)
+    claimed.executions[EXECUTION] = "ABORTED"
+    assert sweep_twice(claimed) == [f"Aborted: {call.run_id}"]
+    assert {"untold", "tellingSince"}.isdisjoint(claimed.runs.get(call.run_id) or {})
+
+
+def test_a_notice_whose_sweep_died_is_told_by_the_next_that_the_schedule_starts(
+    claimed: GatewayInMemory, call: Call
+) -> None:
+    notice: JsonObject = {"subject": "Done: x", "message": "It is done."}
+    claimed.runs.update(call.run_id, {"untold": notice, "tellingSince": NOW.isoformat()})
+    sweep(claimed, NOW + timedelta(minutes=1))
+    assert claimed.published == []
+    sweep(claimed, NOW + timedelta(minutes=15))
+    assert claimed.published == [("Done: x", "It is done.")]

@@ -102,6 +102,10 @@ def test_a_redriven_execution_touches_nothing_of_the_attempt_that_has_taken_its_
     assert (row["state"], row["attempt"], row["executionArn"]) == ("SUCCEEDED", 2, arn)
     assert "error" not in row
     assert pipeline.what_bills() == []
+    pipeline.pass_time(hours=1)
+    assert [subject for subject in pipeline.subjects() if subject.startswith("Failed")] == [
+        f"Failed at PollCustomizationJob: {row['runId']}"
+    ]
 
 
 def test_a_run_that_succeeded_cannot_be_redriven(pipeline: Pipeline) -> None:

@@ -1,7 +1,7 @@
 """The one place that calls AWS; what it raises are the names of `errors`."""
 
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from customization import errors
 from customization.gateway.bedrock import Bedrock, BedrockRuntime
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
+
+
+class ExecutionEnd(NamedTuple):
+    """The status of a Step Functions execution, and what it failed with: empty where it has not failed."""
+
+    status: str
+    error: str = ""
+    cause: str = ""
 
 
 class Gateway:
@@ -87,14 +95,14 @@ class Gateway:
         with named_errors():
             self._sns.publish(TopicArn=self.settings.topic_arn, Subject=subject, Message=message)
 
-    def execution_status(self, arn: str) -> tuple[str, str]:
-        """Return the status of a Step Functions execution and the error it ended with; "GONE" where none is known."""
+    def execution_status(self, arn: str) -> ExecutionEnd:
+        """Return how a Step Functions execution stands, with status "GONE" where none is known."""
         try:
             with named_errors():
                 answer = self._states.describe_execution(executionArn=arn)
         except errors.ResourceNotFound:
-            return "GONE", ""
-        return answer["status"], answer.get("error", "")
+            return ExecutionEnd("GONE")
+        return ExecutionEnd(answer["status"], answer.get("error", ""), answer.get("cause", ""))
 
     def bedrock_quota(self, code: str) -> int | None:
         """Return a quota of Bedrock in this account and Region, or None where it cannot be read."""

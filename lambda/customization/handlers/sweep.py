@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from customization import metrics
-from customization.gateway import Gateway
+from customization.gateway import ExecutionEnd, Gateway
 from customization.handlers import emit, logger, task
 from customization.json_types import JsonObject, as_object, as_text
 from customization.sweeper import Swept, sweep
@@ -31,10 +31,10 @@ def _log(swept: Swept) -> None:
         logger.warning("refused", extra={"runId": action.run_id, "did": action.did})
 
 
-def _ended(event: JsonObject) -> tuple[str, str, str] | None:
-    """Return ARN, status and error of the execution that the event tells of, None for the schedule's event."""
+def _ended(event: JsonObject) -> tuple[str, ExecutionEnd] | None:
+    """Return the ARN and the end of the execution that the event tells of, None for the schedule's event."""
     if not event.get("detail"):
         return None
     execution = as_object(event["detail"], "detail")
     arn, status = (as_text(execution[name], name) for name in ("executionArn", "status"))
-    return arn, status, str(execution.get("error") or "")
+    return arn, ExecutionEnd(status, *(str(execution.get(name) or "") for name in ("error", "cause")))
