@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from docs.render.missed_by import LIST
 
 MACHINE, RULE, CUSTOMIZATION_ROLE = "the state machine", "the rule", "the customization role"
+EVERY_FUNCTION = "every function"
 PEOPLE = ("DataContributor", "ReportReader", "RunOperator", "InvokeServedModel")
 
 # What no act of a rehearsal needs, with the reason; tests/infra/test_people.py holds each of them in a table

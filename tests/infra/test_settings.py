@@ -83,6 +83,12 @@ def test_lambda_alone_makes_interfaces_of_functions_and_only_in_the_network(pipe
         assert all(statement.conditions == own for statement in found), module
 
 
+def test_a_function_is_made_once_its_role_may_attach_it(pipeline: JsonObject) -> None:
+    (policy,) = [name for name in resources(pipeline, "AWS::IAM::ManagedPolicy") if name.startswith("NetworkPerm")]
+    for name, function in resources(pipeline, "AWS::Lambda::Function").items():
+        assert policy in listed(function["DependsOn"]), name
+
+
 def test_customization_jobs_may_do_in_the_network_what_bedrocks_guide_lists(storage: JsonObject) -> None:
     made = _text_of({"aws:RequestTag/BedrockManaged": "true"}, {"aws:RequestTag/BedrockModelCustomizationJobArn": JOBS})
     own = _text_of(
