@@ -177,7 +177,7 @@ def test_every_bucket_is_copied_with_the_key_of_the_other_region(storage: JsonOb
     assert _allowed(storage, role) == [
         ({"s3:GetReplicationConfiguration", "s3:ListBucket"}, sources),
         (read, {f"{source}/*" for source in sources}),
-        ({f"s3:Replicate{what}" for what in ("Delete", "Object", "Tags")}, {f"{COPIES}/*"}),
+        ({f"s3:Replicate{what}" for what in ("Object", "Tags")}, {f"{COPIES}/*"}),
         ({"kms:Decrypt"}, {"<Key961B73FD.Arn>"}),
         ({"kms:Encrypt", "kms:GenerateDataKey"}, {f"{COPIES_KEY}00000000-0000-0000-0000-000000000000"}),
     ]
