@@ -42,6 +42,13 @@ UNSEEN = {
     r"create_provisioned_throughput: bedrock:CreateProvisionedModelThroughput us-east-1::foundation-model/\*": "the "
     "Service Authorization Reference requires it beside the custom model, and does not say when it is looked at",
 }
+# What a setting alone brings, with the reason why no run uses it; the tables of the settings watch all of it
+UNSEEN_OF_SETTINGS = {
+    rf"{EVERY_FUNCTION}: ec2:\w+ .*": "the embedded Lambda has no network to attach a function to",
+    rf"{CUSTOMIZATION_ROLE}: ec2:\w+ .*": "the stand-in of Bedrock makes no interfaces in a network",
+    r"BackupRole: (dynamodb|backup|kms):\w+ .*": "the embedded AWS has no AWS Backup",
+    r"ReplicationRole: (s3|kms):\w+ .*": "the embedded S3 replicates nothing",
+}
 # What is done without, by design
 SPARED = {
     r"check_preconditions: servicequotas:GetServiceQuota bedrock/L-\w+": "a quota that cannot be read is not "
