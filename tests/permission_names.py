@@ -35,7 +35,8 @@ UNSEEN = {
     r"|xray:(PutTraceSegments|PutTelemetryRecords) \*)": "Lambda itself delivers logs and traces",
     rf"{MACHINE}: (logs:\w+|xray:\w+) \*": "Step Functions itself delivers logs and traces",
     rf"{MACHINE}: states:(Describe|Stop|Redrive)Execution .*": "Step Functions itself follows the children of its maps",
-    r"\w+: states:DescribeExecution .*-\*:\*": "the machines of stacks that were deleted",
+    r"\w+: states:DescribeExecution .*-\*:\*": "the machines of stacks that were deleted; those of other "
+    "stages fit too, since CloudFormation names a machine by its logical id, which all stages have alike",
     rf"{CUSTOMIZATION_ROLE}: kms:\w+ key via bedrock": "Bedrock itself encrypts the model that a job makes",
     rf"{CUSTOMIZATION_ROLE}: s3:GetObject artifacts/runs/\*/bedrock/\*": "Bedrock's guide asks for it; the stand-in "
     "does not read what it has written",
