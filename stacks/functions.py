@@ -70,6 +70,7 @@ class Common:
     key: kms.IKey
     config: DeploymentConfig
     grants: Grants
+    network_policy: iam.ManagedPolicy | None
 
 
 class TaskFunction(Construct):
@@ -101,7 +102,7 @@ class TaskFunction(Construct):
             # A run under way goes on with the version it began with, after a redeploy too
             current_version_options=lambda_.VersionOptions(removal_policy=RemovalPolicy.RETAIN),
         )
-        self._attach_to_network(common.config)
+        self._attach_to_network(common)
         if common.config.reserved_concurrency is None:
             acknowledge_unset(self.function, "reservedConcurrency")
         if not spec.starts_from_events:
@@ -113,14 +114,18 @@ class TaskFunction(Construct):
                 limits="every Task of the state machine has both.",
             )
 
-    def _attach_to_network(self, config: DeploymentConfig) -> None:
-        if config.vpc is None:
+    def _attach_to_network(self, common: Common) -> None:
+        vpc = common.config.vpc
+        if vpc is None or common.network_policy is None:
             acknowledge_unset(self.function, "vpc")
             return
+        common.network_policy.attach_to_role(self.role)
+        # Lambda looks at the role's permissions when it makes the function
+        self.function.node.add_dependency(common.network_policy)
         resource = cast("lambda_.CfnFunction", self.function.node.default_child)
         # The construct's own vpc wants to know all of a network, its zones included
         resource.vpc_config = lambda_.CfnFunction.VpcConfigProperty(
-            subnet_ids=list(config.vpc.subnet_ids), security_group_ids=list(config.vpc.security_group_ids)
+            subnet_ids=list(vpc.subnet_ids), security_group_ids=list(vpc.security_group_ids)
         )
 
     def _build_role(self, grants: tuple[Grant, ...], common: Common) -> iam.Role:
@@ -129,6 +134,13 @@ class TaskFunction(Construct):
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com", conditions=own))
         managed_policy(role, "Permissions", (*grants, *common.grants.key_for(grants)), roles=[role])
         return role
+
+
+def network_policy(stack: Stack, config: DeploymentConfig) -> iam.ManagedPolicy | None:
+    """Return what attaches functions to the network of the settings: one for all, since 16 subnets fill a policy."""
+    if config.vpc is None:
+        return None
+    return managed_policy(stack, "NetworkPermissions", function_network(stack, config.vpc))
 
 
 def encrypted_log_group(scope: Construct, id_: str, *, key: kms.IKey, retention_days: int) -> logs.LogGroup:
@@ -142,8 +154,6 @@ def _operating_grants(spec: FunctionSpec, common: Common, log_group: logs.ILogGr
     writes_logs = Grant(actions=("logs:CreateLogStream", "logs:PutLogEvents"), resources=(log_group.log_group_arn,))
     traces = common.grants.unscoped("xray:PutTraceSegments", "xray:PutTelemetryRecords")
     grants = [writes_logs, traces]
-    if common.config.vpc is not None:
-        grants += function_network(Stack.of(log_group), common.config.vpc)
     if spec.starts_from_events:
         grants.append(Grant(actions=("sqs:SendMessage",), resources=(common.dead_letter_queue.queue_arn,)))
     return tuple(grants)

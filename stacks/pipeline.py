@@ -13,7 +13,7 @@ from constructs import Construct
 from stacks import people
 from stacks.code import source_code
 from stacks.config import DeploymentConfig
-from stacks.functions import FUNCTIONS, Common, TaskFunction
+from stacks.functions import FUNCTIONS, Common, TaskFunction, network_policy
 from stacks.layers import dependency_layer
 from stacks.nag import acknowledge
 from stacks.permissions import Grants, function_grants
@@ -128,6 +128,7 @@ class PipelineStack(Stack):
             key=self._key,
             config=config,
             grants=grants,
+            network_policy=network_policy(self, config),
         )
         allowed = function_grants(grants)
         return {

@@ -69,7 +69,7 @@ def replicate(scope: Construct, target: Replication, buckets: Sequence[s3.Bucket
             ["s3:GetObjectVersionForReplication", "s3:GetObjectVersionAcl", "s3:GetObjectVersionTagging"],
             [bucket.arn_for_objects("*") for bucket in buckets],
         ),
-        _allow(["s3:ReplicateObject", "s3:ReplicateDelete", "s3:ReplicateTags"], [f"{target.bucket_arn}/*"]),
+        _allow(["s3:ReplicateObject", "s3:ReplicateTags"], [f"{target.bucket_arn}/*"]),
         _allow(["kms:Decrypt"], [key.key_arn], _via(f"s3.{stack.region}")),
         _allow(["kms:Encrypt", "kms:GenerateDataKey"], [target.key_arn], _via(f"s3.{target.key_arn.split(':')[3]}")),
     ]

@@ -358,7 +358,7 @@ class CustomizationStateMachine(Construct):
         """Let functions ask whether the execution that owns a run or a lease still runs.
 
         It may be one of a machine that a deleted stack had beside the same tables: CloudFormation names machines after
-        their logical id, which stays.
+        their logical id, which stays, and which the machines of other stages have too.
         """
         machine = self.state_machine.node.default_child
         former = f"{Stack.of(self).get_logical_id(cast('sfn.CfnStateMachine', machine))}-*:*"

@@ -100,6 +100,7 @@ class StorageStack(Stack):
         statement makes count.
         """
         account = {"StringEquals": {"aws:SourceAccount": self.account}}
+        rules = self.format_arn(service="events", resource="rule", resource_name="*")
         log_groups = self.format_arn(service="logs", resource="log-group:*", arn_format=ArnFormat.NO_RESOURCE_NAME)
         return [
             _key_statement("Account", iam.AccountRootPrincipal(), ["kms:*"]),
@@ -119,7 +120,9 @@ class StorageStack(Stack):
                 "EventBridge",
                 iam.ServicePrincipal("events.amazonaws.com"),
                 ["kms:Decrypt", "kms:GenerateDataKey*"],
-                account,
+                # SQS guide, "Configure AWS KMS permissions with confused deputy protection": the key that EventBridge
+                # sends for an encrypted queue
+                {"ArnLike": {"aws:SourceArn": rules}},
             ),
             _key_statement(
                 "CustomizationRole",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from docs.render.missed_by import LIST
 
 MACHINE, RULE, CUSTOMIZATION_ROLE = "the state machine", "the rule", "the customization role"
+EVERY_FUNCTION = "every function"
 PEOPLE = ("DataContributor", "ReportReader", "RunOperator", "InvokeServedModel")
 
 # What no act of a rehearsal needs, with the reason; tests/infra/test_people.py holds each of them in a table
@@ -34,12 +35,20 @@ UNSEEN = {
     r"|xray:(PutTraceSegments|PutTelemetryRecords) \*)": "Lambda itself delivers logs and traces",
     rf"{MACHINE}: (logs:\w+|xray:\w+) \*": "Step Functions itself delivers logs and traces",
     rf"{MACHINE}: states:(Describe|Stop|Redrive)Execution .*": "Step Functions itself follows the children of its maps",
-    r"\w+: states:DescribeExecution .*-\*:\*": "the machines of stacks that were deleted",
+    r"\w+: states:DescribeExecution .*-\*:\*": "the machines of stacks that were deleted; those of other "
+    "stages fit too, since CloudFormation names a machine by its logical id, which all stages have alike",
     rf"{CUSTOMIZATION_ROLE}: kms:\w+ key via bedrock": "Bedrock itself encrypts the model that a job makes",
     rf"{CUSTOMIZATION_ROLE}: s3:GetObject artifacts/runs/\*/bedrock/\*": "Bedrock's guide asks for it; the stand-in "
     "does not read what it has written",
     r"create_provisioned_throughput: bedrock:CreateProvisionedModelThroughput us-east-1::foundation-model/\*": "the "
     "Service Authorization Reference requires it beside the custom model, and does not say when it is looked at",
+}
+# What a setting alone brings, with the reason why no run uses it; the tables of the settings watch all of it
+UNSEEN_OF_SETTINGS = {
+    rf"{EVERY_FUNCTION}: ec2:\w+ .*": "the embedded Lambda has no network to attach a function to",
+    rf"{CUSTOMIZATION_ROLE}: ec2:\w+ .*": "the stand-in of Bedrock makes no interfaces in a network",
+    r"BackupRole: (dynamodb|backup|kms):\w+ .*": "the embedded AWS has no AWS Backup",
+    r"ReplicationRole: (s3|kms):\w+ .*": "the embedded S3 replicates nothing",
 }
 # What is done without, by design
 SPARED = {

@@ -13,8 +13,8 @@ import msgspec
 from customization import notices
 from customization.json_types import JsonObject
 from customization.links import Links
-from customization.runs import FAILED, SHARD_ERROR, SHARD_ERROR_OF, Call, note, unplanned
-from customization.texts import Language, wording
+from customization.runs import FAILED, SHARD_ERROR, SHARD_ERROR_OF, Call, last_job_name, note, unplanned
+from customization.texts import Language, Sentence, say, wording
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -104,6 +104,15 @@ def _message(cause: str) -> str:
     return str(document.get("errorMessage") or document.get("Cause") or cause).strip()
 
 
+def _unabridged(gateway: "Gateway", call: Call, error: str, cause: str, language: Language) -> str:
+    """Return the cause with all that Bedrock said: no log has what a function raised of a record, but people see it."""
+    row = gateway.runs.get(call.run_id) if error == "CustomizationJobFailed" else None
+    if not row or "jobFailure" not in row:
+        return cause
+    values = {"job": last_job_name(row), "reason": str(row["jobFailure"])}
+    return say(Sentence("error.jobFailed", values), language)
+
+
 def record_failure(
     gateway: "Gateway", call: Call, error: str, cause: str, failed_state: str, *, language: Language | None = None
 ) -> JsonObject:
@@ -116,7 +125,7 @@ def record_failure(
     if error in _MAP_ERRORS:
         cause = _shard_error(gateway, call, failed_state) or cause
     language = language or notices.language_of(gateway, call.run_id or unplanned(call.execution_arn))
-    failure = explain(error, cause, language)
+    failure = explain(error, _unabridged(gateway, call, error, cause, language), language)
     ended: JsonObject = {
         "state": FAILED,
         "error": failure.error,

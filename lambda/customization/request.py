@@ -376,7 +376,8 @@ def _describe(problem: ErrorDetails, language: Language) -> list[str]:
     found = problem["input"]
     choices = re.findall("'([^']+)'", problem["msg"]) if problem["type"] == "literal_error" else []
     near = difflib.get_close_matches(found, choices, n=1, cutoff=0.7) if isinstance(found, str) else []
-    values, terms = _found(found, is_quoted=path != "inference.system")
+    is_prompt = path.startswith("inference") and isinstance(found, str)
+    values, terms = _found(found, is_quoted=not is_prompt)
     values |= {"near": "".join(near), "expected": _expected(problem, path, choices, language)}
     return [f"{path}: {say(Sentence('request.foundNear' if near else 'request.found', values, terms), language)}"]
 

@@ -25,7 +25,7 @@ MOST_STAGES = 2
 # What rows begin with that are no run's: of an execution that waits for a folder, and of one that no run stands for
 UPLOADS, UNPLANNED = "uploads#", "unplanned#"
 # What an execution leaves that was redriven after its end had been recorded
-_OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "spentUsd")
+_OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "jobFailure", "spentUsd")
 # What ended a shard, and which: the Map that runs the shards tells only that one of them failed
 SHARD_ERROR, SHARD_ERROR_OF = "shardError", "shardErrorOf"
 # The states of runs that have come to what was asked for

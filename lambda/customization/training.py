@@ -30,6 +30,8 @@ FIRST_POLL_SECONDS = 60
 LAST_POLL_SECONDS = 1200
 # The poll knows why it stops a job, and may come 20 minutes after the job's time: the sweeper comes after it.
 _LAST_LOOK = timedelta(seconds=2 * LAST_POLL_SECONDS)
+# What stands before the text of a record in Bedrock's messages (Bedrock guide, "Troubleshooting" of custom models)
+_QUOTING = "record starting with"
 
 
 def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonObject:
@@ -164,7 +166,7 @@ def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
     note(gateway, call, {"phase": job.phase})
     if job.status == "Failed":
         if job.failure_message:
-            raise CustomizationJobFailed.of("error.jobFailed", job=job.name, reason=job.failure_message)
+            raise _failed(gateway, call, job)
         raise CustomizationJobFailed.of("error.jobFailedSilently", job=job.name)
     if job.status == "Stopped":
         raise CustomizationJobStopped.of("error.jobStopped", job=job.name)
@@ -181,6 +183,15 @@ def poll_job(gateway: "Gateway", call: Call, job_arn: str) -> JsonObject:
         "trainingLoss": job.training_loss,
         "validationLosses": list(job.validation_losses),
     }
+
+
+def _failed(gateway: "Gateway", call: Call, job: Job) -> CustomizationJobFailed:
+    """Return what to raise: it is logged, so that the beginning of a record is told by the run's row alone."""
+    told, starting, record = job.failure_message.partition(_QUOTING)
+    if record:
+        note(gateway, call, {"jobFailure": job.failure_message})
+    reason = f"{told}{starting}..." if record else job.failure_message
+    return CustomizationJobFailed.of("error.jobFailed", job=job.name, reason=reason)
 
 
 def _stop_if_stalled(gateway: "Gateway", job: Job, age: timedelta) -> None:

@@ -8,7 +8,7 @@ from itertools import product
 from customization.json_types import Json, JsonObject, as_object, as_text
 from rehearsal.templates import at, function_modules, listed, resources
 from tests.infra.test_permissions import text_of
-from tests.permission_names import CUSTOMIZATION_ROLE, MACHINE, RULE, is_taken_away_by_runs
+from tests.permission_names import CUSTOMIZATION_ROLE, EVERY_FUNCTION, MACHINE, RULE, is_taken_away_by_runs
 
 Templates = Mapping[str, JsonObject]
 Place = tuple[str | int, ...]
@@ -59,7 +59,8 @@ def identity_lines(templates: Templates) -> list[Line]:
         for name, policy in resources(template, "AWS::IAM::ManagedPolicy").items():
             roles = listed(as_object(policy["Properties"], name).get("Roles", [])) or [{"Ref": name}]
             names = [as_text(at(role, "Ref"), name) for role in roles]
-            holder = ", ".join(sorted(holders.get(role, _plain(role)) for role in names))
+            held_by = {holders.get(role, _plain(role)) for role in names}
+            holder = EVERY_FUNCTION if held_by == {*modules.values()} else ", ".join(sorted(held_by))
             for number, statement in enumerate(listed(at(policy, "Properties", "PolicyDocument", "Statement"))):
                 place = ("Resources", name, "Properties", "PolicyDocument", "Statement", number)
                 whole = Line(stack, place, holder, "")

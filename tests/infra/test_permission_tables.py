@@ -5,6 +5,7 @@ lists which test or run misses what.
 """
 
 import inspect
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -16,7 +17,7 @@ from docs.render.missed_by import noted
 from stacks.functions import FUNCTIONS
 from tests.infra import test_people, test_permissions, test_pipeline, test_settings, test_storage, test_trust
 from tests.infra.policy_lines import Line, Place, identity_lines, lines_of
-from tests.permission_names import by_permission, is_taken_away_by_runs, note
+from tests.permission_names import UNSEEN_OF_SETTINGS, by_permission, is_taken_away_by_runs, note
 
 Templates = dict[str, JsonObject]
 
@@ -108,6 +109,9 @@ def test_what_only_a_setting_brings_is_missed_by_the_test_that_is_noted(
     brought = [line for line in lines_of(governed) if (line.holder, _as_usual(line.text)) not in usual]
     keys = {"aws:RequestTag/BedrockManaged", "ec2:Subnet", "lambda:SourceFunctionArn", "kms:ViaService"}
     assert keys < {line.place[-1] for line in brought}
+    named = sorted(chain.from_iterable(line.permissions for line in brought))
+    assert [name for name in named if not any(re.fullmatch(unseen, name) for unseen in UNSEEN_OF_SETTINGS)] == []
+    assert [unseen for unseen in UNSEEN_OF_SETTINGS if not any(re.fullmatch(unseen, name) for name in named)] == []
     _assert_noted("settings", _found(governed, brought, CHECKS_OF_SETTINGS))
 
 

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from customization.json_types import Json, JsonObject, as_object, as_text
 from customization.preconditions import CUSTOM_MODELS_CODE, DEPLOYMENTS_CODE, MODEL_UNITS_CODE
 from customization.settings import VARIABLES, read_settings
 from tests.infra.machine import function_modules
-from tests.infra.synthesis import at, listed, resources
+from tests.infra.synthesis import at, listed, resources, synthesize
 
 # IAM knows no resource for these (Service Authorization Reference)
 WITHOUT_RESOURCE = {
@@ -230,11 +231,16 @@ def test_what_a_role_needs_from_its_first_moment_waits_for_its_policy(pipeline: 
         assert set(policies) < set(listed(resource["DependsOn"])), name
 
 
-def test_every_policy_is_within_what_iam_takes(templates: dict[str, JsonObject]) -> None:
-    # IAM guide, "IAM and AWS STS quotas": 6,144 characters without white space; names and ids are written out here
-    for template in templates.values():
+def test_every_policy_is_within_what_iam_takes(templates: dict[str, JsonObject], tmp_path: Path) -> None:
+    ids = [f"{number:017x}" for number in range(16)]
+    largest = {"subnetIds": [f"subnet-{id_}" for id_ in ids], "securityGroupIds": [f"sg-{id_}" for id_ in ids[:5]]}
+    with_network = synthesize(tmp_path / "cdk.out", {"vpc": json.dumps(largest), "account": "123456789012"})
+    assert f"subnet-{ids[-1]}" in str(with_network["pipeline"])
+    for template in (*templates.values(), *with_network.values()):
         for name, policy in resources(template, "AWS::IAM::ManagedPolicy").items():
-            text = json.dumps(_written_out(at(policy, "Properties", "PolicyDocument")), separators=(",", ":"))
+            document = at(policy, "Properties", "PolicyDocument")
+            text = json.dumps(_written_out(document), separators=(",", ":"))
+            # IAM guide, "IAM and AWS STS quotas": without white space, and with names and ids written out
             assert len(text) < 6144, name
 
 

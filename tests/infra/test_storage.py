@@ -149,6 +149,7 @@ def test_the_key_rotates_and_its_policy_gives_each_principal_no_more_than_this(s
     }
     own_account: Json = {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
     log_groups = {"Fn::Join": ["", ["arn:aws:logs:us-east-1:", ACCOUNT, ":log-group:*"]]}
+    rules = {"Fn::Join": ["", ["arn:aws:events:us-east-1:", ACCOUNT, ":rule/*"]]}
     assert table == {
         "account root": (["kms:*"], None),
         "logs.us-east-1.amazonaws.com": (
@@ -156,7 +157,7 @@ def test_the_key_rotates_and_its_policy_gives_each_principal_no_more_than_this(s
             {"ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups}},
         ),
         "cloudwatch.amazonaws.com": (["kms:Decrypt", "kms:GenerateDataKey*"], own_account),
-        "events.amazonaws.com": (["kms:Decrypt", "kms:GenerateDataKey*"], own_account),
+        "events.amazonaws.com": (["kms:Decrypt", "kms:GenerateDataKey*"], {"ArnLike": {"aws:SourceArn": rules}}),
         "CustomizationRoleE12BC787": (
             ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"],
             {"StringEquals": {"kms:ViaService": "bedrock.us-east-1.amazonaws.com"}},

@@ -280,6 +280,16 @@ def test_the_cause_of_a_map_is_not_that_of_a_shard_of_another(claimed: GatewayIn
     assert "AccessDenied" not in str(told["message"])
 
 
+def test_what_bedrock_quotes_of_a_record_is_told_to_people(claimed: GatewayInMemory, call: Call) -> None:
+    said = "Input size exceeded in file train.jsonl for record starting with Where is my lamp"
+    claimed.runs.update(ROW, {"jobName0": "job-1", "jobFailure": said})
+    cut = lambda_cause("CustomizationJobFailed", f"job-1: {said.removesuffix(' Where is my lamp')}...")
+    told = record_failure(claimed, call, "CustomizationJobFailed", cut, "PollCustomizationJob", language="ja")
+    for text in (told["cause"], told["message"], (claimed.runs.get(ROW) or {})["cause"]):
+        assert f"job-1: {said}" in str(text)
+    assert "profile.json" in str(told["fix"])
+
+
 def test_a_failure_before_the_run_was_planned_releases_nothing(gateway: GatewayInMemory, call: Call) -> None:
     assert release_all(gateway, replace(call, run_id=""), "said") == {"released": [], "message": "said"}
 

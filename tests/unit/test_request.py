@@ -262,7 +262,10 @@ def test_every_mistake_is_told_in_the_language_of_the_request(language: str, for
         {"inference": {"system": ["You sell lamps"]}},
         {"inference": {"system": {"text": "You sell lamps"}}},
         {"inference": {"stopSequences": {"text": "You sell lamps"}}},
+        {"inference": {"stopSequences": "You sell lamps"}},
+        {"inference": {"maxTokens": "You sell lamps"}},
         {"inference": ["You sell lamps"]},
+        {"inference": "You sell lamps"},
         {"hyperParameters": ["You sell lamps"]},
         {"serving": {"keep": ["You sell lamps"]}},
     ],
@@ -270,7 +273,12 @@ def test_every_mistake_is_told_in_the_language_of_the_request(language: str, for
 def test_what_may_hold_a_prompt_is_told_by_its_kind_since_messages_are_logged(asked: JsonObject) -> None:
     message = refused(**asked)
     assert "lamps" not in message
-    assert re.search("found (a list|an object); expected", message)
+    assert re.search("found (a list|an object|a string); expected", message)
+
+
+def test_a_number_among_the_settings_of_inference_is_quoted() -> None:
+    assert "inference.temperature: found 3; expected" in refused(inference={"temperature": 3})
+    assert "inference.system: found 7; expected" in refused(inference={"system": 7})
 
 
 def test_an_unknown_language_is_refused_in_that_of_the_deployment() -> None:

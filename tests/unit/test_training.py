@@ -150,6 +150,17 @@ def test_a_failed_job_ends_the_run_with_bedrocks_message(
         training.poll_job(prepared, call, NAME)
 
 
+def test_what_bedrock_quotes_of_a_record_is_not_raised_but_kept_in_the_row(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    message = "Input size exceeded in file train.jsonl for record starting with Where is my lamp"
+    bedrock.jobs[NAME] = msgspec.structs.replace(job(NAME, status="Failed"), failure_message=message)
+    with pytest.raises(CustomizationJobFailed) as raised:
+        training.poll_job(prepared, call, NAME)
+    assert str(raised.value) == f"{NAME}: Input size exceeded in file train.jsonl for record starting with..."
+    assert (prepared.runs.get(plan.run_id) or {})["jobFailure"] == message
+
+
 def test_a_stopped_job_is_not_waited_for(prepared: GatewayInMemory, bedrock: BedrockInMemory, call: Call) -> None:
     there(bedrock, "Stopped")
     with pytest.raises(CustomizationJobStopped):
