@@ -72,12 +72,10 @@ class Examination:
         """
         try:
             caller = self._operator.caller()
-        except PipelineError as error:
-            fix = "give the AWS CLI credentials (aws configure, or aws sso login) and run this again"
-            yield _finding("credentials", "Are there credentials?", Outcome("miss", f"{error}; {fix}"))
+        except (PipelineError, TransientError) as error:
+            yield _credentials(Outcome("miss", str(error)))
             return
-        said = Outcome("ok", f"{caller.arn} in account {caller.account}")
-        yield _finding("credentials", "Are there credentials?", said)
+        yield _credentials(Outcome("ok", f"{caller.arn} in account {caller.account}"))
         yield _checked("bootstrap", "Has the Region the CDK's bootstrap stack?", lambda: self._bootstrap(caller))
         if before_deploy:
             return
@@ -214,6 +212,10 @@ def _finding(check: str, question: str, said: Outcome) -> Finding:
     return Finding(check=check, question=question, outcome=said.outcome, message=said.message)
 
 
+def _credentials(said: Outcome) -> Finding:
+    return _finding("credentials", "Are there credentials?", said)
+
+
 def _with_fix(finding: Finding) -> Finding:
     fix = "" if finding.outcome == "ok" else _FIXES.get(finding.check, "")
     return replace(finding, message=f"{finding.message} {fix}".rstrip())
@@ -251,8 +253,13 @@ def main(arguments: Sequence[str] | None = None, today: date | None = None) -> i
     except InvalidRunRequest as error:
         sys.stderr.write(f"--model: {error}\n")
         return WRONG_USE
-    examination = Examination(Operator(options.region), model, options.stage, today or datetime.now(UTC).date())
-    findings = list(examination.findings(before_deploy=options.before_deploy))
+    try:
+        operator = Operator(options.region)
+    except PipelineError as error:
+        findings = [_credentials(Outcome("miss", str(error)))]
+    else:
+        examination = Examination(operator, model, options.stage, today or datetime.now(UTC).date())
+        findings = list(examination.findings(before_deploy=options.before_deploy))
     sys.stdout.write(f"{table(findings)}\n")
     return MISSES if any(finding.outcome == "miss" for finding in findings) else DONE
 

@@ -35,9 +35,14 @@ def training_id(
 ) -> str:
     """Return the id of a training: everything that decides what the model learns, and nothing of how it is evaluated.
 
-    `checksums` maps file names to checksums of their content; `base` is the base model's id or, for a second stage, the
-    trainingId of the first.
+    `checksums` maps the names of the files that the stage reads to checksums of their content; `base` is the base
+    model's id or, for a second stage, the trainingId of the first.
     """
+    # Texts that come under one key are joined in the order of the mapping
+    joined: JsonObject = {
+        target: [key for key, other in field_mapping.items() if other == target]
+        for target in set(field_mapping.values())
+    }
     return digest(
         {
             "checksums": dict(checksums),
@@ -45,7 +50,7 @@ def training_id(
             "customizationType": customization_type,
             "hyperParameters": dict(hyper_parameters),
             "subset": dict(subset) if subset else None,
-            "fieldMapping": dict(field_mapping),
+            "fieldMapping": joined,
             "stripRoleCues": strip_role_cues,
             "splitSeed": split_seed,
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization import notices
-from customization.catalogue import FINE_TUNING, load_catalogue
+from customization.catalogue import CONTINUED_PRE_TRAINING, FINE_TUNING, load_catalogue
 from customization.errors import InvalidRunRequest, ResourceNotFound
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.identity import run_id, training_id
@@ -18,7 +18,7 @@ from customization.json_types import Json, JsonObject
 from customization.links import Links
 from customization.money import AnswersUsage, TrainingUsage, Usage, estimate, load_prices
 from customization.request import DATASET, RunRequest, asked_language, parse_request
-from customization.resolution import ResolvedRequest, resolve
+from customization.resolution import ResolvedRequest, ResolvedStage, resolve
 from customization.runs import (
     Call,
     EvaluationPlan,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 SPLIT_SEED = 0
 # A folder without either has nothing to run on
 _TRAINING_FILES = {"train.jsonl", "pretrain.jsonl"}
+_TEST_FILE = "test.jsonl"
 # A message of so many lines is read, and fits Step Functions
 _MOST_INPUTS = 100
 # What `history` compares between runs
@@ -175,29 +176,45 @@ def _pin_earlier(gateway: "Gateway", request: RunRequest) -> dict[str, PinnedFil
         raise InvalidRunRequest.of("request.unknownRun", runId=request.data) from error
 
 
+def _learnt_from(resolved: ResolvedRequest, stage: ResolvedStage) -> set[str]:
+    """Return the files that decide what Bedrock is given for the stage, as `prepare_dataset` parts them.
+
+    Fine-tuning leaves out what is in the test file, and makes its own splits where a file is missing; pre-training has
+    the validation file where it is alone.
+    """
+    if stage.customization_type == FINE_TUNING:
+        return {stage.training_file, "validation.jsonl", _TEST_FILE}
+    return {stage.training_file, "validation.jsonl"} if len(resolved.stages) == 1 else {stage.training_file}
+
+
 def _stages(resolved: ResolvedRequest, files: Mapping[str, PinnedFile]) -> tuple[Stage, ...]:
     request = resolved.request
     stages: list[Stage] = []
     for stage in resolved.stages:
-        # The splits leave other files' records out, so every file but the other stage's training data matters.
-        others = {other.training_file for other in resolved.stages} - {stage.training_file}
+        read, mapping = _learnt_from(resolved, stage), request.field_mapping
+        is_raw = stage.customization_type == CONTINUED_PRE_TRAINING
+        if is_raw:  # one key and no roles
+            mapping = {key: target for key, target in mapping.items() if "input" in (key, target)}
         base = stages[-1].training_id if stages else request.base_model_identifier
         identity = training_id(
-            checksums={name: pinned.sha256 for name, pinned in files.items() if name not in others},
+            checksums={name: pinned.sha256 for name, pinned in files.items() if name in read},
             base=base,
             customization_type=stage.customization_type,
             hyper_parameters=stage.hyper_parameters,
             subset=request.subset.model_dump(exclude_none=True) if request.subset else None,
-            field_mapping=request.field_mapping,
-            strip_role_cues=request.strip_role_cues,
+            field_mapping=mapping,
+            strip_role_cues=request.strip_role_cues and not is_raw,
             split_seed=SPLIT_SEED,
         )
         stages.append(Stage(stage.customization_type, stage.hyper_parameters, identity))
     return tuple(stages)
 
 
-def _run_id(resolved: ResolvedRequest, stages: Sequence[Stage]) -> str:
+def _run_id(resolved: ResolvedRequest, stages: Sequence[Stage], files: Mapping[str, PinnedFile]) -> str:
     request = resolved.request
+    evaluation: JsonObject = request.evaluation.model_dump(mode="json")
+    if _TEST_FILE in files and not any(_TEST_FILE in _learnt_from(resolved, stage) for stage in resolved.stages):
+        evaluation["testFile"] = files[_TEST_FILE].sha256
     serving: JsonObject = {
         "mode": resolved.serving_mode,
         **request.serving.model_dump(mode="json", include={"keep", "model_units"}),
@@ -208,7 +225,7 @@ def _run_id(resolved: ResolvedRequest, stages: Sequence[Stage]) -> str:
         dataset=request.dataset,
         training_ids=[stage.training_id for stage in stages],
         inference=request.inference.model_dump(mode="json"),
-        evaluation=request.evaluation.model_dump(mode="json"),
+        evaluation=evaluation,
         serving=serving,
     )
 
@@ -218,7 +235,7 @@ def _plan(gateway: "Gateway", resolved: ResolvedRequest, files: dict[str, Pinned
     stages = _stages(resolved, files)
     inference = InferenceSettings(**request.inference.model_dump())
     return Plan(
-        run_id=_run_id(resolved, stages),
+        run_id=_run_id(resolved, stages, files),
         attempt=0,
         execution_arn=call.execution_arn,
         started_at=call.now,

@@ -1,15 +1,15 @@
 """Before the first deployment a person learns what is missing in the account, each with its fix."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import pytest
 
-from customization import doctor
+from customization import commands, doctor, teardown
 from customization.catalogue import load_catalogue
 from customization.doctor import DONE, MISSES, WRONG_USE, Examination
-from customization.errors import AccessDenied, RequestRejected
+from customization.errors import AccessDenied, RequestRejected, ServiceUnavailable
 from customization.gateway.operator import STACKS, Caller, DeployedStack, Operator
 from customization.idle_cost import idle_cost
 from customization.preconditions import CHECKS, Finding
@@ -93,12 +93,55 @@ def test_every_check_of_a_run_that_needs_no_run_is_made(account: Account) -> Non
     assert {check.name for check in CHECKS} - set(findings(account)) == {"names"}
 
 
-def test_without_credentials_nothing_else_is_asked(account: Account) -> None:
-    account.error = RequestRejected("Unable to locate credentials")
+@pytest.mark.parametrize("error", [RequestRejected("Unable to locate credentials"), ServiceUnavailable("no network")])
+def test_without_an_answer_to_whose_credentials_these_are_nothing_else_is_asked(
+    account: Account, error: Exception
+) -> None:
+    account.error = error
     [(name, finding)] = findings(account).items()
-    assert (name, finding.outcome) == ("credentials", "miss")
-    assert "Unable to locate credentials" in finding.message
-    assert "aws configure" in finding.message
+    assert (name, finding.outcome, finding.message) == ("credentials", "miss", str(error))
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "Unable to locate credentials"),
+        ({"AWS_ACCESS_KEY_ID": "testing"}, "missing: AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_PROFILE": "ours"}, "The config profile (ours) could not be found"),
+    ],
+    ids=["none", "half", "profile"],
+)
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        (doctor.main, []),
+        (commands.main, ["runs", "support"]),
+        (commands.main, ["ask", "support", "Where is it?"]),
+        (teardown.main, ["destroy"]),
+        (teardown.main, ["left"]),
+        (teardown.main, ["purge"]),
+    ],
+    ids=["doctor", "runs", "ask", "destroy", "left", "purge"],
+)
+def test_every_command_without_credentials_says_how_to_give_them(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    main: Callable[[list[str]], int],
+    arguments: list[str],
+    environment: dict[str, str],
+    said: str,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--region", "us-east-1", *arguments]) != DONE
+    printed = " ".join("".join(capsys.readouterr()).split())
+    assert said in printed
+    assert "; give the AWS CLI credentials (aws configure, or aws sso login) and run this again" in printed
 
 
 def test_before_a_deployment_only_credentials_and_bootstrap_are_looked_at(account: Account) -> None:

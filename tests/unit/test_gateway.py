@@ -1,7 +1,15 @@
 """What AWS says reaches Retry and Catch under the names of `errors`."""
 
 import pytest
-from botocore.exceptions import ClientError, IncompleteReadError
+from botocore.exceptions import (
+    ClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +57,31 @@ def test_only_what_passes_by_itself_is_transient() -> None:
         raise refused("ThrottlingException")
     with pytest.raises(errors.PipelineError), named_errors():
         raise refused("ServiceQuotaExceededException")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoCredentialsError(),
+        PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
+        ProfileNotFound(profile="ours"),
+        TokenRetrievalError(provider="sso", error_msg="Token has expired and refresh failed"),
+        UnauthorizedSSOTokenError(),
+        refused("ExpiredToken", 403),
+        refused("ExpiredTokenException"),
+        refused("InvalidAccessKeyId", 403),
+        refused("InvalidClientTokenId", 403),
+        refused("SignatureDoesNotMatch", 403),
+        refused("UnrecognizedClientException"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whoever_is_not_signed_in_is_told_how(error: Exception) -> None:
+    with pytest.raises(errors.RequestRejected) as caught, named_errors():
+        raise error
+    assert str(caught.value).endswith(
+        "; give the AWS CLI credentials (aws configure, or aws sso login) and run this again"
+    )
 
 
 def test_a_read_that_breaks_off_half_way_is_tried_again() -> None:

@@ -7,7 +7,19 @@ from typing import IO
 
 import msgspec
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    LoginError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
 from botocore.exceptions import ConnectionError as ConnectionFailed
 from botocore.loaders import JSONFileLoader, Loader
 from botocore.session import Session
@@ -39,6 +51,27 @@ _UNAVAILABLE = {
     "ServiceUnavailable",
     "ServiceUnavailableException",
 }
+# Of credentials that have expired, or that AWS does not know; S3, JSON and query services have each their own words
+_NOT_SIGNED_IN = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}
+# What botocore raises before it asks AWS at all
+_WITHOUT_CREDENTIALS = (
+    CredentialRetrievalError,
+    LoginError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
+_SIGN_IN = "give the AWS CLI credentials (aws configure, or aws sso login) and run this again"
 _NAMED: dict[str, type[Exception]] = {
     "404": errors.ResourceNotFound,
     "403": errors.AccessDenied,
@@ -94,6 +127,8 @@ def named_error(error: ClientError) -> Exception:
         return errors.Throttled(text)
     if code in _NAMED:
         return _NAMED[code](text)
+    if code in _NOT_SIGNED_IN:
+        return errors.RequestRejected(f"{text} ({code}); {_SIGN_IN}")
     if code in _UNAVAILABLE or status >= 500:  # noqa: PLR2004 - HTTP server errors
         return errors.ServiceUnavailable(text)
     return errors.RequestRejected(f"{text} ({code})")
@@ -108,5 +143,7 @@ def named_errors() -> Iterator[None]:
         raise named_error(error) from error
     except (ConnectionFailed, HTTPClientError, IncompleteReadError) as error:
         raise errors.ServiceUnavailable(str(error)) from error
+    except _WITHOUT_CREDENTIALS as error:
+        raise errors.RequestRejected(f"{error}; {_SIGN_IN}") from error
     except BotoCoreError as error:
         raise errors.RequestRejected(str(error)) from error

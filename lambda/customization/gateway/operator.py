@@ -89,12 +89,12 @@ class _UnlessGone:
 
 
 class Operator:
-    """Calls AWS with the credentials of the AWS CLI."""
+    """Calls AWS with the credentials of the AWS CLI; raises RequestRejected where their profile is not there."""
 
     def __init__(self, region: str) -> None:
         self.region = region
-        self._session = boto3.Session(region_name=region)
         with named_errors():
+            self._session = boto3.Session(region_name=region)
             self.bedrock = Bedrock(self._session.client("bedrock", config=CLIENT_CONFIG))
 
     def stacks(self, stage: str, names: Sequence[str] = STACKS) -> list[DeployedStack]:
