@@ -43,6 +43,7 @@ class _Lifecycle(BaseModel):
 
 class _CatalogueModel(BaseModel):
     base_model_identifier: str
+    inference_model_id: str
     customization_types: set[str]
     customization_regions: list[str]
     modality: str
@@ -68,6 +69,11 @@ class _Catalogue(BaseModel):
 def _base_models() -> list[_CatalogueModel]:
     models = _Catalogue.model_validate_json(_CATALOGUE.read_bytes()).models
     return [model for model in models if model.modality == "text" and model.customization_types & _TYPES]
+
+
+def asked_base_models(region: str) -> list[str]:
+    """Return by what ids the base models are asked that can be customized in a Region: of models or of profiles."""
+    return sorted({model.inference_model_id for model in _base_models() if region in model.customization_regions})
 
 
 def _parse_text(value: object) -> object:

@@ -12,6 +12,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from stacks.config import asked_base_models
 from stacks.nag import acknowledge_wildcards
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _LISTS = (
 )
 # What a run leaves for people to read
 REPORTS = ("runs/*/report.html", "runs/*/report.json", "datasets/*/index.html", "datasets/*/runs.csv")
+# What ids of inference profiles begin with
+AREAS = {"us", "eu", "apac", "global"}
 # Custom models, their deployments, and model units of custom models without commitment (AWS General Reference, Bedrock
 # quotas)
 _QUOTAS = ("L-CB5B847D", "L-1EF80F3E", "L-BE77399C")
@@ -84,6 +87,7 @@ class Grants:
     def __init__(self, stack: Stack, *, config: "DeploymentConfig", exports: "StorageExports", topic_arn: str) -> None:
         self._stack = stack
         self._stage = config.stage
+        self._asked = asked_base_models(config.region)
         self._exports = exports
         self._topic_arn = topic_arn
 
@@ -145,16 +149,16 @@ class Grants:
             actions=tuple(f"bedrock:{operation}" for operation in operations),
             resources=tuple(self._bedrock_arn(kind) for kind in on),
             conditions=own if only_own else {},
+            # Of base models AWS does not document whether these calls look at ids with the context's length or without
             reason="Bedrock makes the ids of its resources, and a run request chooses the base model.",
             limits="the actions listed, one account and, for what serves, asks or ends, the tag of this deployment.",
         )
 
     def ask_models(self) -> tuple[Grant, ...]:
-        """Ask base models and our own; an inference profile passes the call to the base model of another Region."""
-        everywhere = f"arn:{self._stack.partition}:bedrock:*::foundation-model/*"
-        grant = self.bedrock("InvokeModel", on=("inference-profile",))
+        """Ask our own models and the base models of the catalogue."""
+        arns = tuple(arn for asked in self._asked for arn in self._arns_of_base_model(asked))
         return (
-            replace(grant, resources=(*grant.resources, everywhere)),
+            replace(self.bedrock("InvokeModel", on=("foundation-model",)), resources=arns),
             self.bedrock("InvokeModel", on=tuple(_SERVED), only_own=True),
         )
 
@@ -267,9 +271,17 @@ class Grants:
             limits="one bucket, and the files listed by their place in a folder.",
         )
 
-    def _bedrock_arn(self, kind: str) -> str:
+    def _bedrock_arn(self, kind: str, name: str = "*") -> str:
         owner = "" if kind == "foundation-model" else None
-        return self._stack.format_arn(service="bedrock", account=owner, resource=kind, resource_name="*")
+        return self._stack.format_arn(service="bedrock", account=owner, resource=kind, resource_name=name)
+
+    def _arns_of_base_model(self, asked: str) -> tuple[str, ...]:
+        """Return what has to be allowed to ask by an id; a profile passes the call to the model of another Region."""
+        area, _, model = asked.partition(".")
+        if area not in AREAS:
+            return (self._bedrock_arn("foundation-model", asked),)
+        elsewhere = f"arn:{self._stack.partition}:bedrock:*::foundation-model/{model}"
+        return (self._bedrock_arn("inference-profile", asked), elsewhere)
 
 
 def _list(bucket_arn: str, prefixes: tuple[str, ...]) -> Grant:

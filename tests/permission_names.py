@@ -40,6 +40,8 @@ UNSEEN = {
     rf"{CUSTOMIZATION_ROLE}: kms:\w+ key via bedrock": "Bedrock itself encrypts the model that a job makes",
     rf"{CUSTOMIZATION_ROLE}: s3:GetObject artifacts/runs/\*/bedrock/\*": "Bedrock's guide asks for it; the stand-in "
     "does not read what it has written",
+    r"evaluate_shard: bedrock:InvokeModel us-east-1::foundation-model/(?!amazon\.nova-micro-v1:0).*": "one base model "
+    "is asked as the next; tests/workflow/test_models.py runs with others",
     r"create_provisioned_throughput: bedrock:CreateProvisionedModelThroughput us-east-1::foundation-model/\*": "the "
     "Service Authorization Reference requires it beside the custom model, and does not say when it is looked at",
 }

@@ -107,6 +107,8 @@ def test_what_only_a_setting_brings_is_missed_by_the_test_that_is_noted(
 ) -> None:
     usual = {(line.holder, line.text) for line in lines_of(templates)}
     brought = [line for line in lines_of(governed) if (line.holder, _as_usual(line.text)) not in usual]
+    # Which base models are asked goes by the Region
+    brought = [line for line in brought if not line.text.startswith("bedrock:InvokeModel ")]
     keys = {"aws:RequestTag/BedrockManaged", "ec2:Subnet", "lambda:SourceFunctionArn", "kms:ViaService"}
     assert keys < {line.place[-1] for line in brought}
     named = sorted(chain.from_iterable(line.permissions for line in brought))

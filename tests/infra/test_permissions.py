@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from customization.catalogue import load_catalogue
 from customization.json_types import Json, JsonObject, as_object, as_text
 from customization.preconditions import CUSTOM_MODELS_CODE, DEPLOYMENTS_CODE, MODEL_UNITS_CODE
 from customization.settings import VARIABLES, read_settings
+from stacks.permissions import AREAS
 from tests.infra.machine import function_modules
 from tests.infra.synthesis import at, listed, resources, synthesize
 
@@ -335,7 +337,7 @@ def test_tags_are_put_on_new_resources_alone_and_only_this_deployments(
 
 
 def _kind(resource: str) -> str:
-    return resource.rsplit(":", maxsplit=1)[-1].removesuffix("/*")
+    return resource.partition("/")[0].rpartition(":")[2]
 
 
 def test_bedrocks_actions_are_granted_on_resources_that_they_have(by_function: dict[str, list[Statement]]) -> None:
@@ -386,8 +388,31 @@ def test_bedrocks_resources_are_those_of_this_account_and_region_or_amazons_mode
                 for resource in statement.resources:
                     own = resource.startswith("arn:aws:bedrock:us-east-1:<AWS::AccountId>:")
                     amazons = resource == "arn:aws:bedrock:us-east-1::foundation-model/*"
-                    asked = resource == "arn:aws:bedrock:*::foundation-model/*" and module == "evaluate_shard"
+                    asked = "::foundation-model/" in resource and module == "evaluate_shard"
                     assert own or amazons or asked, (module, resource)
+
+
+def test_base_models_are_asked_that_can_be_customized_in_the_region_and_no_others(
+    by_function: dict[str, list[Statement]],
+) -> None:
+    expected = set()
+    for model in load_catalogue().text_models():
+        if "us-east-1" in model.customization_regions:
+            bare = model.inference_model_id.removeprefix("us.")
+            # A profile of the United States answers in any of its Regions
+            area = "us-east-1" if bare == model.inference_model_id else "*"
+            expected.add(f"arn:aws:bedrock:{area}::foundation-model/{bare}")
+            if area == "*":
+                expected.add(f"arn:aws:bedrock:us-east-1:<AWS::AccountId>:inference-profile/{model.inference_model_id}")
+    asking = [found for found in by_function["evaluate_shard"] if "bedrock:InvokeModel" in found.actions]
+    assert {arn for found in asking for arn in found.resources if found.conditions == {}} == expected
+    assert "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0" in expected
+
+
+def test_each_area_of_an_inference_profile_is_known() -> None:
+    for model in load_catalogue().text_models():
+        area, _, rest = model.inference_model_id.partition(".")
+        assert model.base_model_identifier.startswith(rest if area in AREAS else model.inference_model_id)
 
 
 def test_each_function_writes_its_own_artifacts_and_none_writes_data_or_bedrocks_output(

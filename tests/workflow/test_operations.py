@@ -22,6 +22,10 @@ NAMESPACE = "BedrockModelCustomization"
 NOT_HERE = {"RunsBetter", "RunsWorse", "RunsNotCompared", "Throttles"}
 # A line that is no record is quoted to whoever sees the findings
 BROKEN = "Tell me where the lighthouse keeper hides"
+# Bedrock guide, "Troubleshooting" of custom models: the beginning of the record follows
+TOO_LONG = "Input size exceeded in file train.jsonl for record starting with"
+# What a log has of a text would be its beginning: quotations are cut
+TELLING = 15
 
 
 class Logs:
@@ -62,18 +66,24 @@ class Story(NamedTuple):
     logs: Logs
     succeeded: "Execution"
     refused: "Execution"
+    failed: "Execution"
+    promotion: "Execution"
     overdue: list[float]
 
 
 @pytest.fixture(scope="module")
 def story(deploy: Deploy) -> Iterator[Story]:
-    """Tell of a run that succeeds, one whose data are refused, and one that is stopped and whose model units stay."""
+    """Tell of runs: one succeeds and is promoted, others have refused data, a failed job, model units that stay."""
     with deploy() as pipeline:
         logs = Logs(pipeline)
         pipeline.forget()
         succeeded = pipeline.run(pipeline.folder())
         mixed = pipeline.folder() | {"train.jsonl": data.lines(data.pairs(100, 20_000)) + f'"{BROKEN}"\n'.encode()}
         refused = pipeline.run(mixed, "refused")
+        pipeline.inject(f"job-fails-validation={TOO_LONG} {data.pairs(1, 30_000)[0]['prompt']}")
+        failed = pipeline.run(data.labelled(start=30_000), "failed")
+        run_id = pipeline.row_of(succeeded)["runId"]
+        promotion = pipeline.ask({"dataset": pipeline.dataset, "action": "promote", "data": run_id})
         pipeline.inject("refuse:99=DeleteProvisionedModelThroughput/AccessDeniedException")
         pipeline.interrupt("EvaluateCustomModel", pipeline.folder(serving={"mode": "provisioned"}), pipeline.stop)
         before = len(logs.values("OverdueLeases"))
@@ -81,7 +91,8 @@ def story(deploy: Deploy) -> Iterator[Story]:
         pipeline.pass_time(minutes=15)
         pipeline.inject()
         pipeline.pass_time(minutes=15)
-        yield Story(pipeline, logs, succeeded, refused, logs.values("OverdueLeases")[before:])
+        overdue = logs.values("OverdueLeases")[before:]
+        yield Story(pipeline, logs, succeeded, refused, failed, promotion, overdue)
 
 
 def end_lease_and_base_model(pipeline: Pipeline, run: JsonObject) -> None:
@@ -162,10 +173,10 @@ def test_the_report_tells_money_quality_and_time(story: Story) -> None:
     assert minutes[1] > 30  # the shortest job of the stand-in takes 35
 
 
-def test_what_a_stopped_run_has_spent_is_counted_too(story: Story) -> None:
+def test_what_runs_that_stopped_or_failed_have_spent_is_counted_too(story: Story) -> None:
     counted = {said["runId"] for _, said in story.logs.said() if "SpentUsd" in said}
     spending = {row["runId"]: row["state"] for row in story.pipeline.runs() if row.get("spentUsd") is not None}
-    assert sorted(map(str, spending.values())) == ["ABORTED", "SUCCEEDED"]
+    assert sorted(map(str, spending.values())) == ["ABORTED", "FAILED", "SUCCEEDED"]
     assert counted == set(spending)
 
 
@@ -173,6 +184,8 @@ def test_every_line_of_a_run_names_the_run_and_its_execution(story: Story) -> No
     runs = {story.pipeline.row_of(run)["runId"]: run.arn for run in (story.succeeded, story.refused)}
     nameless = {"poll_uploads", "sweep", "explain_unused_upload"}
     lines = [(name, said) for name, said in story.logs.said() if name not in nameless and "_aws" not in said]
+    # A promotion is none of a run's
+    lines = [(name, said) for name, said in lines if said["executionArn"] != story.promotion.arn]
     assert len(lines) > 20
     assert {name for name, said in lines if not said["runId"]} == set()
     for run, arn in runs.items():
@@ -186,7 +199,8 @@ def texts_of(records: list[JsonObject]) -> set[str]:
 
 
 def test_no_log_has_a_prompt_a_completion_or_an_answer(story: Story) -> None:
-    uploaded = [*data.pairs(100, 1_000), *data.pairs(6, 1_500), *data.pairs(100, 20_000)]
+    places = ((100, 1_000), (6, 1_500), (100, 20_000), (100, 30_000), (6, 30_500))
+    uploaded = [record for count, start in places for record in data.pairs(count, start)]
     answers: set[str] = set()
     for record in story.pipeline.predictions(story.succeeded):
         for prediction in as_object(record["predictions"], "predictions").values():
@@ -195,8 +209,12 @@ def test_no_log_has_a_prompt_a_completion_or_an_answer(story: Story) -> None:
     assert len(texts) > 200
     logged = "\n".join(line for _, line in story.logs.lines)
     assert "InvalidDataset" in logged
+    assert f"{TOO_LONG}..." in logged
     assert BROKEN in str(story.pipeline.document(story.refused, "data/problems.json"))
-    assert [text for text in texts if len(text.strip()) > 3 and text.strip() in logged] == []
+    assert f"{TOO_LONG} How can I" in str(story.pipeline.row_of(story.failed)["cause"])
+    assert {"change_model_in_use", "record_failure"} <= {name for name, _ in story.logs.lines}
+    beginnings = {text.strip()[:TELLING] for text in texts}
+    assert [text for text in beginnings if len(text) > 3 and text in logged] == []
 
 
 def test_a_poll_tells_the_phase_and_the_losses_of_the_job(story: Story) -> None:
@@ -212,8 +230,10 @@ def test_a_poll_tells_the_phase_and_the_losses_of_the_job(story: Story) -> None:
 
 
 def test_nor_has_one_the_prompt_of_a_request_that_is_refused(story: Story) -> None:
-    refused = story.pipeline.ask(story.pipeline.request(inference={"system": [BROKEN]}))
-    assert refused.outcome.error == "InvalidRunRequest"
-    logged = "\n".join(line for _, line in story.logs.lines)
-    assert "inference.system: found a list; expected" in logged
-    assert BROKEN not in logged
+    asked: list[tuple[Json, str]] = [({"system": [BROKEN]}, ".system: found a list"), (BROKEN, ": found a string")]
+    for inference, found in asked:
+        refused = story.pipeline.ask(story.pipeline.request(inference=inference))
+        assert refused.outcome.error == "InvalidRunRequest"
+        logged = "\n".join(line for _, line in story.logs.lines)
+        assert f"inference{found}; expected" in logged
+        assert BROKEN[:TELLING] not in logged
