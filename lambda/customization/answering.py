@@ -38,8 +38,9 @@ from customization.runs import SHARD_ERROR, SHARD_ERROR_OF, Call, Plan, note
 if TYPE_CHECKING:
     from customization.gateway import Gateway
 
-# The function is stopped after 900 seconds (stacks/functions.py), and a question under way may take two minutes.
-ASKING_SECONDS = 760.0
+# The function is stopped after 900 seconds (stacks/functions.py), a question under way may take two minutes and a
+# quarter, and its answer has to be kept.
+ASKING_SECONDS = 740.0
 
 
 def read_test_records(gateway: "Gateway", plan: Plan) -> list[TestRecord]:

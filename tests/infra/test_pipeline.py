@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from customization import answering, evaluation, failures
+from customization.gateway.calls import CONNECT_SECONDS, READ_SECONDS
+from customization.gateway.runtime import ASKED_AGAIN_SECONDS
 from customization.json_types import Json, JsonObject, as_list, as_object, as_text
 from stacks import states
 from stacks.functions import FUNCTIONS
@@ -245,5 +247,10 @@ def test_the_map_runs_as_many_shards_at_once_as_they_are_cut_for() -> None:
     assert states.SHARDS_AT_ONCE == evaluation.SHARDS_AT_ONCE
     assert states.EVALUATIONS == failures.SIDES_ASKED
     assert {*states.EVALUATIONS.values()} <= {*evaluation.SIDES}
-    longest_question_s = 120
-    assert answering.ASKING_SECONDS + longest_question_s < FUNCTIONS["evaluate_shard"].timeout_s
+
+
+def test_a_shard_whose_answers_come_late_keeps_them_before_its_function_is_stopped() -> None:
+    longest_question_s = ASKED_AGAIN_SECONDS + CONNECT_SECONDS + READ_SECONDS
+    to_keep_them_s = 20
+    whole_s = answering.ASKING_SECONDS + longest_question_s + to_keep_them_s
+    assert whole_s <= FUNCTIONS["evaluate_shard"].timeout_s

@@ -14,7 +14,7 @@ from customization.catalogue import load_catalogue
 from customization.errors import AccessDenied, ResourceNotFound, ServiceUnavailable, Throttled
 from customization.evaluation import BASE, CONCURRENCY, CUSTOM, IN_USE, shard_range
 from customization.formats import TestRecord, Turn
-from customization.gateway.bedrock import BedrockRuntime
+from customization.gateway.runtime import BedrockRuntime
 from customization.json_types import JsonObject, as_list, as_object
 from customization.model_in_use import ServedModelInUse
 from customization.money import AnswersUsage

@@ -6,12 +6,23 @@ from contextlib import contextmanager, nullcontext
 import boto3
 import msgspec
 import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import Stubber
 
 from customization.catalogue import load_catalogue
-from customization.errors import AccessDenied, ModelNotReady, QuotaUnavailable, RequestRejected
+from customization.errors import (
+    AccessDenied,
+    ModelNotReady,
+    QuotaUnavailable,
+    RequestRejected,
+    ServiceUnavailable,
+    TransientError,
+)
 from customization.formats import TestRecord, Turn
-from customization.gateway.bedrock import Bedrock, BedrockRuntime, JobRequest
+from customization.gateway import Gateway
+from customization.gateway.bedrock import Bedrock, JobRequest
+from customization.gateway.calls import CONNECT_SECONDS, READ_SECONDS
+from customization.gateway.runtime import ASKED_AGAIN_SECONDS, BedrockRuntime
 from customization.identity import job_name, resource_tags, serving_name
 from customization.inference import InferenceSettings, build_question, read_answer
 from customization.json_types import JsonObject
@@ -103,6 +114,60 @@ def test_a_model_is_trained_served_asked_and_removed(rehearsal: Rehearsal, bedro
     assert bedrock.served(mode, name) is None
     bedrock.delete_model(model_arn)
     assert not bedrock.model_is_there(model_arn)
+
+
+class SlowBedrock:
+    """Fails a number of times before it answers, each time after some seconds; these pass on a clock of its own."""
+
+    def __init__(self, seconds: float, failures: int, error: Exception) -> None:
+        self.now, self.calls = 0.0, 0
+        self._seconds, self._failures, self._error = seconds, failures, error
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+    def converse(self, **_: object) -> JsonObject:
+        self.calls += 1
+        self.pause(self._seconds)
+        if self.calls <= self._failures:
+            raise self._error
+        return {"output": {}, "stopReason": "end_turn", "usage": {}}
+
+    def ask(self) -> JsonObject:
+        runtime = BedrockRuntime(self, lambda: self.now, self.pause)  # type: ignore[arg-type]  # has the call made
+        return runtime.ask("converse", {})
+
+
+TIMEOUT = ReadTimeoutError(endpoint_url="https://bedrock-runtime.us-east-1.amazonaws.com")
+
+
+def said(code: str, status: int) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Converse")  # type: ignore[typeddict-item]  # the members that are read
+
+
+@pytest.mark.parametrize("error", [said("ThrottlingException", 429), said("InternalServerException", 500), TIMEOUT])
+def test_a_question_that_fails_soon_is_asked_three_times_more(error: Exception) -> None:
+    passes = SlowBedrock(seconds=0.2, failures=3, error=error)
+    assert passes.ask()["stopReason"] == "end_turn"
+    stays = SlowBedrock(seconds=0.2, failures=9, error=error)
+    with pytest.raises(TransientError):
+        stays.ask()
+    assert (passes.calls, stays.calls) == (4, 4)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 7.5, 120.0])
+def test_no_question_is_asked_again_later_than_some_seconds_after_it_was_asked_first(seconds: float) -> None:
+    slow = SlowBedrock(seconds, failures=9, error=TIMEOUT)
+    with pytest.raises(ServiceUnavailable):
+        slow.ask()
+    assert slow.now <= ASKED_AGAIN_SECONDS + seconds
+    assert slow.calls == 1 or seconds < ASKED_AGAIN_SECONDS
+
+
+def test_the_client_that_asks_leaves_asking_again_to_the_gateway() -> None:
+    config = vars(Gateway(SETTINGS).runtime._client.meta.config)["_user_provided_options"]
+    assert config["retries"] == {"mode": "standard", "total_max_attempts": 1}
+    assert (config["connect_timeout"], config["read_timeout"]) == (CONNECT_SECONDS, READ_SECONDS)
 
 
 @contextmanager

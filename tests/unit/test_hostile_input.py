@@ -22,8 +22,8 @@ from customization.catalogue import load_catalogue
 from customization.errors import ArtifactUnreadable, InvalidRunRequest, RequestRejected
 from customization.evaluation import Prediction, encode_predictions
 from customization.formats import TestRecord, Turn
-from customization.gateway.bedrock import BedrockRuntime
 from customization.gateway.objects import Objects
+from customization.gateway.runtime import BedrockRuntime
 from customization.gateway.tables import to_stored
 from customization.history import ROW_FILE
 from customization.inference import InferenceSettings, build_question, read_answer

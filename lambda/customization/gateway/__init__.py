@@ -4,14 +4,15 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from customization import errors
-from customization.gateway.bedrock import Bedrock, BedrockRuntime
-from customization.gateway.calls import CLIENT_CONFIG, named_errors, new_session
+from customization.gateway.bedrock import Bedrock
+from customization.gateway.calls import ASKING_CONFIG, CLIENT_CONFIG, named_errors, new_session
 from customization.gateway.objects import Objects
 from customization.gateway.tables import Items
 from customization.settings import Settings, current_settings
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
+    from botocore.config import Config
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
+
+    from customization.gateway.runtime import BedrockRuntime
 
 
 class ExecutionEnd(NamedTuple):
@@ -37,8 +40,8 @@ class Gateway:
         self.settings = settings
         self._session = new_session(settings.region)
 
-    def _client(self, service: str) -> "BaseClient":
-        return self._session.create_client(service, config=CLIENT_CONFIG)
+    def _client(self, service: str, config: "Config" = CLIENT_CONFIG) -> "BaseClient":
+        return self._session.create_client(service, config=config)
 
     @cached_property
     def _s3(self) -> "S3Client":
@@ -74,9 +77,12 @@ class Gateway:
         return Bedrock(cast("BedrockClient", self._client("bedrock")))
 
     @cached_property
-    def runtime(self) -> BedrockRuntime:
+    def runtime(self) -> "BedrockRuntime":
         """Return Bedrock's runtime."""
-        return BedrockRuntime(cast("BedrockRuntimeClient", self._client("bedrock-runtime")))
+        # Few functions ask models; the others start without it
+        from customization.gateway.runtime import BedrockRuntime  # noqa: PLC0415  as said above
+
+        return BedrockRuntime(cast("BedrockRuntimeClient", self._client("bedrock-runtime", ASKING_CONFIG)))
 
     @cached_property
     def _sns(self) -> "SNSClient":

@@ -1,6 +1,5 @@
-"""Amazon Bedrock: customization jobs, custom models, how they are served, and asking them."""
+"""Amazon Bedrock's control plane: customization jobs, custom models, and how they are served."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,13 +9,11 @@ import msgspec
 
 from customization import errors
 from customization.gateway.calls import named_errors
-from customization.json_types import JsonObject, as_object
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_bedrock.literals import CustomizationTypeType
     from mypy_boto3_bedrock.type_defs import GetModelCustomizationJobResponseTypeDef, TagTypeDef
-    from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
 
 ON_DEMAND = "on-demand"
 PROVISIONED = "provisioned"
@@ -358,38 +355,3 @@ class Bedrock:
         """Return the tags of a Bedrock resource."""
         with named_errors():
             return {tag["key"]: tag["value"] for tag in self._client.list_tags_for_resource(resourceARN=arn)["tags"]}
-
-
-class BedrockRuntime:
-    """Asking models."""
-
-    def __init__(self, client: "BedrockRuntimeClient") -> None:
-        self._client = client
-
-    def ask(self, operation: str, parameters: JsonObject) -> JsonObject:
-        """Return a model's answer to `converse` or `invoke_model`, whose body is JSON both ways, with the headers."""
-        with named_errors():
-            if operation == "converse":
-                said = self._client.converse(**parameters)  # type: ignore[arg-type]  # built and tested by `inference`
-                return {
-                    "output": cast("JsonObject", said["output"]),
-                    "stopReason": said["stopReason"],
-                    "usage": cast("JsonObject", said["usage"]),
-                }
-            answer = self._client.invoke_model(
-                modelId=str(parameters["modelId"]),
-                body=json.dumps(parameters["body"], ensure_ascii=False).encode(),
-                accept="application/json",
-                contentType="application/json",
-            )
-            said_in_json = answer["body"].read()
-        headers: JsonObject = {**answer["ResponseMetadata"]["HTTPHeaders"]}
-        return {**_body(said_in_json), "ResponseMetadata": {"HTTPHeaders": headers}}
-
-
-def _body(said: bytes) -> JsonObject:
-    """Return the body of a model's answer; raises RequestRejected where it is no JSON object."""
-    try:
-        return as_object(json.loads(said), "the body of the answer")
-    except (ValueError, RecursionError, TypeError) as error:
-        raise errors.RequestRejected(f"InvokeModel: the answer is no JSON object ({error})") from error

@@ -28,7 +28,12 @@ from customization import errors
 from customization.json_types import Json
 
 SERVICES = ("bedrock", "bedrock-runtime", "dynamodb", "s3", "service-quotas", "sns", "ssm", "stepfunctions")
-CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=120)
+CONNECT_SECONDS, READ_SECONDS = 5, 120
+CLIENT_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
+)
+# The client would wait two minutes four times; BedrockRuntime asks again itself, and only what fails soon
+ASKING_CONFIG = CLIENT_CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
 
 _THROTTLED = {
     "ProvisionedThroughputExceededException",
