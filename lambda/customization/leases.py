@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization.errors import Conflict, RequestRejected, ResourceNotFound
+from customization.errors import Conflict, ReleaseRefused, RequestRejected, ResourceNotFound
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.tables import Attr, Condition
 from customization.json_types import JsonObject
@@ -40,7 +40,8 @@ WITHOUT_END = timedelta(days=3650)
 class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One billable resource.
 
-    `created_at` is when Bedrock made it, None until that is known. `keep_until` is when it stops being needed though no
+    `arn` is that of what serves a model, "" until it is known: a name can be changed. `created_at` is when Bedrock made
+    it, None until that is known. `keep_until` is when it stops being needed though no
     execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
     price. `end_told` is the coming end of which people were told.
     """
@@ -52,6 +53,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     execution_arn: str
     opened_at: datetime
     hard_end: datetime
+    arn: str = ""
     created_at: datetime | None = None
     keep_until: datetime | None = None
     hourly_usd: float | None = None
@@ -64,6 +66,11 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     def bedrock_name(self) -> str:
         """Return the name that Bedrock knows: a job and its model share theirs."""
         return self.resource_name.removesuffix(MODEL_SUFFIX)
+
+    @property
+    def identifier(self) -> str:
+        """Return what Bedrock finds the resource by, whatever its name is by now."""
+        return self.arn or self.bedrock_name
 
     def hours(self, now: datetime) -> int:
         """Return the hours that are billed for what serves a model, those to come until `keep_until` included."""
@@ -214,12 +221,18 @@ def _release_job(gateway: "Gateway", lease: Lease) -> str:
 
 
 def _release_served(gateway: "Gateway", lease: Lease) -> str:
-    served = gateway.bedrock.served(lease.kind, lease.bedrock_name)
+    served = gateway.bedrock.served(lease.kind, lease.identifier)
     if served is None:
         return "absent"
     try:
         if not gateway.settings.owns(gateway.bedrock.tags(served.arn)):
-            return "absent"
+            # Without an ARN nothing tells it from another's that took the name
+            if not lease.arn:
+                return "absent"
+            raise ReleaseRefused(
+                f"{served.arn} bears this deployment's tag no more, without which nothing may delete it: "
+                f"set its tag deployment to {gateway.settings.deployment_id} again, or delete it"
+            )
         gateway.bedrock.stop_serving(lease.kind, served.arn)
     except ResourceNotFound:
         return "absent"
@@ -279,7 +292,7 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
 def has_vanished(gateway: "Gateway", lease: Lease, now: datetime) -> bool:
     """Return whether the open lease is of what served a model until somebody else deleted it."""
     is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
-    return is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None
+    return is_known and gateway.bedrock.served(lease.kind, lease.identifier) is None
 
 
 def reason_to_release(gateway: "Gateway", lease: Lease, now: datetime) -> str:

@@ -179,7 +179,7 @@ def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
 def _served_arn(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:
     """Return what serves the model still, or nothing."""
     kept = next((lease for lease in _serving(plan, held) if lease.state == "OPEN"), None)
-    served = gateway.bedrock.served(plan.serving_mode, kept.bedrock_name) if kept else None
+    served = gateway.bedrock.served(plan.serving_mode, kept.identifier) if kept else None
     return served.arn if served else ""
 
 

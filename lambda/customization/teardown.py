@@ -54,7 +54,7 @@ class Terminal:
 
 @dataclass(frozen=True, kw_only=True)
 class Open:
-    """What runs or bills by the hour; `strays` bear this deployment's name at Bedrock without an open lease."""
+    """What runs or bills by the hour; `strays` bear this deployment's name or tag at Bedrock without an open lease."""
 
     executions: list[str] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=list)
@@ -102,14 +102,16 @@ class Deployment:
     def what_is_open(self) -> Open:
         machine = self._outputs.get("StateMachineArn", "")
         open_leases = leases.open_leases(self._gateway)
-        known = {lease.resource_name for lease in open_leases}
-        prefix, bedrock = self._gateway.settings.name_prefix, self._operator.bedrock
-        found = [(job.name, leases.JOB) for job in bedrock.jobs_in_progress()]
-        found += [(served.name, served.mode) for served in bedrock.all_served()]
+        known = {identifier for lease in open_leases for identifier in (lease.resource_name, lease.identifier)}
+        settings, bedrock = self._gateway.settings, self._operator.bedrock
+        jobs = (job for job in bedrock.jobs_in_progress() if job.name.startswith(settings.name_prefix))
+        found = [(leases.JOB, job.name) for job in jobs if job.name not in known]
+        unleased = (served for served in bedrock.all_served() if known.isdisjoint((served.name, served.arn)))
+        found += [(it.mode, it.name) for it in unleased if settings.may_own(it.name, bedrock.tags(it.arn))]
         return Open(
             executions=self._operator.running_executions(machine) if machine else [],
             leases=[lease for lease in open_leases if lease.kind in _BY_THE_HOUR],
-            strays=[f"{kind:12} {name}" for name, kind in found if name.startswith(prefix) and name not in known],
+            strays=[f"{kind:12} {name}" for kind, name in found],
         )
 
     def release(self, found: Open, now: datetime) -> str:

@@ -223,6 +223,63 @@ def test_another_deployments_resource_of_the_same_name_is_left_alone(
     assert NAME in bedrock.serving
 
 
+def rename(bedrock: BedrockInMemory, name: str = "support-desk") -> str:
+    """Do as UpdateProvisionedModelThroughput does with another name, and return it."""
+    bedrock.serving[name] = msgspec.structs.replace(bedrock.serving.pop(NAME), name=name)
+    return name
+
+
+def known(bedrock: BedrockInMemory) -> Lease:
+    """Return the lease of what `serve` serves, as it is once Bedrock has shown it."""
+    return msgspec.structs.replace(lease(), arn=bedrock.serving[NAME].arn, created_at=NOW)
+
+
+def test_what_somebody_renames_is_still_known_and_released_at_its_end(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, known(bedrock))
+    rename(bedrock)
+    swept = sweep(gateway, NOW + timedelta(hours=1))
+    assert ([live.resource_name for live in swept.live], swept.overdue) == ([NAME], ())
+    assert open_names(gateway) == [NAME]
+    sweep(gateway, NOW + timedelta(hours=4))
+    assert (bedrock.serving, open_names(gateway)) == ({}, [])
+
+
+@pytest.mark.parametrize("tags", [{"deployment": "cost-centre-7"}, {}])
+def test_what_a_lease_has_made_and_somebody_else_has_tagged_is_refused_and_overdue_and_never_closed(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, tags: dict[str, str]
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, known(bedrock))
+    bedrock.tag_sets[bedrock.serving[NAME].arn] = tags
+    rename(bedrock)
+    swept = sweep(gateway, NOW + timedelta(hours=4))
+    with pytest.raises(ReleaseRefused, match="set its tag deployment to 0a1b2c3d again"):
+        swept.raise_refused()
+    assert swept.overdue == (NAME,)
+    assert (open_names(gateway), len(bedrock.serving)) == ([NAME], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "is_told"),
+    [
+        ("support-desk", {"deployment": "0a1b2c3d"}, True),
+        (NAME, {}, True),
+        (NAME, {"deployment": "ffffffff"}, False),
+        ("support-desk", {}, False),
+    ],
+)
+def test_what_serves_without_a_lease_under_our_name_or_tag_alone_is_overdue_and_left_to_a_person(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, name: str, tags: dict[str, str], *, is_told: bool
+) -> None:
+    bedrock.serve(mode=PROVISIONED, name=name, model_arn="arn:model", tags=tags, units=1, token=name)
+    swept = sweep(gateway, LATER)
+    assert swept.overdue == (name,) * is_told
+    assert list(bedrock.serving) == [name]
+
+
 def test_a_resource_of_this_deployment_without_a_lease_is_released_once_it_is_no_longer_new(
     gateway: GatewayInMemory, bedrock: BedrockInMemory
 ) -> None:

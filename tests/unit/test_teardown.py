@@ -314,6 +314,24 @@ def test_a_lease_whose_resource_never_came_is_waited_for_until_its_creator_canno
     assert leases.open_leases(gateway) == []
 
 
+def test_what_serves_under_our_name_or_tag_alone_is_named_and_never_released(
+    operator: OperatorInMemory, gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    for name, tags in (("support-desk", OWN), (NAME, {}), ("somebody-elses", {}), (f"{NAME}-2", {"deployment": "x"})):
+        bedrock.serve(mode=PROVISIONED, name=name, model_arn="arn:model", tags=tags, units=1, token=name)
+    serve(gateway, bedrock, name=f"{NAME}-3")
+    leases.open_lease(gateway, msgspec.structs.replace(lease(name=f"{NAME}-3"), arn=bedrock.serving[f"{NAME}-3"].arn))
+    bedrock.serving["renamed"] = msgspec.structs.replace(bedrock.serving.pop(f"{NAME}-3"), name="renamed")
+    person = Person()
+    assert destroy(operator, person, release=True, minutes=1) == REFUSED
+    told = person.said[-2]
+    assert [name for name in ("support-desk", "somebody-elses", f"{NAME}-2", "renamed") if name in told] == [
+        "support-desk"
+    ]
+    assert f"{NAME}  price unknown, no lease stands for it" in told
+    assert sorted(bedrock.serving) == sorted(["support-desk", NAME, "somebody-elses", f"{NAME}-2"])
+
+
 def test_when_the_functions_are_gone_already_the_command_releases_by_itself(
     gateway: GatewayInMemory, bedrock: BedrockInMemory
 ) -> None:
@@ -383,6 +401,21 @@ def test_only_what_bears_name_and_tags_of_the_stage_is_its_leftover(
         ("parameter", "/dev/0a1b2c3d/datasets/support/model"),
         ("bucket", "own"),
     ]
+
+
+def test_what_serves_under_name_or_tag_of_the_stage_alone_is_told_and_left_to_a_person(
+    gone: OperatorInMemory, bedrock: BedrockInMemory
+) -> None:
+    foreign = {"deployment": "ffffffff", "stage": "prod"}
+    for name, tags in ((NAME, {}), ("support-desk", OWN), ("tools", {}), (f"{NAME}-2", foreign)):
+        bedrock.serve(mode=PROVISIONED, name=name, model_arn="arn:model", tags=tags, units=1, token=name)
+    person = Person(typed="dev")
+    assert teardown.left(gone, "dev", person.terminal) == REFUSED
+    assert teardown.purge(gone, "dev", person.terminal) == REFUSED
+    for name in (NAME, "support-desk"):
+        assert f"{name}: refused: it bears the name or the tag alone" in person.text
+    assert f"{NAME}-2" not in person.text
+    assert len(bedrock.serving) == 4
 
 
 def test_all_versions_and_open_uploads_are_counted_and_purged_with_their_bucket(
