@@ -43,7 +43,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     `arn` is that of what serves a model, "" until it is known: a name can be changed. `created_at` is when Bedrock made
     it, None until that is known. `keep_until` is when it stops being needed though no
     execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
-    price. `end_told` is the coming end of which people were told.
+    price. `end_told` is the coming end of which people were told, `releasing_since` when its release was first tried.
     """
 
     resource_name: str
@@ -58,6 +58,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     keep_until: datetime | None = None
     hourly_usd: float | None = None
     end_told: datetime | None = None
+    releasing_since: datetime | None = None
     state: str = _OPEN
     closed_at: datetime | None = None
     closed_because: str = ""
@@ -79,7 +80,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Release(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of one lease: released, stopping (gone soon), absent or handedOver to another run."""
+    """What became of one lease: released, stopping (gone soon), absent, refused or handedOver to another run."""
 
     resource_name: str
     kind: str
@@ -165,17 +166,35 @@ def close(gateway: "Gateway", lease: Lease, now: datetime, because: str, *, was_
 def release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Release:
     """Take the resource of a lease away and close the lease once it is proven gone.
 
-    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep. A job or a
-    model that another run under way has adopted is left to that run.
+    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep, and nothing
+    keeps it any more. A job or a model that another run under way has adopted is left to that run.
+
+    Raises ReleaseRefused or RequestRejected where AWS will go on refusing until a person does something.
     """
     if now < lease.hard_end and _hand_over(gateway, lease):
         return Release(lease.resource_name, lease.kind, "handedOver")
+    _keep_no_longer(gateway, lease, now)
     outcome = _RELEASERS[lease.kind](gateway, lease)
     # What Bedrock has shown once is not being created any more
     is_gone = lease.created_at is not None or now >= lease.opened_at + CREATOR_TIMEOUT
     if outcome == "released" or (outcome == "absent" and is_gone):
         close(gateway, lease, now, because, was_there=outcome == "released")
     return Release(lease.resource_name, lease.kind, outcome)
+
+
+def try_release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Release:
+    """Do as `release`, but return a lasting refusal as the outcome: the sweeper meets it again and raises it."""
+    try:
+        return release(gateway, lease, now, because)
+    except (ReleaseRefused, RequestRejected):
+        return Release(lease.resource_name, lease.kind, "refused")
+
+
+def _keep_no_longer(gateway: "Gateway", lease: Lease, now: datetime) -> None:
+    """Take back what was promised, so that the next sweep goes on; what was taken over meanwhile keeps its promise."""
+    since = (lease.releasing_since if lease.keep_until is None else None) or now
+    same = Attr("openedAt").eq(msgspec.to_builtins(lease.opened_at)) & _IS_OPEN
+    gateway.leases.update(lease.resource_name, {"keepUntil": None, "releasingSince": since.isoformat()}, condition=same)
 
 
 def _hand_over(gateway: "Gateway", lease: Lease) -> bool:
@@ -229,14 +248,15 @@ def _release_served(gateway: "Gateway", lease: Lease) -> str:
             # Without an ARN nothing tells it from another's that took the name
             if not lease.arn:
                 return "absent"
-            raise ReleaseRefused(
-                f"{served.arn} bears this deployment's tag no more, without which nothing may delete it: "
-                f"set its tag deployment to {gateway.settings.deployment_id} again, or delete it"
-            )
+            raise ReleaseRefused.of("error.tagLost", arn=served.arn, deployment=gateway.settings.deployment_id)
         gateway.bedrock.stop_serving(lease.kind, served.arn)
     except ResourceNotFound:
         return "absent"
-    except (Conflict, RequestRejected):
+    except Conflict:
+        return "stopping"
+    except RequestRejected:
+        if not served.is_changing:
+            raise
         return "stopping"
     return "released" if gateway.bedrock.served(lease.kind, served.arn) is None else "stopping"
 
@@ -276,7 +296,7 @@ def release_run(
         if lease.run_id == call.run_id and lease.execution_arn == call.execution_arn and lease.kind in kinds
         if not spares(lease)
     ]
-    released = [release(gateway, lease, call.now, because) for lease in in_release_order(held)]
+    released = [try_release(gateway, lease, call.now, because) for lease in in_release_order(held)]
     if released:
         before = (gateway.runs.get(call.run_id) or {}).get("released")
         note(gateway, call, {"released": [*(before if isinstance(before, list) else ()), *map(str, released)]})

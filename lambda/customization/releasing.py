@@ -115,7 +115,7 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     # One at a time: a model put in use as replacement may itself be next to go.
     for lease in leases.in_release_order(idle):
         withdraw(gateway, lease, now)
-        done.append(leases.release(gateway, lease, now, "somebody asked for it"))
+        done.append(leases.try_release(gateway, lease, now, "somebody asked for it"))
         budget.settle_release(gateway, lease, now)
     told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
     gateway.publish(told.subject, told.message)

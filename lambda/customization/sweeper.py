@@ -28,6 +28,8 @@ _ENDED = (*_BROKEN_OFF, SUCCEEDED, "GONE")
 _END_UNSEEN = Attr("state").exists() & Attr("endedWith").not_exists()
 # Runs that are over, and whose failure path did not come to this
 _NOT_SETTLED = Attr("usage").exists() & Attr("spentUsd").not_exists() & Attr("state").ne(RUNNING)
+# What is being created or updated takes minutes, and nothing else keeps AWS from deleting what serves a model
+_RELEASED_WITHIN = timedelta(hours=1)
 # With a sweep every 15 minutes people hear an hour before the end or earlier
 _TELL_BEFORE = timedelta(minutes=75)
 
@@ -58,9 +60,9 @@ class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What a sweep did and what it left.
 
     `runs` names those whose end it recorded, and `ended` has what is known of those that were planned. `refused` is
-    what failed, which the next sweep tries again. `overdue` names what bills and should have been gone by its hardEnd,
-    or has no lease at all, and is there after the sweep. `lifecycles` are, by the catalogue, those of the base models
-    under the models in use.
+    what failed, which the next sweep tries again. `overdue` names what is there after the sweep though it should have
+    been gone by its hardEnd, or an hour after its release was first tried, or has no lease at all. `lifecycles` are, by
+    the catalogue, those of the base models under the models in use.
     """
 
     runs: tuple[str, ...]
@@ -294,7 +296,7 @@ class _Sweep:
             released=tuple(self._released),
             refused=tuple(self._refused),
             live=tuple(_live(lease) for lease in live),
-            overdue=(*(lease.resource_name for lease in live if self._now >= lease.hard_end), *overdue),
+            overdue=(*(lease.resource_name for lease in live if _is_overdue(lease, self._now)), *overdue),
             lifecycles=tuple(lifecycles),
             ended=ended,
         )
@@ -360,6 +362,17 @@ def _as_read(row: JsonObject) -> Condition:
     """Return the condition that a row still tells of the same execution, and of its end what it told."""
     is_unseen = Attr("executionArn").eq(row["executionArn"]) & Attr("endedWith").not_exists()
     return Attr("state").eq(row["state"]) & is_unseen
+
+
+def _is_overdue(lease: Lease, now: datetime) -> bool:
+    """Return whether nobody pays for it any more, or its release has been tried in vain for longer than a change takes.
+
+    A job that was stopped still trains for a while, and a model waits for whatever serves it.
+    """
+    since = lease.releasing_since
+    if since is None or lease.keep_until is not None or lease.kind not in leases.SERVING:
+        return now >= lease.hard_end
+    return now >= min(lease.hard_end, since + _RELEASED_WITHIN)
 
 
 def _name(lease: Lease) -> str:

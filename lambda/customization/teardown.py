@@ -124,9 +124,13 @@ class Deployment:
         if sweeper:
             return self._operator.call(sweeper, {"time": now.isoformat()})
         # The functions are gone, from an earlier attempt: nobody else is left to do it
+        refused: list[str] = []
         for lease in leases.in_release_order(found.leases):
-            leases.release(self._gateway, lease, now, _WHY)
-        return ""
+            try:
+                leases.release(self._gateway, lease, now, _WHY)
+            except PipelineError as error:
+                refused.append(str(error))
+        return "\n".join(refused)
 
     def withdraw_models_in_use(self) -> list[str]:
         """Remove every parameter that names a model in use, and return their names."""
