@@ -137,6 +137,33 @@ def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
     return [gateway.leases.decoded(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
 
 
+def of_run_there(gateway: "Gateway", run_id: str) -> list[Lease]:
+    """Return the leases of a run whose resource Bedrock has, or had until it was released."""
+    return [
+        lease
+        for lease in of_run(gateway, run_id)
+        if (_is_there(gateway, lease) if lease.state == _OPEN else lease.created_at is not None)
+    ]
+
+
+def _is_there(gateway: "Gateway", lease: Lease) -> bool:
+    if lease.kind == MODEL:
+        return gateway.bedrock.model_is_there(lease.bedrock_name)
+    if lease.kind == JOB:
+        return gateway.bedrock.job(lease.bedrock_name) is not None
+    return gateway.bedrock.served(lease.kind, lease.identifier) is not None
+
+
+def close_unmade_models(gateway: "Gateway", call: Call) -> None:
+    """Close the leases of this execution's models whose jobs have ended without making one."""
+    for lease in of_run(gateway, call.run_id):
+        if lease.kind != MODEL or lease.state != _OPEN or lease.execution_arn != call.execution_arn:
+            continue
+        job = gateway.bedrock.job(lease.bedrock_name)
+        if job and job.status in {"Failed", "Stopped"} and not gateway.bedrock.model_is_there(lease.bedrock_name):
+            close(gateway, lease, call.now, f"its job has {job.status.lower()}", was_there=False)
+
+
 def keep(gateway: "Gateway", resource_name: str, until: datetime) -> None:
     """Let a resource outlive its execution until then, or until later where that was promised before."""
     promised = Attr("keepUntil")

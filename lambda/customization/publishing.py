@@ -85,8 +85,9 @@ def publish_failure(gateway: "Gateway", call: Call) -> str:
         fix=str(row.get("fix") or ""),
         state=str(row.get("failedState") or ""),
     )
+    there = sorted(leases.of_run_there(gateway, plan.run_id), key=_opened)
     data = msgspec.structs.replace(
-        _known_data(gateway, plan, call, _leases(gateway, plan), "ReleaseResources"), state="failed", failure=failure
+        _known_data(gateway, plan, call, there, "ReleaseResources"), state="failed", failure=failure
     )
     key = _put_report(gateway, plan, data)
     note(gateway, call, {"reportKey": key})
@@ -200,7 +201,11 @@ def _example_call(gateway: "Gateway", plan: Plan, served_arn: str) -> str:
 
 def _leases(gateway: "Gateway", plan: Plan) -> list[Lease]:
     """Return the leases of the run's resources, closed ones too, in the order in which they were opened."""
-    return sorted(leases.of_run(gateway, plan.run_id), key=lambda lease: lease.opened_at)
+    return sorted(leases.of_run(gateway, plan.run_id), key=_opened)
+
+
+def _opened(lease: Lease) -> datetime:
+    return lease.opened_at
 
 
 def _request(plan: Plan) -> JsonObject:
