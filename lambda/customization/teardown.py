@@ -1,6 +1,7 @@
 """Taking a deployment down: `python -m customization.teardown destroy|left|purge`.
 
-    destroy  releases what bills by the hour and lifts the protection of the stacks, so that `cdk destroy` deletes them
+    destroy  releases what bills by the hour, takes models out of use and lifts the protection of the stacks, once the
+             name of the stage is typed, so that `cdk destroy` deletes them
     left     lists what is kept once the stacks are gone, with its price a month; drops into what stayed start runs
     purge    removes what is kept, for good
 
@@ -132,6 +133,11 @@ class Deployment:
                 refused.append(str(error))
         return "\n".join(refused)
 
+    def models_in_use(self) -> list[str]:
+        """Return a line for each parameter by which applications find a model."""
+        datasets = model_in_use.datasets_in_use(self._gateway)
+        return [f"  model in use {model_in_use.parameter_of(self._gateway, dataset)}" for dataset in datasets]
+
     def withdraw_models_in_use(self) -> list[str]:
         """Remove every parameter that names a model in use, and return their names."""
         datasets = model_in_use.datasets_in_use(self._gateway)
@@ -141,9 +147,10 @@ class Deployment:
 
 
 def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool, wait: timedelta) -> int:
-    """Release what bills, or refuse while something does; then list what stays and let the stacks be deleted.
+    """Release what bills and is in use, or refuse while something is; then list what stays, and let the stacks go.
 
-    From the release on no drop starts a run, which nobody would end once the stacks go; it does again where they stay.
+    Nothing is changed before the name of the stage has been typed. From the release on no drop starts a run, which
+    nobody would end once the stacks go; it does again where they stay.
     """
     stacks = operator.stacks(stage)
     place = f"{stage} in {operator.region}"
@@ -153,6 +160,13 @@ def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool
     storage = next((stack for stack in stacks if stack.name.endswith("-Storage")), None)
     deployment = None if storage is None else Deployment(operator, stage, storage, stacks)
     if deployment and not release and _is_refused(deployment, terminal, place):
+        return REFUSED
+    going = [f"  stack        {stack.name}" for stack in stacks]
+    if deployment:
+        going += [*deployment.what_is_open().lines(), *deployment.models_in_use()]
+    terminal.say("\n".join([f"All this of {place} goes:", *going]))
+    if not _is_confirmed(stage, terminal):
+        terminal.say("Not destroyed: the name of the stage was not typed. Nothing was changed.")
         return REFUSED
     outcome = REFUSED
     _hold_drops(operator, stacks, terminal)
@@ -167,12 +181,19 @@ def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool
 
 
 def _is_refused(deployment: Deployment, terminal: Terminal, place: str) -> bool:
-    """Return whether something runs or bills, and say what."""
-    found = deployment.what_is_open()
+    """Return whether something runs, bills or is in use, and say what."""
+    found = [*deployment.what_is_open().lines(), *deployment.models_in_use()]
     if found:
-        terminal.say("\n".join([f"Not destroyed: this still runs or bills in {place}:", *found.lines()]))
-        terminal.say("Wait until it has ended, or stop and release all of it: make destroy RELEASE=yes")
+        terminal.say("\n".join([f"Not destroyed: this still runs, bills or is in use in {place}:", *found]))
+        terminal.say(
+            "Wait until it has ended, or stop and release all of it and take the models out of use: "
+            "make destroy RELEASE=yes"
+        )
     return bool(found)
+
+
+def _is_confirmed(stage: str, terminal: Terminal) -> bool:
+    return terminal.ask(f"Type the name of the stage, {stage}, to delete it: ") == stage
 
 
 def _is_released(deployment: Deployment, terminal: Terminal, place: str, wait: timedelta | None) -> bool:
@@ -278,7 +299,7 @@ def purge(operator: Operator, stage: str, terminal: Terminal) -> int:
         terminal.say(f"Nothing is left of {stage} in {operator.region}.")
         return DONE
     terminal.say("\n".join([f"All this of {stage} in {operator.region} goes for good:", *leftovers.describe(found)]))
-    if terminal.ask(f"Type the name of the stage, {stage}, to delete it: ") != stage:
+    if not _is_confirmed(stage, terminal):
         terminal.say("Not purged: the name of the stage was not typed. Nothing was deleted.")
         return REFUSED
     outcomes = []
@@ -299,7 +320,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_place(parser)
     commands = parser.add_subparsers(dest="command", required=True)
-    first = commands.add_parser("destroy", help="release what bills, and let cdk destroy delete the stacks")
+    first = commands.add_parser(
+        "destroy", help="release what bills, and let cdk destroy delete the stacks, once the name of the stage is typed"
+    )
     first.add_argument("--release", action="store_true", help="stop the runs and end what bills, instead of refusing")
     first.add_argument(
         "--wait-minutes", type=float, default=60, metavar="N", help="how long AWS may take to release it (60)"
