@@ -90,10 +90,10 @@ runs: install ## list the runs of a data set: make runs DATASET=support-ja, of r
 ask: install ## ask base model and model in use: make ask DATASET=support-ja PROMPT='...'
 	@PYTHONPATH=lambda $(BIN)/python -m customization.commands $(AT) ask $(DATASET) "$$PROMPT"
 
-destroy: install ## release what bills, then delete the stacks: make destroy RELEASE=yes
+destroy: install ## release what bills, then delete the stacks, once the name of the stage is typed: make destroy RELEASE=yes
 	npm ci --silent
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) destroy $(if $(filter yes,$(RELEASE)),--release)
-	@trap : INT; npx cdk destroy --all $(CHOSEN); gone=$$?; PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left && exit $$gone
+	@trap : INT; npx cdk destroy --all --force $(CHOSEN); gone=$$?; PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) left && exit $$gone
 
 purge: install ## remove what destroy keeps, for good, once the name of the stage is typed
 	@PYTHONPATH=lambda $(BIN)/python -m customization.teardown $(AT) purge

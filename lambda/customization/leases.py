@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from customization.errors import Conflict, RequestRejected, ResourceNotFound
+from customization.errors import Conflict, ReleaseRefused, RequestRejected, ResourceNotFound
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED
 from customization.gateway.tables import Attr, Condition
 from customization.json_types import JsonObject
@@ -40,9 +40,10 @@ WITHOUT_END = timedelta(days=3650)
 class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One billable resource.
 
-    `created_at` is when Bedrock made it, None until that is known. `keep_until` is when it stops being needed though no
+    `arn` is that of what serves a model, "" until it is known: a name can be changed. `created_at` is when Bedrock made
+    it, None until that is known. `keep_until` is when it stops being needed though no
     execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
-    price. `end_told` is the coming end of which people were told.
+    price. `end_told` is the coming end of which people were told, `releasing_since` when its release was first tried.
     """
 
     resource_name: str
@@ -52,10 +53,12 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     execution_arn: str
     opened_at: datetime
     hard_end: datetime
+    arn: str = ""
     created_at: datetime | None = None
     keep_until: datetime | None = None
     hourly_usd: float | None = None
     end_told: datetime | None = None
+    releasing_since: datetime | None = None
     state: str = _OPEN
     closed_at: datetime | None = None
     closed_because: str = ""
@@ -65,6 +68,11 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         """Return the name that Bedrock knows: a job and its model share theirs."""
         return self.resource_name.removesuffix(MODEL_SUFFIX)
 
+    @property
+    def identifier(self) -> str:
+        """Return what Bedrock finds the resource by, whatever its name is by now."""
+        return self.arn or self.bedrock_name
+
     def hours(self, now: datetime) -> int:
         """Return the hours that are billed for what serves a model, those to come until `keep_until` included."""
         end = self.closed_at or max(now, self.keep_until or now)
@@ -72,7 +80,7 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Release(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of one lease: released, stopping (gone soon), absent or handedOver to another run."""
+    """What became of one lease: released, stopping (gone soon), absent, refused or handedOver to another run."""
 
     resource_name: str
     kind: str
@@ -129,6 +137,33 @@ def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
     return [gateway.leases.decoded(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
 
 
+def of_run_there(gateway: "Gateway", run_id: str) -> list[Lease]:
+    """Return the leases of a run whose resource Bedrock has, or had until it was released."""
+    return [
+        lease
+        for lease in of_run(gateway, run_id)
+        if (_is_there(gateway, lease) if lease.state == _OPEN else lease.created_at is not None)
+    ]
+
+
+def _is_there(gateway: "Gateway", lease: Lease) -> bool:
+    if lease.kind == MODEL:
+        return gateway.bedrock.model_is_there(lease.bedrock_name)
+    if lease.kind == JOB:
+        return gateway.bedrock.job(lease.bedrock_name) is not None
+    return gateway.bedrock.served(lease.kind, lease.identifier) is not None
+
+
+def close_unmade_models(gateway: "Gateway", call: Call) -> None:
+    """Close the leases of this execution's models whose jobs have ended without making one."""
+    for lease in of_run(gateway, call.run_id):
+        if lease.kind != MODEL or lease.state != _OPEN or lease.execution_arn != call.execution_arn:
+            continue
+        job = gateway.bedrock.job(lease.bedrock_name)
+        if job and job.status in {"Failed", "Stopped"} and not gateway.bedrock.model_is_there(lease.bedrock_name):
+            close(gateway, lease, call.now, f"its job has {job.status.lower()}", was_there=False)
+
+
 def keep(gateway: "Gateway", resource_name: str, until: datetime) -> None:
     """Let a resource outlive its execution until then, or until later where that was promised before."""
     promised = Attr("keepUntil")
@@ -158,17 +193,35 @@ def close(gateway: "Gateway", lease: Lease, now: datetime, because: str, *, was_
 def release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Release:
     """Take the resource of a lease away and close the lease once it is proven gone.
 
-    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep. A job or a
-    model that another run under way has adopted is left to that run.
+    What AWS refuses for now, while a resource is being created or changed, stays open for the next sweep, and nothing
+    keeps it any more. A job or a model that another run under way has adopted is left to that run.
+
+    Raises ReleaseRefused or RequestRejected where AWS will go on refusing until a person does something.
     """
     if now < lease.hard_end and _hand_over(gateway, lease):
         return Release(lease.resource_name, lease.kind, "handedOver")
+    _keep_no_longer(gateway, lease, now)
     outcome = _RELEASERS[lease.kind](gateway, lease)
     # What Bedrock has shown once is not being created any more
     is_gone = lease.created_at is not None or now >= lease.opened_at + CREATOR_TIMEOUT
     if outcome == "released" or (outcome == "absent" and is_gone):
         close(gateway, lease, now, because, was_there=outcome == "released")
     return Release(lease.resource_name, lease.kind, outcome)
+
+
+def try_release(gateway: "Gateway", lease: Lease, now: datetime, because: str) -> Release:
+    """Do as `release`, but return a lasting refusal as the outcome: the sweeper meets it again and raises it."""
+    try:
+        return release(gateway, lease, now, because)
+    except (ReleaseRefused, RequestRejected):
+        return Release(lease.resource_name, lease.kind, "refused")
+
+
+def _keep_no_longer(gateway: "Gateway", lease: Lease, now: datetime) -> None:
+    """Take back what was promised, so that the next sweep goes on; what was taken over meanwhile keeps its promise."""
+    since = (lease.releasing_since if lease.keep_until is None else None) or now
+    same = Attr("openedAt").eq(msgspec.to_builtins(lease.opened_at)) & _IS_OPEN
+    gateway.leases.update(lease.resource_name, {"keepUntil": None, "releasingSince": since.isoformat()}, condition=same)
 
 
 def _hand_over(gateway: "Gateway", lease: Lease) -> bool:
@@ -214,16 +267,23 @@ def _release_job(gateway: "Gateway", lease: Lease) -> str:
 
 
 def _release_served(gateway: "Gateway", lease: Lease) -> str:
-    served = gateway.bedrock.served(lease.kind, lease.bedrock_name)
+    served = gateway.bedrock.served(lease.kind, lease.identifier)
     if served is None:
         return "absent"
     try:
         if not gateway.settings.owns(gateway.bedrock.tags(served.arn)):
-            return "absent"
+            # Without an ARN nothing tells it from another's that took the name
+            if not lease.arn:
+                return "absent"
+            raise ReleaseRefused.of("error.tagLost", arn=served.arn, deployment=gateway.settings.deployment_id)
         gateway.bedrock.stop_serving(lease.kind, served.arn)
     except ResourceNotFound:
         return "absent"
-    except (Conflict, RequestRejected):
+    except Conflict:
+        return "stopping"
+    except RequestRejected:
+        if not served.is_changing:
+            raise
         return "stopping"
     return "released" if gateway.bedrock.served(lease.kind, served.arn) is None else "stopping"
 
@@ -263,7 +323,7 @@ def release_run(
         if lease.run_id == call.run_id and lease.execution_arn == call.execution_arn and lease.kind in kinds
         if not spares(lease)
     ]
-    released = [release(gateway, lease, call.now, because) for lease in in_release_order(held)]
+    released = [try_release(gateway, lease, call.now, because) for lease in in_release_order(held)]
     if released:
         before = (gateway.runs.get(call.run_id) or {}).get("released")
         note(gateway, call, {"released": [*(before if isinstance(before, list) else ()), *map(str, released)]})
@@ -279,7 +339,7 @@ def in_release_order(leases: list[Lease]) -> list[Lease]:
 def has_vanished(gateway: "Gateway", lease: Lease, now: datetime) -> bool:
     """Return whether the open lease is of what served a model until somebody else deleted it."""
     is_known = lease.created_at is not None and now - lease.created_at > CREATOR_TIMEOUT
-    return is_known and gateway.bedrock.served(lease.kind, lease.bedrock_name) is None
+    return is_known and gateway.bedrock.served(lease.kind, lease.identifier) is None
 
 
 def reason_to_release(gateway: "Gateway", lease: Lease, now: datetime) -> str:

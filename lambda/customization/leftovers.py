@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from customization.errors import PipelineError, TransientError
-from customization.leases import JOB
+from customization.leases import JOB, SERVING
 from customization.money import PriceItem, load_prices
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ _KINDS = {"s3": "bucket", "dynamodb": "table", "kms": "key"}
 
 
 class Leftover(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that stays; `monthly_usd` is None where no source gives a price for the Region."""
+    """One thing that stays; `monthly_usd` is None where no source gives a price for the Region.
+
+    What is not certain bears the name of a deployment or its tag, but not both: it is told and left.
+    """
 
     kind: str
     name: str
     detail: str = ""
     monthly_usd: float | None = None
     bills_by_hour: bool = False
+    is_certain: bool = True
 
 
 def find(operator: "Operator", stage: str, today: date) -> list[Leftover]:
@@ -54,22 +58,28 @@ def _tagged(operator: "Operator", stage: str) -> Iterator[tuple[str, str]]:
 
 
 def _of_bedrock(operator: "Operator", stage: str, today: date) -> Iterator[tuple[str, Leftover]]:
-    """Yield what Bedrock keeps under this stage's names and tags, each with its deployment id."""
+    """Yield what Bedrock keeps under this stage's names and tags, each with its deployment id.
+
+    What serves a model is told by one of the two.
+    """
     bedrock = operator.bedrock
     own = re.compile(f"{re.escape(stage)}-({_DEPLOYMENT_ID})-.*")
     listed = [(job.name, job.arn, JOB) for job in bedrock.jobs_in_progress()]
     listed += [(served.name, served.arn, served.mode) for served in bedrock.all_served()]
     listed += [(name, arn, "custom model") for name, arn in bedrock.model_arns().items()]
     for name, arn, kind in listed:
-        matched = own.fullmatch(name)
-        if matched is None:
-            continue
-        tags = bedrock.tags(arn)
-        if (tags.get("deployment"), tags.get("stage")) != (matched[1], stage):
+        matched, tags = own.fullmatch(name), bedrock.tags(arn)
+        named = matched[1] if matched else ""
+        tagged = tags.get("deployment", "") if tags.get("stage") == stage else ""
+        is_certain = bool(named) and named == tagged
+        # What serves a model can be renamed, and tags be taken away
+        has_one = re.fullmatch(_DEPLOYMENT_ID, tagged) or (named and "deployment" not in tags)
+        if not is_certain and (kind not in SERVING or not has_one):
             continue
         stays = kind == "custom model"
         usd = price(operator.region, today, "storage") if stays else None
-        yield matched[1], Leftover(kind=kind, name=name, detail=arn, monthly_usd=usd, bills_by_hour=not stays)
+        leftover = Leftover(kind=kind, name=name, detail=arn, monthly_usd=usd, bills_by_hour=not stays)
+        yield tagged or named, msgspec.structs.replace(leftover, is_certain=is_certain)
 
 
 def price(region: str, today: date, *items: PriceItem) -> float | None:
@@ -131,6 +141,8 @@ def _in_brackets(item: Leftover) -> str:
 
 def remove(operator: "Operator", item: Leftover) -> str:
     """Remove a leftover and return what became of it; what AWS refuses is told and left for the next time."""
+    if not item.is_certain:
+        return f"{REFUSED}: it bears the name or the tag alone; if it is yours, delete it in the Bedrock console"
     try:
         return _REMOVERS[item.kind](operator, item)
     except (PipelineError, TransientError) as error:

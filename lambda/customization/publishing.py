@@ -85,8 +85,9 @@ def publish_failure(gateway: "Gateway", call: Call) -> str:
         fix=str(row.get("fix") or ""),
         state=str(row.get("failedState") or ""),
     )
+    there = sorted(leases.of_run_there(gateway, plan.run_id), key=_opened)
     data = msgspec.structs.replace(
-        _known_data(gateway, plan, call, _leases(gateway, plan), "ReleaseResources"), state="failed", failure=failure
+        _known_data(gateway, plan, call, there, "ReleaseResources"), state="failed", failure=failure
     )
     key = _put_report(gateway, plan, data)
     note(gateway, call, {"reportKey": key})
@@ -179,7 +180,7 @@ def _stages(gateway: "Gateway", plan: Plan) -> Iterator[StageReport]:
 def _served_arn(gateway: "Gateway", plan: Plan, held: list[Lease]) -> str:
     """Return what serves the model still, or nothing."""
     kept = next((lease for lease in _serving(plan, held) if lease.state == "OPEN"), None)
-    served = gateway.bedrock.served(plan.serving_mode, kept.bedrock_name) if kept else None
+    served = gateway.bedrock.served(plan.serving_mode, kept.identifier) if kept else None
     return served.arn if served else ""
 
 
@@ -200,7 +201,11 @@ def _example_call(gateway: "Gateway", plan: Plan, served_arn: str) -> str:
 
 def _leases(gateway: "Gateway", plan: Plan) -> list[Lease]:
     """Return the leases of the run's resources, closed ones too, in the order in which they were opened."""
-    return sorted(leases.of_run(gateway, plan.run_id), key=lambda lease: lease.opened_at)
+    return sorted(leases.of_run(gateway, plan.run_id), key=_opened)
+
+
+def _opened(lease: Lease) -> datetime:
+    return lease.opened_at
 
 
 def _request(plan: Plan) -> JsonObject:

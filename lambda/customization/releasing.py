@@ -97,8 +97,9 @@ def release_all(gateway: "Gateway", call: Call, message: str) -> JsonObject:
         "the run failed",
         spares=lambda lease: in_use is not None and is_held_by(in_use, lease),
     )
+    leases.close_unmade_models(gateway, call)
     budget.give_back(gateway, call.run_id, call.attempt, call.now)
-    held = leases.of_run(gateway, call.run_id)
+    held = leases.of_run_there(gateway, call.run_id)
     told = notices.after_release(message, released, held, notices.language_of(gateway, call.run_id))
     return {**_answer(released), "message": told}
 
@@ -115,7 +116,7 @@ def release_dataset(gateway: "Gateway", dataset: str, now: datetime) -> JsonObje
     # One at a time: a model put in use as replacement may itself be next to go.
     for lease in leases.in_release_order(idle):
         withdraw(gateway, lease, now)
-        done.append(leases.release(gateway, lease, now, "somebody asked for it"))
+        done.append(leases.try_release(gateway, lease, now, "somebody asked for it"))
         budget.settle_release(gateway, lease, now)
     told = notices.released(dataset=dataset, outcomes=done, language=gateway.settings.defaults.language)
     gateway.publish(told.subject, told.message)

@@ -46,7 +46,7 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str, *
             budget.renew(gateway, plan, call)
             token = _token(gateway, plan, call, name, entered_at)
             served = _create(gateway, plan, call, name, model_arn, token=token)
-            leases.open_lease(gateway, msgspec.structs.replace(lease, created_at=served.created))
+            leases.open_lease(gateway, msgspec.structs.replace(lease, arn=served.arn, created_at=served.created))
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
 
@@ -81,6 +81,7 @@ def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, served: Served
         execution_arn=call.execution_arn,
         opened_at=call.now,
         hard_end=call.now + min(paid, LONGEST_EVALUATION),
+        arn=served.arn if served else "",
         created_at=served.created if served else None,
         hourly_usd=hourly,
     )

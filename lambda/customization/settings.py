@@ -69,6 +69,10 @@ class Settings:
         """Return whether a Bedrock resource with these tags is of this deployment."""
         return tags.get("deployment") == self.deployment_id
 
+    def may_own(self, name: str, tags: Mapping[str, str]) -> bool:
+        """Return whether a resource is of this deployment by its tag, or by its name where no tag says whose it is."""
+        return self.owns(tags) or ("deployment" not in tags and name.startswith(self.name_prefix))
+
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings in `environment`; raises KeyError naming every variable that is missing."""

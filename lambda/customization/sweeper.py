@@ -1,7 +1,7 @@
 """The sweeper: correctness rests on it, since StopExecution and the machine's timeout skip every Catch."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,7 +9,7 @@ import msgspec
 
 from customization import budget, leases, model_in_use, notices, promotion, retention
 from customization.catalogue import load_catalogue
-from customization.errors import ReleaseRefused
+from customization.errors import ReleaseRefused, ResourceNotFound
 from customization.failures import explain
 from customization.gateway.tables import Attr, Condition
 from customization.history import RunSummary, read_run
@@ -29,6 +29,8 @@ _ENDED = (*_BROKEN_OFF, SUCCEEDED, "GONE")
 _END_UNSEEN = Attr("state").exists() & Attr("endedWith").not_exists()
 # Runs that are over, and whose failure path did not come to this
 _NOT_SETTLED = Attr("usage").exists() & Attr("spentUsd").not_exists() & Attr("state").ne(RUNNING)
+# What is being created or updated takes minutes, and nothing else keeps AWS from deleting what serves a model
+_RELEASED_WITHIN = timedelta(hours=1)
 # With a sweep every 15 minutes people hear an hour before the end or earlier
 _TELL_BEFORE = timedelta(minutes=75)
 
@@ -59,9 +61,9 @@ class Swept(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What a sweep did and what it left.
 
     `runs` names those whose end it recorded, and `ended` has what is known of those that were planned. `refused` is
-    what failed, which the next sweep tries again. `overdue` names what bills and should have been gone by its hardEnd,
-    or has no lease at all, and is there after the sweep. `lifecycles` are, by the catalogue, those of the base models
-    under the models in use.
+    what failed, which the next sweep tries again. `overdue` names what is there after the sweep though it should have
+    been gone by its hardEnd, or an hour after its release was first tried, or has no lease at all. `lifecycles` are, by
+    the catalogue, those of the base models under the models in use.
     """
 
     runs: tuple[str, ...]
@@ -284,23 +286,24 @@ class _Sweep:
     def outcome(self) -> Swept:
         """Return what was done and what is left; a lease counts as live where Bedrock cannot be asked."""
         held = self._open_leases()
-        there = {(lease.kind, lease.bedrock_name) for lease in held}
+        there = {(lease.kind, lease.identifier) for lease in held}
         overdue: list[str] = []
         lifecycles: list[str] = []
         with self._trying("what bills"):
             models = {(leases.MODEL, name) for name in self._gateway.bedrock.model_names()}
-            there = {(found.kind, found.name) for found in _billing(self._gateway)} | models
-            overdue += [orphan.resource_name for orphan in self._orphans()] + self._unknown_models()
+            billing = _billing(self._gateway)
+            there = {(found.kind, identifier) for found in billing for identifier in (found.name, found.arn)} | models
+            overdue += [found.name for found, _ in self._unleased(billing)] + self._unknown_models()
         with self._trying("the base models of the models in use"):
             lifecycles += _lifecycles(self._gateway, self._now)
-        live = [lease for lease in held if (lease.kind, lease.bedrock_name) in there]
+        live = [lease for lease in held if (lease.kind, lease.identifier) in there]
         ended = self._ended_runs()
         return Swept(
             runs=tuple(self._runs),
             released=tuple(self._released),
             refused=tuple(self._refused),
             live=tuple(_live(lease) for lease in live),
-            overdue=(*(lease.resource_name for lease in live if self._now >= lease.hard_end), *overdue),
+            overdue=(*(lease.resource_name for lease in live if _is_overdue(lease, self._now)), *overdue),
             lifecycles=tuple(lifecycles),
             ended=ended,
         )
@@ -321,19 +324,11 @@ class _Sweep:
         return [name for name in names if f"{name}{leases.MODEL_SUFFIX}" not in known]
 
     def _orphans(self) -> Iterator[Lease]:
-        """Yield, as leases of nobody, what is this deployment's by name but has no open lease and is no longer new.
+        """Yield, as leases of nobody, what is this deployment's by name and tag but has no open lease.
 
-        What serves a model is ours by its tag, too; jobs can be stopped by that tag alone. A damaged row is a lease.
+        What is so by one of the two alone is for a person to decide: somebody has renamed it or changed its tags.
         """
-        known = {str(row["resourceName"]) for row in leases.open_rows(self._gateway)}
-        settings = self._gateway.settings
-        for found in _billing(self._gateway):
-            is_new = self._now - found.created <= leases.CREATOR_TIMEOUT
-            if is_new or found.name in known or not found.name.startswith(settings.name_prefix):
-                continue
-            is_ours = found.kind == leases.JOB
-            with self._trying(f"{found.kind} {found.name}"):
-                is_ours = is_ours or settings.owns(self._gateway.bedrock.tags(found.arn))
+        for found, is_ours in self._unleased(_billing(self._gateway)):
             if is_ours:
                 yield Lease(
                     resource_name=found.name,
@@ -345,11 +340,46 @@ class _Sweep:
                     hard_end=found.created,
                 )
 
+    def _unleased(self, billing: "list[_Billing]") -> Iterator[tuple["_Billing", bool]]:
+        """Yield what may be this deployment's, has no open lease and is no longer new, and whether it surely is.
+
+        Jobs keep their names and can be stopped by the tag alone. A damaged row is a lease.
+        """
+        rows = leases.open_rows(self._gateway)
+        known = {str(row.get(identifier)) for row in rows for identifier in ("resourceName", "arn")}
+        settings = self._gateway.settings
+        for found in billing:
+            is_new = self._now - found.created <= leases.CREATOR_TIMEOUT
+            if is_new or found.name in known or found.arn in known:
+                continue
+            is_named = found.name.startswith(settings.name_prefix)
+            if found.kind == leases.JOB:
+                if is_named:
+                    yield found, True
+                continue
+            is_ours = may_be_ours = False
+            with self._trying(f"{found.kind} {found.name}"), suppress(ResourceNotFound):
+                tags = self._gateway.bedrock.tags(found.arn)
+                is_ours, may_be_ours = is_named and settings.owns(tags), settings.may_own(found.name, tags)
+            if may_be_ours:
+                yield found, is_ours
+
 
 def _as_read(row: JsonObject) -> Condition:
     """Return the condition that a row still tells of the same execution, and of its end what it told."""
     is_unseen = Attr("executionArn").eq(row["executionArn"]) & Attr("endedWith").not_exists()
     return Attr("state").eq(row["state"]) & is_unseen
+
+
+def _is_overdue(lease: Lease, now: datetime) -> bool:
+    """Return whether nobody pays for it any more, or its release has been tried in vain for longer than a change takes.
+
+    A job that was stopped still trains for a while, and a model waits for whatever serves it.
+    """
+    since = lease.releasing_since
+    if since is None or lease.keep_until is not None or lease.kind not in leases.SERVING:
+        return now >= lease.hard_end
+    return now >= min(lease.hard_end, since + _RELEASED_WITHIN)
 
 
 def _name(lease: Lease) -> str:

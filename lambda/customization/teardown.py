@@ -1,6 +1,7 @@
 """Taking a deployment down: `python -m customization.teardown destroy|left|purge`.
 
-    destroy  releases what bills by the hour and lifts the protection of the stacks, so that `cdk destroy` deletes them
+    destroy  releases what bills by the hour, takes models out of use and lifts the protection of the stacks, once the
+             name of the stage is typed, so that `cdk destroy` deletes them
     left     lists what is kept once the stacks are gone, with its price a month; drops into what stayed start runs
     purge    removes what is kept, for good
 
@@ -54,7 +55,7 @@ class Terminal:
 
 @dataclass(frozen=True, kw_only=True)
 class Open:
-    """What runs or bills by the hour; `strays` bear this deployment's name at Bedrock without an open lease."""
+    """What runs or bills by the hour; `strays` bear this deployment's name or tag at Bedrock without an open lease."""
 
     executions: list[str] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=list)
@@ -102,14 +103,16 @@ class Deployment:
     def what_is_open(self) -> Open:
         machine = self._outputs.get("StateMachineArn", "")
         open_leases = leases.open_leases(self._gateway)
-        known = {lease.resource_name for lease in open_leases}
-        prefix, bedrock = self._gateway.settings.name_prefix, self._operator.bedrock
-        found = [(job.name, leases.JOB) for job in bedrock.jobs_in_progress()]
-        found += [(served.name, served.mode) for served in bedrock.all_served()]
+        known = {identifier for lease in open_leases for identifier in (lease.resource_name, lease.identifier)}
+        settings, bedrock = self._gateway.settings, self._operator.bedrock
+        jobs = (job for job in bedrock.jobs_in_progress() if job.name.startswith(settings.name_prefix))
+        found = [(leases.JOB, job.name) for job in jobs if job.name not in known]
+        unleased = (served for served in bedrock.all_served() if known.isdisjoint((served.name, served.arn)))
+        found += [(it.mode, it.name) for it in unleased if settings.may_own(it.name, bedrock.tags(it.arn))]
         return Open(
             executions=self._operator.running_executions(machine) if machine else [],
             leases=[lease for lease in open_leases if lease.kind in _BY_THE_HOUR],
-            strays=[f"{kind:12} {name}" for name, kind in found if name.startswith(prefix) and name not in known],
+            strays=[f"{kind:12} {name}" for kind, name in found],
         )
 
     def release(self, found: Open, now: datetime) -> str:
@@ -122,9 +125,18 @@ class Deployment:
         if sweeper:
             return self._operator.call(sweeper, {"time": now.isoformat()})
         # The functions are gone, from an earlier attempt: nobody else is left to do it
+        refused: list[str] = []
         for lease in leases.in_release_order(found.leases):
-            leases.release(self._gateway, lease, now, _WHY)
-        return ""
+            try:
+                leases.release(self._gateway, lease, now, _WHY)
+            except PipelineError as error:
+                refused.append(str(error))
+        return "\n".join(refused)
+
+    def models_in_use(self) -> list[str]:
+        """Return a line for each parameter by which applications find a model."""
+        datasets = model_in_use.datasets_in_use(self._gateway)
+        return [f"  model in use {model_in_use.parameter_of(self._gateway, dataset)}" for dataset in datasets]
 
     def withdraw_models_in_use(self) -> list[str]:
         """Remove every parameter that names a model in use, and return their names."""
@@ -135,9 +147,10 @@ class Deployment:
 
 
 def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool, wait: timedelta) -> int:
-    """Release what bills, or refuse while something does; then list what stays and let the stacks be deleted.
+    """Release what bills and is in use, or refuse while something is; then list what stays, and let the stacks go.
 
-    From the release on no drop starts a run, which nobody would end once the stacks go; it does again where they stay.
+    Nothing is changed before the name of the stage has been typed. From the release on no drop starts a run, which
+    nobody would end once the stacks go; it does again where they stay.
     """
     stacks = operator.stacks(stage)
     place = f"{stage} in {operator.region}"
@@ -147,6 +160,13 @@ def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool
     storage = next((stack for stack in stacks if stack.name.endswith("-Storage")), None)
     deployment = None if storage is None else Deployment(operator, stage, storage, stacks)
     if deployment and not release and _is_refused(deployment, terminal, place):
+        return REFUSED
+    going = [f"  stack        {stack.name}" for stack in stacks]
+    if deployment:
+        going += [*deployment.what_is_open().lines(), *deployment.models_in_use()]
+    terminal.say("\n".join([f"All this of {place} goes:", *going]))
+    if not _is_confirmed(stage, terminal):
+        terminal.say("Not destroyed: the name of the stage was not typed. Nothing was changed.")
         return REFUSED
     outcome = REFUSED
     _hold_drops(operator, stacks, terminal)
@@ -161,12 +181,19 @@ def destroy(operator: Operator, stage: str, terminal: Terminal, *, release: bool
 
 
 def _is_refused(deployment: Deployment, terminal: Terminal, place: str) -> bool:
-    """Return whether something runs or bills, and say what."""
-    found = deployment.what_is_open()
+    """Return whether something runs, bills or is in use, and say what."""
+    found = [*deployment.what_is_open().lines(), *deployment.models_in_use()]
     if found:
-        terminal.say("\n".join([f"Not destroyed: this still runs or bills in {place}:", *found.lines()]))
-        terminal.say("Wait until it has ended, or stop and release all of it: make destroy RELEASE=yes")
+        terminal.say("\n".join([f"Not destroyed: this still runs, bills or is in use in {place}:", *found]))
+        terminal.say(
+            "Wait until it has ended, or stop and release all of it and take the models out of use: "
+            "make destroy RELEASE=yes"
+        )
     return bool(found)
+
+
+def _is_confirmed(stage: str, terminal: Terminal) -> bool:
+    return terminal.ask(f"Type the name of the stage, {stage}, to delete it: ") == stage
 
 
 def _is_released(deployment: Deployment, terminal: Terminal, place: str, wait: timedelta | None) -> bool:
@@ -272,7 +299,7 @@ def purge(operator: Operator, stage: str, terminal: Terminal) -> int:
         terminal.say(f"Nothing is left of {stage} in {operator.region}.")
         return DONE
     terminal.say("\n".join([f"All this of {stage} in {operator.region} goes for good:", *leftovers.describe(found)]))
-    if terminal.ask(f"Type the name of the stage, {stage}, to delete it: ") != stage:
+    if not _is_confirmed(stage, terminal):
         terminal.say("Not purged: the name of the stage was not typed. Nothing was deleted.")
         return REFUSED
     outcomes = []
@@ -293,7 +320,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_place(parser)
     commands = parser.add_subparsers(dest="command", required=True)
-    first = commands.add_parser("destroy", help="release what bills, and let cdk destroy delete the stacks")
+    first = commands.add_parser(
+        "destroy", help="release what bills, and let cdk destroy delete the stacks, once the name of the stage is typed"
+    )
     first.add_argument("--release", action="store_true", help="stop the runs and end what bills, instead of refusing")
     first.add_argument(
         "--wait-minutes", type=float, default=60, metavar="N", help="how long AWS may take to release it (60)"

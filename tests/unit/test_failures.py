@@ -7,20 +7,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from customization import errors, handlers, publishing
-from customization.errors import BudgetExceeded, CustomizationJobStopped, PipelineError, PreconditionFailed
+from customization import errors, handlers, leases, publishing, serving, training
+from customization.errors import (
+    BudgetExceeded,
+    CustomizationJobStopped,
+    PipelineError,
+    PreconditionFailed,
+    RequestRejected,
+    ServingFailed,
+)
 from customization.failures import Example, Known, explain, load_document, load_failures, record_failure
 from customization.gateway import Gateway
 from customization.json_types import JsonObject
+from customization.leases import Lease
 from customization.planning import plan_run
 from customization.release_and_report import release
 from customization.releasing import release_all
-from customization.runs import Call
+from customization.runs import Call, Plan, save_plan
 from customization.texts import LANGUAGES, Language, Sentence, load_texts, wording
-from tests.unit.fakes import GatewayInMemory
+from tests.unit.fakes import BedrockInMemory, GatewayInMemory
 
 PACKAGE = Path(errors.__file__).parent
 # Commands at a terminal, what the sweeper logs, and what no data get to that were validated
@@ -311,6 +320,42 @@ def test_an_attempt_that_was_overtaken_writes_no_report(claimed: GatewayInMemory
     assert publishing.publish_failure(claimed, call) == ""
     done = release(claimed, call, dataset="", message="said")
     assert (done.problem, "Report" in str(done.answer["message"])) == ("", False)
+
+
+@pytest.mark.parametrize("status", ["Failed", "Stopped", "Stopping", ""])
+def test_a_model_that_its_job_has_not_made_is_not_said_to_bill(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, status: str
+) -> None:
+    save_plan(claimed, plan)
+    claimed.artifacts.put(f"{plan.prefix}data/files.json", b'[{"training": "s3://artifacts/train.jsonl"}]')
+    training.create_job(claimed, plan, call, 0)
+    [name] = bedrock.created
+    if status:
+        bedrock.jobs[name] = msgspec.structs.replace(bedrock.jobs[name], status=status)
+    else:
+        bedrock.jobs.clear()
+    claimed.runs.update(ROW, {"state": "FAILED"})
+    told = str(release(claimed, call, dataset="", message="said").answer["message"])
+    assert "custom model" not in told
+    row = claimed.leases.get(f"{name}{leases.MODEL_SUFFIX}") or {}
+    assert (row["state"], row["createdAt"]) == ("CLOSED" if status in {"Failed", "Stopped"} else "OPEN", None)
+    report = msgspec.json.decode(claimed.artifacts.read(f"{plan.prefix}report.json"))
+    assert leases.MODEL not in [resource["kind"] for resource in report["resources"]]
+
+    bedrock.models.add(name)
+    leases.open_lease(claimed, msgspec.convert({**row, "state": "OPEN"}, Lease))
+    assert f"custom model {name}" in str(release_all(claimed, call, "said")["message"])
+
+
+def test_what_was_refused_at_its_creation_is_said_to_have_never_been_there_and_not_to_bill(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    bedrock.refusals.append(RequestRejected("The model is not Active"))
+    with pytest.raises(ServingFailed):
+        serving.create_serving(claimed, plan, call, "arn:model", entered_at="now")
+    told = str(release_all(claimed, call, "said")["message"])
+    assert "was never there" in told
+    assert "Nothing of this run bills any more." in told
 
 
 def test_what_a_failed_run_releases_and_what_still_bills_is_told(claimed: GatewayInMemory, call: Call) -> None:

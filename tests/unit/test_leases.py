@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from botocore.client import BaseClient
 
-from customization import leases
+from customization import leases, releasing
 from customization.errors import (
     AccessDenied,
     ReleaseRefused,
@@ -166,6 +166,90 @@ def test_what_aws_refuses_to_delete_for_now_is_tried_again(gateway: GatewayInMem
     assert open_names(gateway) == []
 
 
+@pytest.fixture
+def kept(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> Lease:
+    """The lease of what a run that is over has kept for 720 hours, and what AWS does not delete yet."""
+    serve(bedrock)
+    bedrock.busy.add(NAME)
+    leases.open_lease(gateway, known(bedrock))
+    leases.keep(gateway, NAME, NOW + timedelta(hours=720))
+    gateway.executions[EXECUTION] = "SUCCEEDED"
+    [found] = leases.open_leases(gateway)
+    return found
+
+
+def test_what_somebody_asked_to_release_is_tried_again_though_it_was_kept(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, kept: Lease
+) -> None:
+    released = releasing.release_dataset(gateway, kept.dataset, NOW)
+    assert released == {"released": [f"provisioned {NAME}: stopping"]}
+    assert sweep(gateway, NOW + timedelta(minutes=15)).overdue == ()
+    bedrock.busy.clear()
+    sweep(gateway, NOW + timedelta(minutes=30))
+    assert (bedrock.serving, open_names(gateway)) == ({}, [])
+
+
+def test_what_aws_does_not_delete_for_an_hour_is_overdue_and_not_while_another_run_needs_or_keeps_it(
+    gateway: GatewayInMemory, kept: Lease
+) -> None:
+    releasing.release_dataset(gateway, kept.dataset, NOW)
+    assert sweep(gateway, NOW + timedelta(minutes=59)).overdue == ()
+    assert sweep(gateway, NOW + timedelta(hours=1)).overdue == (NAME,)
+    leases.keep(gateway, NAME, NOW + timedelta(hours=10))
+    assert sweep(gateway, NOW + timedelta(hours=2)).overdue == ()
+    assert sweep(gateway, NOW + timedelta(hours=9)).overdue == ()
+
+    heir = msgspec.structs.replace(kept, execution_arn="arn:heir", opened_at=LATER, keep_until=None)
+    gateway.executions["arn:heir"] = "RUNNING"
+    leases.open_lease(gateway, heir)
+    assert sweep(gateway, NOW + timedelta(hours=9)).overdue == ()
+
+
+def test_a_release_takes_no_promise_from_whoever_has_taken_the_lease_over_meanwhile(
+    gateway: GatewayInMemory, kept: Lease
+) -> None:
+    leases.open_lease(gateway, msgspec.structs.replace(kept, execution_arn="arn:heir", opened_at=LATER))
+    leases.release(gateway, kept, LATER, "somebody asked for it")
+    assert leases.open_leases(gateway)[0].keep_until == kept.keep_until
+
+
+@pytest.mark.parametrize(
+    ("status", "update", "is_for_now"),
+    [("Creating", "", True), ("Updating", "", True), ("Active", "Updating", True), ("InService", "", False)],
+)
+def test_a_refusal_of_what_does_not_change_is_lasting_and_never_called_a_release(
+    gateway: GatewayInMemory,
+    bedrock: BedrockInMemory,
+    kept: Lease,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    update: str,
+    *,
+    is_for_now: bool,
+) -> None:
+    def refuse(_mode: str, _identifier: str) -> None:
+        raise RequestRejected("DeleteProvisionedModelThroughput: not like this (ValidationException)")
+
+    bedrock.serving[NAME] = msgspec.structs.replace(bedrock.serving[NAME], status=status, update_status=update)
+    monkeypatch.setattr(bedrock, "stop_serving", refuse)
+    outcome = "stopping" if is_for_now else "refused"
+    assert releasing.release_dataset(gateway, kept.dataset, NOW) == {"released": [f"provisioned {NAME}: {outcome}"]}
+    assert bool(sweep(gateway, NOW).refused) != is_for_now
+    assert open_names(gateway) == [NAME]
+
+
+def test_a_lasting_refusal_keeps_a_failed_run_from_releasing_nothing_else(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, call: Call
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, known(bedrock))
+    bedrock.tag_sets.clear()
+    bedrock.jobs[JOB] = job(JOB)
+    leases.open_lease(gateway, lease(leases.JOB, name=JOB))
+    done = leases.release_run(gateway, call, (*leases.SERVING, leases.JOB), "the run failed")
+    assert [item.outcome for item in done] == ["refused", "stopping"]
+
+
 def test_the_job_of_a_dead_run_is_stopped_and_its_lease_closed_once_it_has(
     gateway: GatewayInMemory, bedrock: BedrockInMemory
 ) -> None:
@@ -222,6 +306,63 @@ def test_another_deployments_resource_of_the_same_name_is_left_alone(
     gateway.executions[EXECUTION] = "ABORTED"
     sweep(gateway, NOW + timedelta(hours=1))
     assert NAME in bedrock.serving
+
+
+def rename(bedrock: BedrockInMemory, name: str = "support-desk") -> str:
+    """Do as UpdateProvisionedModelThroughput does with another name, and return it."""
+    bedrock.serving[name] = msgspec.structs.replace(bedrock.serving.pop(NAME), name=name)
+    return name
+
+
+def known(bedrock: BedrockInMemory) -> Lease:
+    """Return the lease of what `serve` serves, as it is once Bedrock has shown it."""
+    return msgspec.structs.replace(lease(), arn=bedrock.serving[NAME].arn, created_at=NOW)
+
+
+def test_what_somebody_renames_is_still_known_and_released_at_its_end(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, known(bedrock))
+    rename(bedrock)
+    swept = sweep(gateway, NOW + timedelta(hours=1))
+    assert ([live.resource_name for live in swept.live], swept.overdue) == ([NAME], ())
+    assert open_names(gateway) == [NAME]
+    sweep(gateway, NOW + timedelta(hours=4))
+    assert (bedrock.serving, open_names(gateway)) == ({}, [])
+
+
+@pytest.mark.parametrize("tags", [{"deployment": "cost-centre-7"}, {}])
+def test_what_a_lease_has_made_and_somebody_else_has_tagged_is_refused_and_overdue_and_never_closed(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, tags: dict[str, str]
+) -> None:
+    serve(bedrock)
+    leases.open_lease(gateway, known(bedrock))
+    bedrock.tag_sets[bedrock.serving[NAME].arn] = tags
+    rename(bedrock)
+    swept = sweep(gateway, NOW + timedelta(hours=4))
+    with pytest.raises(ReleaseRefused, match="Set its tag deployment to 0a1b2c3d again"):
+        swept.raise_refused()
+    assert swept.overdue == (NAME,)
+    assert (open_names(gateway), len(bedrock.serving)) == ([NAME], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "is_told"),
+    [
+        ("support-desk", {"deployment": "0a1b2c3d"}, True),
+        (NAME, {}, True),
+        (NAME, {"deployment": "ffffffff"}, False),
+        ("support-desk", {}, False),
+    ],
+)
+def test_what_serves_without_a_lease_under_our_name_or_tag_alone_is_overdue_and_left_to_a_person(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory, name: str, tags: dict[str, str], *, is_told: bool
+) -> None:
+    bedrock.serve(mode=PROVISIONED, name=name, model_arn="arn:model", tags=tags, units=1, token=name)
+    swept = sweep(gateway, LATER)
+    assert swept.overdue == (name,) * is_told
+    assert list(bedrock.serving) == [name]
 
 
 def test_a_resource_of_this_deployment_without_a_lease_is_released_once_it_is_no_longer_new(

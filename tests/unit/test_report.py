@@ -450,7 +450,7 @@ def _family_members() -> set[str]:
         "findingName": findings,
         "resourceKind": get_args(msgspec.structs.fields(ResourceReport)[1].type),
         "resourceState": get_args(msgspec.structs.fields(ResourceReport)[2].type),
-        "outcome": ("released", "stopping", "absent", "handedOver"),
+        "outcome": ("released", "stopping", "absent", "refused", "handedOver"),
         "ended": ("ABORTED", "TIMED_OUT", "FAILED", "GONE"),
         "endedFix": ("ABORTED", "TIMED_OUT", "FAILED", "GONE"),
         "runState": ("RUNNING", "SUCCEEDED", "ESTIMATED", "FAILED", "ABORTED", "TIMED_OUT", "GONE"),

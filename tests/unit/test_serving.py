@@ -41,6 +41,16 @@ def test_retries_of_one_entry_into_the_state_create_by_one_token_and_another_ent
     assert first == retried != redriven
 
 
+def test_the_lease_knows_what_was_made_by_its_arn_since_names_can_be_changed(
+    claimed: GatewayInMemory, either: Plan, call: Call
+) -> None:
+    for _ in range(2):
+        arn = serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)["servingArn"]
+        lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
+        assert lease is not None
+        assert lease["arn"] == arn
+
+
 def test_the_lease_is_written_before_anything_is_created(
     claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call
 ) -> None:

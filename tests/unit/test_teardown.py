@@ -32,7 +32,7 @@ OWN: dict[str, str] = {"deployment": "0a1b2c3d", "stage": "dev"}
 class Person:
     """A terminal whose time passes only while a command waits; `at` is done at the end of that many waits."""
 
-    typed: str = ""
+    typed: str = "dev"
     at: dict[int, Callable[[], None]] = field(default_factory=dict)
     now: datetime = NOW
     said: list[str] = field(default_factory=list)
@@ -314,6 +314,24 @@ def test_a_lease_whose_resource_never_came_is_waited_for_until_its_creator_canno
     assert leases.open_leases(gateway) == []
 
 
+def test_what_serves_under_our_name_or_tag_alone_is_named_and_never_released(
+    operator: OperatorInMemory, gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    for name, tags in (("support-desk", OWN), (NAME, {}), ("somebody-elses", {}), (f"{NAME}-2", {"deployment": "x"})):
+        bedrock.serve(mode=PROVISIONED, name=name, model_arn="arn:model", tags=tags, units=1, token=name)
+    serve(gateway, bedrock, name=f"{NAME}-3")
+    leases.open_lease(gateway, msgspec.structs.replace(lease(name=f"{NAME}-3"), arn=bedrock.serving[f"{NAME}-3"].arn))
+    bedrock.serving["renamed"] = msgspec.structs.replace(bedrock.serving.pop(f"{NAME}-3"), name="renamed")
+    person = Person()
+    assert destroy(operator, person, release=True, minutes=1) == REFUSED
+    told = person.said[-2]
+    assert [name for name in ("support-desk", "somebody-elses", f"{NAME}-2", "renamed") if name in told] == [
+        "support-desk"
+    ]
+    assert f"{NAME}  price unknown, no lease stands for it" in told
+    assert sorted(bedrock.serving) == sorted(["support-desk", NAME, "somebody-elses", f"{NAME}-2"])
+
+
 def test_when_the_functions_are_gone_already_the_command_releases_by_itself(
     gateway: GatewayInMemory, bedrock: BedrockInMemory
 ) -> None:
@@ -323,7 +341,9 @@ def test_when_the_functions_are_gone_already_the_command_releases_by_itself(
     assert (bedrock.serving, operator.protected) == ({}, [])
 
 
-def test_no_parameter_names_a_model_any_more(operator: OperatorInMemory, gateway: GatewayInMemory) -> None:
+@pytest.fixture
+def in_use(gateway: GatewayInMemory) -> str:
+    """Put a model in use and return the name of its parameter."""
     model = ModelInUse(
         promoted_run_id="r",
         training_id="t",
@@ -332,10 +352,47 @@ def test_no_parameter_names_a_model_any_more(operator: OperatorInMemory, gateway
         model_arn="arn:aws:bedrock:model",
     )
     put_in_use(gateway, "support", model, NOW)
+    return parameter_of(gateway, "support")
+
+
+def test_a_model_in_use_is_named_and_kept_unless_its_release_is_asked_for(
+    operator: OperatorInMemory, gateway: GatewayInMemory, in_use: str
+) -> None:
     person = Person()
-    assert destroy(operator, person) == DONE
-    assert gateway.parameter(parameter_of(gateway, "support")) is None
-    assert f"{parameter_of(gateway, 'support')} is gone" in person.text
+    assert destroy(operator, person) == REFUSED
+    assert f"model in use {in_use}" in person.text
+    assert "make destroy RELEASE=yes" in person.text
+    assert gateway.parameter(in_use) is not None
+    assert len(operator.protected) == 3
+
+    assert destroy(operator, person, release=True) == DONE
+    assert gateway.parameter(in_use) is None
+    assert f"{in_use} is gone" in person.text
+
+
+@pytest.mark.parametrize("typed", ["", "DEV", "yes", "y"])
+@pytest.mark.parametrize("release", [True, False])
+def test_nothing_is_changed_until_the_name_of_the_stage_is_typed(
+    operator: OperatorInMemory,
+    gateway: GatewayInMemory,
+    bedrock: BedrockInMemory,
+    request: pytest.FixtureRequest,
+    start_rule: Callable[[], str],
+    typed: str,
+    *,
+    release: bool,
+) -> None:
+    parameter = ""
+    if release:
+        serve(gateway, bedrock)
+        parameter = request.getfixturevalue("in_use")
+    person = Person(typed=typed)
+    assert destroy(operator, person, release=release) == REFUSED
+    assert "the name of the stage was not typed. Nothing was changed." in person.text
+    assert "stack        Customization-dev-Storage" in person.text
+    assert (list(bedrock.serving) == [NAME]) == release
+    assert (parameter in person.text, bool(parameter and gateway.parameter(parameter))) == (True, release)
+    assert (start_rule(), len(operator.protected)) == ("ENABLED", 3)
 
 
 def test_where_nothing_is_deployed_nothing_is_destroyed(gateway: GatewayInMemory, bedrock: BedrockInMemory) -> None:
@@ -383,6 +440,21 @@ def test_only_what_bears_name_and_tags_of_the_stage_is_its_leftover(
         ("parameter", "/dev/0a1b2c3d/datasets/support/model"),
         ("bucket", "own"),
     ]
+
+
+def test_what_serves_under_name_or_tag_of_the_stage_alone_is_told_and_left_to_a_person(
+    gone: OperatorInMemory, bedrock: BedrockInMemory
+) -> None:
+    foreign = {"deployment": "ffffffff", "stage": "prod"}
+    for name, tags in ((NAME, {}), ("support-desk", OWN), ("tools", {}), (f"{NAME}-2", foreign)):
+        bedrock.serve(mode=PROVISIONED, name=name, model_arn="arn:model", tags=tags, units=1, token=name)
+    person = Person(typed="dev")
+    assert teardown.left(gone, "dev", person.terminal) == REFUSED
+    assert teardown.purge(gone, "dev", person.terminal) == REFUSED
+    for name in (NAME, "support-desk"):
+        assert f"{name}: refused: it bears the name or the tag alone" in person.text
+    assert f"{NAME}-2" not in person.text
+    assert len(bedrock.serving) == 4
 
 
 def test_all_versions_and_open_uploads_are_counted_and_purged_with_their_bucket(

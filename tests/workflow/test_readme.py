@@ -183,7 +183,7 @@ def assert_is_changed(clone: Clone) -> None:
 
 def assert_is_taken_down(clone: Clone) -> None:
     """Run make destroy, while people still hold their policies, and make purge."""
-    code, said = clone.make("destroy", "RELEASE=yes", CDK_FORCE="true")
+    code, said = clone.make("destroy", "RELEASE=yes", typed="dev\n")
     assert code == 0, said
     assert "The policy DataContributor was detached from the role Person-" in said
     assert "USD a month" in said

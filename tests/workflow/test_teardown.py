@@ -79,20 +79,26 @@ def assert_a_drop_starts_nothing(pipeline: Pipeline) -> None:
     assert len(pipeline.executions()) == before
 
 
+def assert_nothing_goes_unasked(pipeline: Pipeline, person: Person) -> None:
+    code, refused = person.run("destroy")
+    assert (code, pipeline.parameter() is None) == (REFUSED, False)
+    assert "7.10 USD an hour" in refused
+    assert "model in use /dev/" in refused
+    assert "make destroy RELEASE=yes" in refused
+    code, said = person.run("destroy", "--release", types="prod")
+    assert (code, pipeline.parameter() is None) == (REFUSED, False)
+    assert "Nothing was changed" in said
+    assert any(":provisioned-model/" in arn for arn in pipeline.bedrock.live_resources())
+
+
 @pytest.mark.exhaustive
 def test_a_deployment_whose_throughput_is_alive_goes_only_when_it_is_released_and_leaves_nothing(
     pipeline: Pipeline,
 ) -> None:
     person = Person(pipeline)
     keep_a_throughput(pipeline)
-    code, said = person.run("destroy")
-    assert code == REFUSED
-    assert "7.10 USD an hour" in said
-    assert "make destroy RELEASE=yes" in said
-    assert any(":provisioned-model/" in arn for arn in pipeline.bedrock.live_resources())
-    assert pipeline.parameter() is not None
-
-    code, said = person.run("destroy", "--release")
+    assert_nothing_goes_unasked(pipeline, person)
+    code, said = person.run("destroy", "--release", types="dev")
     assert code == DONE, said
     assert pipeline.what_bills() == []
     assert pipeline.parameter() is None
@@ -126,7 +132,7 @@ def test_a_run_in_training_is_stopped_with_its_job_before_the_stacks_may_go(pipe
 
     def take_down(_: "Execution") -> None:
         assert person.run("destroy")[0] == REFUSED
-        ended.append(person.run("destroy", "--release"))
+        ended.append(person.run("destroy", "--release", types="dev"))
 
     files = pipeline.folder(baseModelIdentifier=TITAN_LITE)
     execution = pipeline.interrupt("WaitForCustomizationJob", files, take_down, after=timedelta(minutes=30))

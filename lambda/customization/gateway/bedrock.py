@@ -95,6 +95,11 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether it answers."""
         return self.status in {"Active", "InService"}
 
+    @property
+    def is_changing(self) -> bool:
+        """Return whether it is being made or let serve another model, until when AWS deletes it not."""
+        return self.status in {"Creating", "Updating"} or self.update_status == "Updating"
+
 
 class FoundationModel(msgspec.Struct, frozen=True, kw_only=True):
     identifier: str
