@@ -80,12 +80,15 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
         until=call.now + kept if kept else None,
         changed_by=call.execution_arn,
     )
-    chosen = swap(gateway, plan.dataset, model.after(read_in_use(gateway, plan.dataset)), call)
+    current = read_in_use(gateway, plan.dataset)
+    chosen = swap(gateway, plan.dataset, model.after(current), call)
     if chosen is None:
         return {"status": "Updating", "waitSeconds": SWAP_POLL_SECONDS}
     if chosen.until:
         leases.keep(gateway, chosen.serving_name, chosen.until)
-    value = put_in_use(gateway, plan.dataset, chosen, call.now)
+    value = put_in_use(gateway, plan.dataset, chosen, call.now, instead_of=current)
+    if value is None:
+        return promote(gateway, plan, call, serving_arn=serving_arn, model_arn=model_arn)
     note(gateway, call, {"promoted": True})
     if chosen.serving_name != own_name:
         leases.release_run(gateway, call, leases.SERVING, "another deployment serves its model")
@@ -197,7 +200,9 @@ def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
     chosen = current if is_in_use else swap(gateway, dataset, model.after(current), call)
     if chosen is None:
         return _SWAPPING
-    value = put_in_use(gateway, dataset, chosen, call.now)
+    value = put_in_use(gateway, dataset, chosen, call.now, instead_of=current)
+    if value is None:
+        return promote_run(gateway, run_id, call)
     doubt = _DOUBTS.get(str(row.get("verdict")))
     undo = None
     if chosen.previous:
@@ -260,7 +265,9 @@ def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
         earlier = msgspec.structs.replace(
             earlier, changed_by=call.execution_arn, rolled_back_run_id=current.promoted_run_id
         )
-    value = put_in_use(gateway, dataset, earlier, call.now)
+    value = put_in_use(gateway, dataset, earlier, call.now, instead_of=current)
+    if value is None:
+        return roll_back(gateway, dataset, call)
     back = {
         "runId": earlier.rolled_back_run_id,
         "until": f"{call.now + leases.MODEL_RETENTION:%Y-%m-%d}",
@@ -287,22 +294,25 @@ def _told(
 def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:
     """Before a promoted resource goes, put the previous living model in its place or remove the parameter; say so."""
     current = read_in_use(gateway, lease.dataset) if lease.dataset else None
-    if current is not None and is_held_by(current, lease):
-        _replace(gateway, lease.dataset, current, now, (lease.kind, lease.bedrock_name), is_gone=False)
+    if current is None or not is_held_by(current, lease):
+        return
+    if not _replace(gateway, lease.dataset, current, now, (lease.kind, lease.bedrock_name), is_gone=False):
+        withdraw(gateway, lease, now)
 
 
 def withdraw_gone(gateway: "Gateway", dataset: str, now: datetime) -> str:
     """Do as `withdraw` where somebody else has deleted what is in use; return kind and name of that, else ""."""
     current = read_in_use(gateway, dataset)
     gone = missing_of(gateway, current) if current else None
-    if current and gone:
-        _replace(gateway, dataset, current, now, gone, is_gone=True)
+    if current and gone and not _replace(gateway, dataset, current, now, gone, is_gone=True):
+        return withdraw_gone(gateway, dataset, now)
     return " ".join(gone or ())
 
 
 def _replace(
     gateway: "Gateway", dataset: str, current: ModelInUse, now: datetime, what: tuple[str, str], *, is_gone: bool
-) -> None:
+) -> bool:
+    """Put the previous living model in use, or none, and say so; return False where another is in use by now."""
     previous = previous_living(gateway, current, now)
     kind, name = what
     told = notices.withdrawn(
@@ -318,8 +328,12 @@ def _replace(
     key = f"withdrawn#{current.promoted_run_id}"
     gateway.runs.put({"runId": key, notices.UNTOLD: told})
     if previous:
-        put_in_use(gateway, dataset, previous, now)
+        is_replaced = put_in_use(gateway, dataset, previous, now, instead_of=current) is not None
     else:
-        remove_in_use(gateway, dataset)
+        is_replaced = remove_in_use(gateway, dataset, current)
+    if not is_replaced:
+        gateway.runs.delete(key)
+        return False
     with suppress(PipelineError, TransientError):  # the sweeper tells it, and what bills must not wait for that
         notices.tell(gateway, key, told)
+    return True

@@ -331,7 +331,7 @@ def test_no_parameter_names_a_model_any_more(operator: OperatorInMemory, gateway
         model_name="",
         model_arn="arn:aws:bedrock:model",
     )
-    put_in_use(gateway, "support", model, NOW)
+    put_in_use(gateway, "support", model, NOW, instead_of=None)
     person = Person()
     assert destroy(operator, person) == DONE
     assert gateway.parameter(parameter_of(gateway, "support")) is None
