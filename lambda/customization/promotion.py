@@ -62,13 +62,15 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     """Make the model the one in use and return {status, waitSeconds, arn, until}.
 
     `arn` is that of the deployment of the model in use, which then serves this model, else that of the run's own where
-    the request keeps it, else the model itself. With the status Updating the same call is to be made again after
-    `waitSeconds`: until then the model before is in use.
+    the request keeps it and it is still there, else the model itself. With the status Updating the same call is to be
+    made again after `waitSeconds`: until then the model before is in use.
 
     Raises:
         ServingFailed: the deployment of the model in use did not take the model.
     """
     kept, own_name = leases.kept_for(plan), serving_name_of(gateway, plan)
+    # Since the last answer the sweeper or a person may have taken it away
+    kept = kept if kept and serving_at(gateway, serving_arn) else None
     model = ModelInUse(
         promoted_run_id=plan.run_id,
         training_id=plan.training_id,
