@@ -49,11 +49,6 @@ class ModelInUse(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     swap: SwapRequest | None = None
     previous: tuple["ModelInUse", ...] = ()
 
-    @property
-    def lease_name(self) -> str:
-        """Return the name of the lease of the custom model."""
-        return f"{self.model_name}{leases.MODEL_SUFFIX}"
-
     def after(self, current: "ModelInUse | None") -> "ModelInUse":
         """Return this model as the one that takes the place of `current`, which may be this one already."""
         if current is None:
@@ -86,7 +81,7 @@ def put_in_use(
     Returns None, with nothing changed, where another was put in use since that was read. The parameter follows the row;
     `settle_parameter` does it for whoever dies in between.
     """
-    leases.keep(gateway, model.lease_name, now + leases.WITHOUT_END)
+    leases.keep(gateway, f"{model.model_name}{leases.MODEL_SUFFIX}", now + leases.WITHOUT_END)
     row: JsonObject = msgspec.json.decode(msgspec.json.encode(model))
     if not gateway.runs.put({"runId": _key(dataset), **row}, _unchanged(instead_of)):
         return None
@@ -186,6 +181,12 @@ def datasets_holding(gateway: "Gateway", model_name: str) -> list[str]:
         if (in_use := read_in_use(gateway, dataset))
         if model_name in {model.model_name for model in (in_use, *in_use.previous)}
     ]
+
+
+def held_models(gateway: "Gateway") -> set[str]:
+    """Return the names of the custom models that are in use or may be put back, for whatever data set."""
+    held = (read_in_use(gateway, dataset) for dataset in datasets_in_use(gateway))
+    return {model.model_name for in_use in held if in_use for model in (in_use, *in_use.previous)}
 
 
 def is_held_by(model: ModelInUse, lease: Lease) -> bool:

@@ -237,36 +237,23 @@ def _model_of(gateway: "Gateway", row: JsonObject, run_id: str, call: Call) -> M
 def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
     """Put the model back that was in use before; return what `promote_run` does.
 
-    The model that it replaces stays for 14 days, so that it can be promoted again.
+    The model that it replaces stays for 14 days at least, so that it can be promoted again.
 
     Raises:
         InvalidRunRequest: no model is in use, or none of those before it still exists.
         ServingFailed: the deployment of the model in use did not take the other.
     """
-    promote = state_machine_input(dataset, "promote", "<runId>")
     current = read_in_use(gateway, dataset)
     if current is None:
+        promote = state_machine_input(dataset, "promote", "<runId>")
         raise InvalidRunRequest.of("error.noneInUse", dataset=dataset, promote=promote)
-    earlier: ModelInUse | None = current
-    # Step Functions may call twice, and the second call must not go back further
-    if current.changed_by != call.execution_arn:
-        earlier = previous_living(gateway, current, call.now)
-    if earlier is None:
-        raise InvalidRunRequest.of(
-            "error.noneBefore",
-            dataset=dataset,
-            runId=current.promoted_run_id,
-            promote=promote,
-            release=state_machine_input(dataset, "release"),
-        )
+    earlier = _one_before(gateway, dataset, current, call)
     if earlier is not current:
-        earlier = swap(gateway, dataset, earlier, call)
-        if earlier is None:
+        swapped = swap(gateway, dataset, earlier, call)
+        if swapped is None:
             return _SWAPPING
-        leases.end(gateway, current.lease_name, call.now + leases.MODEL_RETENTION)
-        earlier = msgspec.structs.replace(
-            earlier, changed_by=call.execution_arn, rolled_back_run_id=current.promoted_run_id
-        )
+        taken = current.promoted_run_id
+        earlier = msgspec.structs.replace(swapped, changed_by=call.execution_arn, rolled_back_run_id=taken)
     value = put_in_use(gateway, dataset, earlier, call.now, instead_of=current)
     if value is None:
         return roll_back(gateway, dataset, call)
@@ -276,6 +263,25 @@ def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
         "request": state_machine_input(dataset, "promote", earlier.rolled_back_run_id),
     }
     return _told(gateway, dataset, earlier, value, call, Sentence("notice.putBackUntil", back))
+
+
+def _one_before(gateway: "Gateway", dataset: str, current: ModelInUse, call: Call) -> ModelInUse:
+    """Return the model to put back instead of `current`, which is it where this very execution has put it back already.
+
+    Step Functions may call twice, and the second call must not go back further. Raises InvalidRunRequest.
+    """
+    if current.changed_by == call.execution_arn:
+        return current
+    earlier = previous_living(gateway, current, call.now)
+    if earlier is None:
+        raise InvalidRunRequest.of(
+            "error.noneBefore",
+            dataset=dataset,
+            runId=current.promoted_run_id,
+            promote=state_machine_input(dataset, "promote", "<runId>"),
+            release=state_machine_input(dataset, "release"),
+        )
+    return earlier
 
 
 def _told(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from customization import leases
 from customization.gateway.tables import Attr
 from customization.json_types import Json, JsonObject
-from customization.model_in_use import read_in_use
+from customization.model_in_use import held_models, read_in_use
 from customization.runs import SUCCEEDED, last_job_name
 
 if TYPE_CHECKING:
@@ -19,6 +19,33 @@ if TYPE_CHECKING:
 KEPT = 3
 # How long the answer holds for a model that stays: better ones may come.
 LOOK_AGAIN = timedelta(days=1)
+
+
+def end_left(gateway: "Gateway", held: "list[Lease]", now: datetime) -> None:
+    """Let the models go in 14 days that left use and can no longer be put back; `held` are the open leases.
+
+    What a request keeps always stays, and so does what is served: Bedrock would refuse to delete it.
+    """
+    soon = now + leases.MODEL_RETENTION
+    lasting = {
+        lease.bedrock_name: lease
+        for lease in held
+        if lease.kind == leases.MODEL and lease.keep_until and lease.keep_until > soon
+    }
+    left = lasting.keys() - held_models(gateway)
+    if not left:
+        return
+    for name in left - _kept_always(gateway) - _served(gateway):
+        leases.end(gateway, lasting[name].resource_name, soon)
+
+
+def _kept_always(gateway: "Gateway") -> set[str]:
+    return {last_job_name(row) for row in gateway.runs.scan(Attr("keepModel").eq("always"))}
+
+
+def _served(gateway: "Gateway") -> set[str]:
+    arns = {served.model_arn for served in gateway.bedrock.all_served()}
+    return {name for name, arn in gateway.bedrock.model_arns().items() if arn in arns}
 
 
 def keep_best(gateway: "Gateway", lease: "Lease", now: datetime) -> bool:

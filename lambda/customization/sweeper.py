@@ -230,6 +230,8 @@ class _Sweep:
                     if undone:
                         self._released.append(Action("", undone))
         self._settle_parameters()
+        with self._trying("the models that left use"):
+            retention.end_left(self._gateway, self._open_leases(), self._now)
 
     def _settle_parameters(self) -> None:
         """Let each parameter say what its row says, or go where there is none: a lease tells of the data set then."""

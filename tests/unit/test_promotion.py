@@ -323,6 +323,7 @@ def test_a_rollback_puts_the_model_before_back_and_keeps_the_other_for_14_days(
     assert f'"action": "promote", "data": "{plan.run_id}"' in told
     assert "until 2026-12-06" in told
 
+    sweep(finished, NOW)
     sweep(finished, NOW + timedelta(days=13, hours=23))
     assert JOB in bedrock.models
     sweep(finished, NOW + timedelta(days=14))
