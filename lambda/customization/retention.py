@@ -63,11 +63,12 @@ def best_models(gateway: "Gateway", dataset: str) -> list[str]:
     a score come after those, the latest first. A model that is worse than what it was compared with is never one,
     nor is the one that a rollback took out of use.
     """
+    # A lease outlives a model that somebody deletes
     living = {
         lease.bedrock_name
         for lease in leases.open_leases(gateway)
         if lease.kind == leases.MODEL and lease.dataset == dataset
-    }
+    }.intersection(gateway.bedrock.model_names())
     in_use = read_in_use(gateway, dataset)
     rolled_back = in_use.rolled_back_run_id if in_use else ""
     succeeded = gateway.runs.scan(Attr("dataset").eq(dataset) & Attr("state").eq(SUCCEEDED))

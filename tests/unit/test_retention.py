@@ -85,6 +85,18 @@ def test_the_sweeper_keeps_what_is_young_or_one_of_the_best_three_and_nothing_el
     assert bedrock.models == {"better", "model-0", "model-1", "other"}
 
 
+def test_a_best_model_that_somebody_deletes_leaves_its_place_to_one_that_is_there(
+    gateway: GatewayInMemory, bedrock: BedrockInMemory
+) -> None:
+    for day in range(4):
+        train(gateway, f"model-{day}", day, scored(0.9 - day / 10))
+    bedrock.models.remove("model-0")
+    for day in (15, 30, 45):
+        sweep(gateway, NOW + timedelta(days=day))
+    assert bedrock.models == {"model-1", "model-2", "model-3"}
+    assert (gateway.leases.get(f"model-0{leases.MODEL_SUFFIX}") or {})["state"] == "CLOSED"
+
+
 def put_in_use(gateway: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, name: str, day: int) -> None:
     """Promote the model of a run that `train` let be."""
     run_id = f"shop-{name}"
