@@ -10,7 +10,7 @@ from customization import leases, releasing, retention
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.promotion import promote_run, roll_back
-from customization.runs import Call, Plan, save_plan
+from customization.runs import Call, Plan, claim_run, save_plan
 from customization.sweeper import sweep
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
 
@@ -95,6 +95,19 @@ def test_a_best_model_that_somebody_deletes_leaves_its_place_to_one_that_is_ther
         sweep(gateway, NOW + timedelta(days=day))
     assert bedrock.models == {"model-1", "model-2", "model-3"}
     assert (gateway.leases.get(f"model-0{leases.MODEL_SUFFIX}") or {})["state"] == "CLOSED"
+
+
+@pytest.mark.parametrize("end", ["RUNNING", "FAILED", "SUCCEEDED"])
+def test_the_model_of_an_earlier_attempt_stays_one_of_the_best_though_its_run_is_forced_again(
+    gateway: GatewayInMemory, end: str
+) -> None:
+    train(gateway, "earlier", 0, {"attempt": 1, "executionArn": "arn:ended", **scored(0.9)})
+    for number, attempt in enumerate(("later", "last"), start=1):
+        row: JsonObject = {"runId": "shop-earlier", "dataset": "shop", "startedAt": f"2027-0{number}-01T00:00:00+00:00"}
+        assert claim_run(gateway, row, f"arn:execution:{attempt}", force=True).attempt == number + 1
+        train(gateway, attempt, number, {"state": "FAILED"})
+        gateway.runs.update("shop-earlier", {"state": end, "jobName0": attempt, **scored(0.9 - number / 10)})
+    assert retention.best_models(gateway, "shop") == ["earlier", *(["later", "last"] if end == "SUCCEEDED" else [])]
 
 
 def put_in_use(gateway: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, name: str, day: int) -> None:
