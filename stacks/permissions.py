@@ -484,7 +484,7 @@ def _ending(g: Grants) -> dict[str, tuple[Grant, ...]]:
     served = (*g.release_served(*_SERVED), g.read_tags(*_SERVED))
     everything = (*served, *g.stop_jobs(), *g.release_models(), leases)
     # Whoever releases what is promoted restores the model before it, or removes the parameter, and says so
-    withdraw = (g.model_parameters("PutParameter", "DeleteParameter"), g.publish())
+    withdraw = (g.model_parameters("GetParameter", "PutParameter", "DeleteParameter"), g.publish())
     return {
         "release_serving": (*g.plan(), *served, leases, g.runs("UpdateItem")),
         "release_model": (*g.plan(), *g.release_models(), leases, g.runs("Scan", "UpdateItem")),

@@ -9,7 +9,7 @@ import msgspec
 
 from customization import leases
 from customization.gateway.bedrock import ON_DEMAND, PROVISIONED, ServedModel
-from customization.gateway.tables import Attr
+from customization.gateway.tables import Attr, Condition
 from customization.identity import parameter_name
 from customization.json_types import Json, JsonObject
 from customization.leases import Lease
@@ -49,11 +49,6 @@ class ModelInUse(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     swap: SwapRequest | None = None
     previous: tuple["ModelInUse", ...] = ()
 
-    @property
-    def lease_name(self) -> str:
-        """Return the name of the lease of the custom model."""
-        return f"{self.model_name}{leases.MODEL_SUFFIX}"
-
     def after(self, current: "ModelInUse | None") -> "ModelInUse":
         """Return this model as the one that takes the place of `current`, which may be this one already."""
         if current is None:
@@ -78,26 +73,62 @@ def read_in_use(gateway: "Gateway", dataset: str) -> ModelInUse | None:
     return gateway.runs.decoded(row, ModelInUse) if row else None
 
 
-def put_in_use(gateway: "Gateway", dataset: str, model: ModelInUse, now: datetime) -> JsonObject:
-    """Make `model` the one in use, keep it without an end, and return {arn, until} as the parameter has them.
+def put_in_use(
+    gateway: "Gateway", dataset: str, model: ModelInUse, now: datetime, *, instead_of: ModelInUse | None
+) -> JsonObject | None:
+    """Make `model` the one in use instead of what was read, keep it, and return {arn, until} as the parameter has them.
 
-    The row goes last, so that a change that was cut short is done again.
+    Returns None, with nothing changed, where another was put in use since that was read. The parameter follows the row;
+    `settle_parameter` does it for whoever dies in between.
     """
-    leases.keep(gateway, model.lease_name, now + leases.WITHOUT_END)
-    value: JsonObject = {
-        "arn": model.serving_arn or model.model_arn,
-        "until": model.until.isoformat() if model.until else None,
-    }
-    gateway.put_parameter(parameter_of(gateway, dataset), json.dumps(value))
+    leases.keep(gateway, f"{model.model_name}{leases.MODEL_SUFFIX}", now + leases.WITHOUT_END)
+    row: JsonObject = msgspec.json.decode(msgspec.json.encode(model))
+    if not gateway.runs.put({"runId": _key(dataset), **row}, _unchanged(instead_of)):
+        return None
     known = Attr("runId").exists()
     gateway.runs.update(model.promoted_run_id, {"promotedAt": now.isoformat()}, condition=known)
-    _write(gateway, dataset, model)
-    return value
+    _name(gateway, dataset, model)
+    return _value(model)
 
 
-def _write(gateway: "Gateway", dataset: str, model: ModelInUse) -> None:
-    row: JsonObject = msgspec.json.decode(msgspec.json.encode(model))
-    gateway.runs.put({"runId": _key(dataset), **row})
+def _unchanged(model: ModelInUse | None) -> Condition:
+    """Return the condition that the row is the one that was read, or that there still is none."""
+    if model is None:
+        return Attr("runId").not_exists()
+    is_same_model = Attr("modelArn").eq(model.model_arn) & Attr("servingArn").eq(model.serving_arn)
+    return is_same_model & Attr("changedBy").eq(model.changed_by)
+
+
+def _value(model: ModelInUse) -> JsonObject:
+    until = model.until.isoformat() if model.until else None
+    return {"arn": model.serving_arn or model.model_arn, "until": until}
+
+
+def _name(gateway: "Gateway", dataset: str, model: ModelInUse) -> None:
+    """Let the parameter name `model`, or the one that was put in use while it was written."""
+    gateway.put_parameter(parameter_of(gateway, dataset), json.dumps(_value(model)))
+    current = read_in_use(gateway, dataset)
+    if current and _value(current) != _value(model):
+        _name(gateway, dataset, current)
+
+
+def settle_parameter(gateway: "Gateway", dataset: str) -> str:
+    """Let the parameter say what the row says, or remove it where there is no row; return what was done, else "".
+
+    They differ where somebody died between the two, or changed one of them by hand.
+    """
+    name = parameter_of(gateway, dataset)
+    # Whoever puts a model in use writes the row first: what differs when read in this order is no promotion under way
+    found, current = gateway.parameter(name), read_in_use(gateway, dataset)
+    expected = json.dumps(_value(current)) if current else None
+    if found == expected:
+        return ""
+    if expected is None:
+        gateway.delete_parameter(name)
+    else:
+        gateway.put_parameter(name, expected)
+    settle_parameter(gateway, dataset)  # another may have been put in use or removed meanwhile
+    return f"parameter {name}: says {expected or 'nothing'}, as the table of runs does, instead of {found or 'nothing'}"
 
 
 def note_swap(gateway: "Gateway", dataset: str, current: ModelInUse, asked: SwapRequest | None) -> None:
@@ -106,10 +137,15 @@ def note_swap(gateway: "Gateway", dataset: str, current: ModelInUse, asked: Swap
     gateway.runs.update(_key(dataset), {"swap": msgspec.to_builtins(asked)}, condition=same)
 
 
-def remove_in_use(gateway: "Gateway", dataset: str) -> None:
-    """Let no model be in use; the row goes last here too."""
+def remove_in_use(gateway: "Gateway", dataset: str, current: ModelInUse | None = None) -> bool:
+    """Let no model be in use, or not `current` where that was read; return False where another is by now.
+
+    The row goes after the parameter, so that a removal that was cut short is done again.
+    """
     gateway.delete_parameter(parameter_of(gateway, dataset))
-    gateway.runs.delete(_key(dataset))
+    is_removed = gateway.runs.delete(_key(dataset), _unchanged(current) if current else None)
+    settle_parameter(gateway, dataset)
+    return is_removed
 
 
 def datasets_in_use(gateway: "Gateway") -> list[str]:
@@ -145,6 +181,12 @@ def datasets_holding(gateway: "Gateway", model_name: str) -> list[str]:
         if (in_use := read_in_use(gateway, dataset))
         if model_name in {model.model_name for model in (in_use, *in_use.previous)}
     ]
+
+
+def held_models(gateway: "Gateway") -> set[str]:
+    """Return the names of the custom models that are in use or may be put back, for whatever data set."""
+    held = (read_in_use(gateway, dataset) for dataset in datasets_in_use(gateway))
+    return {model.model_name for in_use in held if in_use for model in (in_use, *in_use.previous)}
 
 
 def is_held_by(model: ModelInUse, lease: Lease) -> bool:

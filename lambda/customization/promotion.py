@@ -62,13 +62,15 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     """Make the model the one in use and return {status, waitSeconds, arn, until}.
 
     `arn` is that of the deployment of the model in use, which then serves this model, else that of the run's own where
-    the request keeps it, else the model itself. With the status Updating the same call is to be made again after
-    `waitSeconds`: until then the model before is in use.
+    the request keeps it and it is still there, else the model itself. With the status Updating the same call is to be
+    made again after `waitSeconds`: until then the model before is in use.
 
     Raises:
         ServingFailed: the deployment of the model in use did not take the model.
     """
     kept, own_name = leases.kept_for(plan), serving_name_of(gateway, plan)
+    # Since the last answer the sweeper or a person may have taken it away
+    kept = kept if kept and serving_at(gateway, serving_arn) else None
     model = ModelInUse(
         promoted_run_id=plan.run_id,
         training_id=plan.training_id,
@@ -80,12 +82,15 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
         until=call.now + kept if kept else None,
         changed_by=call.execution_arn,
     )
-    chosen = swap(gateway, plan.dataset, model.after(read_in_use(gateway, plan.dataset)), call)
+    current = read_in_use(gateway, plan.dataset)
+    chosen = swap(gateway, plan.dataset, model.after(current), call)
     if chosen is None:
         return {"status": "Updating", "waitSeconds": SWAP_POLL_SECONDS}
     if chosen.until:
         leases.keep(gateway, chosen.serving_name, chosen.until)
-    value = put_in_use(gateway, plan.dataset, chosen, call.now)
+    value = put_in_use(gateway, plan.dataset, chosen, call.now, instead_of=current)
+    if value is None:
+        return promote(gateway, plan, call, serving_arn=serving_arn, model_arn=model_arn)
     note(gateway, call, {"promoted": True})
     if chosen.serving_name != own_name:
         leases.release_run(gateway, call, leases.SERVING, "another deployment serves its model")
@@ -197,7 +202,9 @@ def promote_run(gateway: "Gateway", run_id: str, call: Call) -> JsonObject:
     chosen = current if is_in_use else swap(gateway, dataset, model.after(current), call)
     if chosen is None:
         return _SWAPPING
-    value = put_in_use(gateway, dataset, chosen, call.now)
+    value = put_in_use(gateway, dataset, chosen, call.now, instead_of=current)
+    if value is None:
+        return promote_run(gateway, run_id, call)
     doubt = _DOUBTS.get(str(row.get("verdict")))
     undo = None
     if chosen.previous:
@@ -230,43 +237,51 @@ def _model_of(gateway: "Gateway", row: JsonObject, run_id: str, call: Call) -> M
 def roll_back(gateway: "Gateway", dataset: str, call: Call) -> JsonObject:
     """Put the model back that was in use before; return what `promote_run` does.
 
-    The model that it replaces stays for 14 days, so that it can be promoted again.
+    The model that it replaces stays for 14 days at least, so that it can be promoted again.
 
     Raises:
         InvalidRunRequest: no model is in use, or none of those before it still exists.
         ServingFailed: the deployment of the model in use did not take the other.
     """
-    promote = state_machine_input(dataset, "promote", "<runId>")
     current = read_in_use(gateway, dataset)
     if current is None:
+        promote = state_machine_input(dataset, "promote", "<runId>")
         raise InvalidRunRequest.of("error.noneInUse", dataset=dataset, promote=promote)
-    earlier: ModelInUse | None = current
-    # Step Functions may call twice, and the second call must not go back further
-    if current.changed_by != call.execution_arn:
-        earlier = previous_living(gateway, current, call.now)
-    if earlier is None:
-        raise InvalidRunRequest.of(
-            "error.noneBefore",
-            dataset=dataset,
-            runId=current.promoted_run_id,
-            promote=promote,
-            release=state_machine_input(dataset, "release"),
-        )
+    earlier = _one_before(gateway, dataset, current, call)
     if earlier is not current:
-        earlier = swap(gateway, dataset, earlier, call)
-        if earlier is None:
+        swapped = swap(gateway, dataset, earlier, call)
+        if swapped is None:
             return _SWAPPING
-        leases.end(gateway, current.lease_name, call.now + leases.MODEL_RETENTION)
-        earlier = msgspec.structs.replace(
-            earlier, changed_by=call.execution_arn, rolled_back_run_id=current.promoted_run_id
-        )
-    value = put_in_use(gateway, dataset, earlier, call.now)
+        taken = current.promoted_run_id
+        earlier = msgspec.structs.replace(swapped, changed_by=call.execution_arn, rolled_back_run_id=taken)
+    value = put_in_use(gateway, dataset, earlier, call.now, instead_of=current)
+    if value is None:
+        return roll_back(gateway, dataset, call)
     back = {
         "runId": earlier.rolled_back_run_id,
         "until": f"{call.now + leases.MODEL_RETENTION:%Y-%m-%d}",
         "request": state_machine_input(dataset, "promote", earlier.rolled_back_run_id),
     }
     return _told(gateway, dataset, earlier, value, call, Sentence("notice.putBackUntil", back))
+
+
+def _one_before(gateway: "Gateway", dataset: str, current: ModelInUse, call: Call) -> ModelInUse:
+    """Return the model to put back instead of `current`, which is it where this very execution has put it back already.
+
+    Step Functions may call twice, and the second call must not go back further. Raises InvalidRunRequest.
+    """
+    if current.changed_by == call.execution_arn:
+        return current
+    earlier = previous_living(gateway, current, call.now)
+    if earlier is None:
+        raise InvalidRunRequest.of(
+            "error.noneBefore",
+            dataset=dataset,
+            runId=current.promoted_run_id,
+            promote=state_machine_input(dataset, "promote", "<runId>"),
+            release=state_machine_input(dataset, "release"),
+        )
+    return earlier
 
 
 def _told(
@@ -287,22 +302,25 @@ def _told(
 def withdraw(gateway: "Gateway", lease: Lease, now: datetime) -> None:
     """Before a promoted resource goes, put the previous living model in its place or remove the parameter; say so."""
     current = read_in_use(gateway, lease.dataset) if lease.dataset else None
-    if current is not None and is_held_by(current, lease):
-        _replace(gateway, lease.dataset, current, now, (lease.kind, lease.bedrock_name), is_gone=False)
+    if current is None or not is_held_by(current, lease):
+        return
+    if not _replace(gateway, lease.dataset, current, now, (lease.kind, lease.bedrock_name), is_gone=False):
+        withdraw(gateway, lease, now)
 
 
 def withdraw_gone(gateway: "Gateway", dataset: str, now: datetime) -> str:
     """Do as `withdraw` where somebody else has deleted what is in use; return kind and name of that, else ""."""
     current = read_in_use(gateway, dataset)
     gone = missing_of(gateway, current) if current else None
-    if current and gone:
-        _replace(gateway, dataset, current, now, gone, is_gone=True)
+    if current and gone and not _replace(gateway, dataset, current, now, gone, is_gone=True):
+        return withdraw_gone(gateway, dataset, now)
     return " ".join(gone or ())
 
 
 def _replace(
     gateway: "Gateway", dataset: str, current: ModelInUse, now: datetime, what: tuple[str, str], *, is_gone: bool
-) -> None:
+) -> bool:
+    """Put the previous living model in use, or none, and say so; return False where another is in use by now."""
     previous = previous_living(gateway, current, now)
     kind, name = what
     told = notices.withdrawn(
@@ -318,8 +336,12 @@ def _replace(
     key = f"withdrawn#{current.promoted_run_id}"
     gateway.runs.put({"runId": key, notices.UNTOLD: told})
     if previous:
-        put_in_use(gateway, dataset, previous, now)
+        is_replaced = put_in_use(gateway, dataset, previous, now, instead_of=current) is not None
     else:
-        remove_in_use(gateway, dataset)
+        is_replaced = remove_in_use(gateway, dataset, current)
+    if not is_replaced:
+        gateway.runs.delete(key)
+        return False
     with suppress(PipelineError, TransientError):  # the sweeper tells it, and what bills must not wait for that
         notices.tell(gateway, key, told, now)
+    return True

@@ -16,7 +16,7 @@ from customization.model_in_use import (
     serving_name_of,
 )
 from customization.promotion import withdraw
-from customization.runs import RUNNING, Call, Plan, read_plan
+from customization.runs import RUNNING, Call, Plan, note, read_plan
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
@@ -51,6 +51,8 @@ def release_model(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     another run has kept stays as long as promised there, whatever this run thinks of it.
     """
     if _keeps(plan, gateway.runs.get(plan.run_id) or {}):
+        # Before the lease has its end, which the sweeper would shorten
+        note(gateway, call, {"keepModel": plan.keep_model})
         stays = leases.WITHOUT_END if plan.keep_model == "always" else leases.MODEL_RETENTION
         _keep_model(gateway, plan, call.now + max(stays, leases.kept_for(plan) or stays))
         return {"released": []}

@@ -28,6 +28,12 @@ UPLOADS, UNPLANNED = "uploads#", "unplanned#"
 _OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "jobFailure", "spentUsd")
 # What ended a shard, and which: the Map that runs the shards tells only that one of them failed
 SHARD_ERROR, SHARD_ERROR_OF = "shardError", "shardErrorOf"
+# What stays known of the model of an attempt that succeeded, once the run is forced again; how many such attempts
+_OF_A_MODEL = (
+    *(f"jobName{stage}" for stage in range(MOST_STAGES)),
+    *("startedAt", "verdict", "metric", "testDigest", "scores", "keepModel"),
+)
+_REMEMBERED = 10
 # The states of runs that have come to what was asked for
 GREEN = (SUCCEEDED, "ESTIMATED")
 
@@ -124,6 +130,19 @@ def last_job_name(row: JsonObject) -> str:
     return str(next((name for name in names if name), ""))
 
 
+def former_results(row: JsonObject) -> list[JsonObject]:
+    """Return what is known of the models of a run's earlier attempts that succeeded, the earliest first."""
+    former = row.get("former")
+    return [result for result in former if isinstance(result, dict)] if isinstance(former, list) else []
+
+
+def _results(row: JsonObject) -> list[Json]:
+    results: list[Json] = [*former_results(row)]
+    if row["state"] == SUCCEEDED:
+        results.append({field: row[field] for field in _OF_A_MODEL if field in row})
+    return results[-_REMEMBERED:]
+
+
 def unplanned(execution_arn: str) -> str:
     """Return the key of the row that stands for an execution without a run: that it is under way, or how it ended."""
     return f"{UNPLANNED}{execution_arn.rsplit(':', 1)[-1]}"
@@ -194,8 +213,8 @@ def claim_run(
     """Make this execution the owner of the run described by `row`, or report which other run it repeats.
 
     A run is a duplicate only while another execution works on it or, without `force`, once it has succeeded and its
-    model has not been lost before the last answer; else it is tried again. `force` counts once: an event of before the
-    run's start, `asked_at`, has been delivered again.
+    model has not been lost before the last answer; else it is tried again, and its row remembers as `former` the models
+    that it had. `force` counts once: an event of before the run's start, `asked_at`, has been delivered again.
     """
     run_id = as_text(row["runId"], "runId")
     if gateway.runs.put_new({**row, "executionArn": execution_arn, "attempt": 1, "state": RUNNING}):
@@ -211,6 +230,7 @@ def claim_run(
     if (is_done and (not force or is_repeated)) or _is_running(gateway, known):
         return Claim(attempt=0, duplicate_of=known)
     renewed: JsonObject = {**row, "executionArn": execution_arn, "attempt": attempt + 1, "state": RUNNING}
+    renewed |= {"former": results} if (results := _results(known)) else {}
     unchanged = Attr("attempt").eq(attempt) & Attr("executionArn").eq(str(known["executionArn"]))
     if gateway.runs.put(renewed, unchanged):
         return Claim(attempt=attempt + 1, duplicate_of=None)

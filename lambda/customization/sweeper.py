@@ -238,6 +238,19 @@ class _Sweep:
                     undone = promotion.undo_left_swap(self._gateway, dataset)
                     if undone:
                         self._released.append(Action("", undone))
+        self._settle_parameters()
+        with self._trying("the models that left use"):
+            retention.end_left(self._gateway, self._open_leases(), self._now)
+
+    def _settle_parameters(self) -> None:
+        """Let each parameter say what its row says, or go where there is none: a lease tells of the data set then."""
+        with self._trying("the parameters"):
+            leased = {lease.dataset for lease in self._open_leases() if lease.dataset}
+            for dataset in sorted(leased.union(model_in_use.datasets_in_use(self._gateway))):
+                with self._trying(f"the parameter of {dataset}"):
+                    settled = model_in_use.settle_parameter(self._gateway, dataset)
+                    if settled:
+                        self._released.append(Action("", settled))
 
     def _open_leases(self) -> list[Lease]:
         held: list[Lease] = []

@@ -104,12 +104,25 @@ def test_a_model_stays_as_long_as_request_and_verdict_say(
 
 
 def test_a_promoted_model_that_is_kept_served_is_named_with_its_end(
-    trained: GatewayInMemory, plan: Plan, call: Call
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
 ) -> None:
     kept = msgspec.structs.replace(plan, keep=6.0)
-    arn = "arn:aws:bedrock:us-east-1:123456789012:served/x"
+    arn = bedrock.serving[SERVED].arn
     promotion.promote(trained, kept, call, serving_arn=arn, model_arn=f"arn:model/{JOB}")
     assert parameter(trained) == {"arn": arn, "until": (NOW + timedelta(hours=6)).isoformat()}
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "provisioned"])
+def test_a_promoted_model_that_was_to_be_kept_served_and_is_not_any_more_is_named_itself(
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, mode: str
+) -> None:
+    own = f"{SERVED}-own"
+    arn = bedrock.serve(mode=mode, name=own, model_arn=f"arn:model/{JOB}", tags={}, units=1, token=own)
+    bedrock.stop_serving(mode, own)
+    kept = msgspec.structs.replace(plan, keep=6.0)
+    told = promotion.promote(trained, kept, call, serving_arn=arn, model_arn=f"arn:model/{JOB}")
+    assert told == {"status": "Active", "waitSeconds": 0, "arn": f"arn:model/{JOB}", "until": None}
+    assert parameter(trained) == {"arn": f"arn:model/{JOB}", "until": None}
 
 
 def test_a_promoted_model_that_is_not_kept_served_is_named_itself(
@@ -122,10 +135,10 @@ def test_a_promoted_model_that_is_not_kept_served_is_named_itself(
 
 
 def test_a_parameter_is_removed_before_what_it_names_and_people_are_told(
-    trained: GatewayInMemory, plan: Plan, call: Call
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
 ) -> None:
     kept = msgspec.structs.replace(plan, keep=6.0)
-    promotion.promote(trained, kept, call, serving_arn="arn:served", model_arn=f"arn:model/{JOB}")
+    promotion.promote(trained, kept, call, serving_arn=bedrock.serving[SERVED].arn, model_arn=f"arn:model/{JOB}")
     promotion.withdraw(trained, lease(trained, SERVED), NOW + timedelta(hours=6))
     assert parameter(trained) is None
     assert len(trained.published) == 1
@@ -138,7 +151,7 @@ def test_the_previous_living_model_takes_the_place_of_one_that_goes(
     older = msgspec.structs.replace(plan, run_id="support-9999999999")
     promotion.promote(trained, older, call, serving_arn="", model_arn="arn:model/older")
     kept = msgspec.structs.replace(plan, keep=6.0)
-    promotion.promote(trained, kept, call, serving_arn="arn:served", model_arn=f"arn:model/{JOB}")
+    promotion.promote(trained, kept, call, serving_arn=bedrock.serving[SERVED].arn, model_arn=f"arn:model/{JOB}")
     promotion.withdraw(trained, lease(trained, SERVED), NOW + timedelta(hours=6))
     assert parameter(trained) == {"arn": "arn:model/older", "until": None}
     assert "is in use again" in trained.published[0][1]
@@ -310,6 +323,7 @@ def test_a_rollback_puts_the_model_before_back_and_keeps_the_other_for_14_days(
     assert f'"action": "promote", "data": "{plan.run_id}"' in told
     assert "until 2026-12-06" in told
 
+    sweep(finished, NOW)
     sweep(finished, NOW + timedelta(days=13, hours=23))
     assert JOB in bedrock.models
     sweep(finished, NOW + timedelta(days=14))

@@ -351,7 +351,7 @@ def in_use(gateway: GatewayInMemory) -> str:
         model_name="",
         model_arn="arn:aws:bedrock:model",
     )
-    put_in_use(gateway, "support", model, NOW)
+    put_in_use(gateway, "support", model, NOW, instead_of=None)
     return parameter_of(gateway, "support")
 
 

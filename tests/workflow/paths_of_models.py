@@ -59,6 +59,7 @@ def promoted_rolled_back_and_expired(pipeline: Pipeline) -> None:
     assert _arn_in_use(pipeline) == second["modelArn0"]
     _ask(pipeline, "rollback", "ModelInUseChanged")
     assert _arn_in_use(pipeline) == first["modelArn0"]
+    pipeline.pass_time(minutes=16)
     pipeline.skip_time(days=13, hours=23)
     pipeline.pass_time(hours=2)
     assert len(pipeline.models()) == 1

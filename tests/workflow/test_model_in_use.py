@@ -41,6 +41,7 @@ def test_a_run_is_promoted_afterwards_and_a_rollback_puts_the_model_before_back(
     assert pipeline.parameter() == model_of(first)
     assert pipeline.what_bills() == []
 
+    pipeline.pass_time(minutes=16)
     pipeline.skip_time(days=13, hours=22)
     pipeline.pass_time(hours=1)
     assert len(pipeline.models()) == 2
