@@ -40,6 +40,7 @@ def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
             values = {"until": f"{until:%Y-%m-%d %H:%M}", "hours": f"{kept / timedelta(hours=1):g}"}
             note(gateway, call, {"keptShort": say(Sentence("note.keptShort", values), plan.language)})
         if until > call.now:
+            budget.renew(gateway, plan, call)
             leases.keep(gateway, lease.resource_name, until)
             return {"released": []}
     return _answer(leases.release_run(gateway, call, leases.SERVING, "its last record was answered"))

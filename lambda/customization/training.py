@@ -44,10 +44,10 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
     """
     name, job = _choose(gateway, plan, call, stage)
     with quota_queue.turn(gateway, call, quota_queue.JOB, is_there=job is not None):
+        budget.renew(gateway, plan, call)
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
         if job is None:
-            budget.renew(gateway, plan, call)
             job = _create(gateway, plan, name, stage)
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 

@@ -36,8 +36,11 @@ def prepare(gateway: GatewayInMemory, plan: Plan, usd: float) -> None:
     gateway.artifacts.put(f"{plan.prefix}data/profile.json", msgspec.json.encode(profile))
 
 
+MONTH = "month#2026-11"
+
+
 def committed(gateway: GatewayInMemory) -> float:
-    row = gateway.runs.get("month#2026-11") or {}
+    row = gateway.runs.get(MONTH) or {}
     return float(str(row.get("committedUsd", 0)))
 
 
@@ -303,3 +306,51 @@ def test_what_was_given_back_is_reserved_again_when_the_execution_goes_on(
     budget.renew(claimed, plan, call)
     budget.renew(claimed, plan, call)
     assert committed(claimed) == 12.5
+
+
+def test_what_a_redriven_run_has_spent_already_is_no_room_that_it_lacks(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    claimed.runs.update(call.run_id, {"baseInputTokens": 200_000_000})  # 7 USD
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    claimed.runs.update(MONTH, {"committedUsd": 194})
+    budget.renew(claimed, plan, call)
+    assert committed(claimed) == pytest.approx(194 - 7 + 12.5)
+
+
+def test_a_redriven_run_for_which_others_have_left_no_room_is_refused(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    claimed.runs.update(MONTH, {"committedUsd": 190})
+    with pytest.raises(BudgetExceeded, match=r"needs 12\.50 USD, and 190\.00 of 200\.00 USD"):
+        budget.renew(claimed, plan, call)
+    assert committed(claimed) == 190
+
+
+def test_a_run_that_is_redriven_in_another_month_counts_where_it_began(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    budget.renew(claimed, plan, replace(call, now=NOW + timedelta(days=10)))
+    assert committed(claimed) == 12.5
+    assert claimed.runs.get("month#2026-12") is None
+
+
+def test_the_hours_that_were_reserved_are_reserved_again(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    claimed.runs.update(call.run_id, {"estimatedUsd": 12.5, "servingUsd": 2.5})
+    assert budget.reserve_hours(claimed, plan, call, 2.5, 24) == 4
+    assert committed(claimed) == 20
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    budget.renew(claimed, plan, call)
+    assert committed(claimed) == 20
+    assert budget.reserve_hours(claimed, plan, call, 2.5, 24) == 4
+    assert committed(claimed) == 20

@@ -18,7 +18,7 @@ from customization.serving import create_serving
 from customization.splits import Subset
 from customization.sweeper import sweep
 from customization.texts import Language, say
-from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, settled
 
 JOB = "dev-0a1b2c3d-aaaaaaaaaa-1"
 SERVED = "dev-0a1b2c3d-support-0123456789"
@@ -72,6 +72,14 @@ def test_kept_serving_has_an_end(trained: GatewayInMemory, bedrock: BedrockInMem
     releasing.release_serving(trained, msgspec.structs.replace(plan, keep=6.0), call)
     assert SERVED in bedrock.serving
     assert lease(trained, SERVED).keep_until == NOW + timedelta(hours=6)
+
+
+def test_a_redriven_run_reserves_again_before_it_keeps_what_serves_its_model(
+    trained: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    month = settled(trained, call.run_id, reserved_usd=12.5)
+    releasing.release_serving(trained, msgspec.structs.replace(plan, keep=6.0), call)
+    assert (trained.runs.get(month) or {})["committedUsd"] == 12.5
 
 
 def paid_for(gateway: GatewayInMemory, until: datetime) -> None:

@@ -11,7 +11,7 @@ from customization import serving
 from customization.errors import QuotaUnavailable, RequestRejected, ServingFailed
 from customization.leases import Lease
 from customization.runs import Call, Plan
-from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, settled
 
 MODEL = "arn:model"
 ENTERED = NOW.isoformat()
@@ -89,6 +89,15 @@ def test_a_retry_moves_no_end_and_reserves_nothing_twice(claimed: GatewayInMemor
         serving.create_serving(claimed, titan, later, MODEL, entered_at=ENTERED)
         assert hours_paid(claimed) == 6.75
         assert (claimed.runs.get(MONTH) or {})["committedUsd"] == pytest.approx(69.7)
+
+
+def test_a_redriven_run_reserves_again_before_it_asks_a_model_that_is_served_already(
+    claimed: GatewayInMemory, either: Plan, call: Call
+) -> None:
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
+    month = settled(claimed, call.run_id, reserved_usd=12.5)
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
+    assert (claimed.runs.get(month) or {})["committedUsd"] == 12.5
 
 
 def test_whoever_waits_in_line_for_a_throughput_reserves_no_more_than_the_estimate(

@@ -15,7 +15,7 @@ from customization.errors import (
     QuotaUnavailable,
 )
 from customization.runs import Call, Plan
-from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job, settled
 
 NAME = "dev-0a1b2c3d-aaaaaaaaaa-1"
 MINE = {"deployment": "0a1b2c3d"}
@@ -70,6 +70,15 @@ def test_the_job_of_a_redriven_execution_is_not_taken_for_another_runs(
     training.create_job(prepared, plan, call, 0)
     training.create_job(prepared, plan, replace(call, now=NOW + timedelta(hours=2)), 0)
     assert "jobAdopted0" not in (prepared.runs.get(plan.run_id) or {})
+
+
+def test_a_redriven_run_reserves_again_before_it_goes_on_with_a_job_that_is_there(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    there(bedrock, "InProgress")
+    month = settled(prepared, call.run_id, reserved_usd=12.5)
+    training.create_job(prepared, plan, call, 0)
+    assert (prepared.runs.get(month) or {})["committedUsd"] == 12.5
 
 
 @pytest.mark.parametrize("status", ["Failed", "Stopped", "Stopping"])
