@@ -49,6 +49,9 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
         if job is None:
             job = _create(gateway, plan, name, stage)
+        # Another run may have created it after this one had looked
+        if f"/{plan.prefix}" not in job.output_uri:
+            note(gateway, call, {f"jobAdopted{stage}": True})
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 
 

@@ -14,6 +14,7 @@ from customization.errors import (
     CustomizationJobStopped,
     QuotaUnavailable,
 )
+from customization.gateway.bedrock import JobRequest
 from customization.runs import Call, Plan
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job, settled
 
@@ -133,6 +134,25 @@ def test_a_job_that_exists_after_a_conflict_is_adopted_and_one_that_does_not_fai
     bedrock.refusals.append(Conflict("The provided job name is currently in use."))
     with pytest.raises(CustomizationJobFailed, match="currently in use"):
         training.create_job(prepared, plan, call, 0)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_job_that_another_run_creates_at_the_same_moment_is_that_runs(
+    prepared: GatewayInMemory,
+    bedrock: BedrockInMemory,
+    plan: Plan,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
+) -> None:
+    def conflict(_: JobRequest) -> str:
+        there(bedrock, "InProgress")
+        raise Conflict("The provided job name is currently in use.")
+
+    monkeypatch.setattr(bedrock, "create_job", conflict)
+    for _ in range(calls):
+        assert training.create_job(prepared, plan, call, 0)["jobArn"] == f"arn:job/{NAME}"
+    assert (prepared.runs.get(plan.run_id) or {})["jobAdopted0"] is True
 
 
 def test_the_poll_interval_grows_from_one_to_twenty_minutes(
