@@ -202,7 +202,7 @@ def _stop_if_stalled(gateway: "Gateway", job: Job, age: timedelta) -> None:
 def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_arn: str) -> JsonObject:
     """Read what Bedrock wrote about a completed job, keep it beside the run, and return {modelArn}.
 
-    The job bills no more, so its lease ends.
+    The job bills no more, so its lease ends, and the time for which its model is kept begins.
     """
     job = gateway.bedrock.job(job_arn)
     if job is None or not job.output_model_arn:
@@ -216,6 +216,7 @@ def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_
         f"validationLoss{stage}": metrics.final_validation_loss,
     }
     note(gateway, call, learnt)
+    leases.keep(gateway, f"{job.name}{leases.MODEL_SUFFIX}", call.now + leases.MODEL_RETENTION)
     leases.release_run(gateway, call, (leases.JOB,), "it has completed")
     return {"modelArn": job.output_model_arn}
 

@@ -208,6 +208,17 @@ def test_a_job_that_has_started_is_given_its_time(
     assert training.poll_job(prepared, late, NAME)["status"] == "InProgress"
 
 
+def test_a_model_is_kept_from_when_it_is_there_however_long_its_job_took(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    training.create_job(prepared, plan, call, 0)
+    there(bedrock, "Completed")
+    done = NOW + timedelta(hours=96)
+    training.collect_metrics(prepared, plan, replace(call, now=done), 0, NAME)
+    lease = msgspec.convert(prepared.leases.get(f"{NAME}{leases.MODEL_SUFFIX}"), leases.Lease)
+    assert lease.keep_until == done + leases.MODEL_RETENTION
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_the_metrics_of_this_job_are_found_however_bedrock_joins_its_folder_to_the_prefix(
     prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, slash: str
