@@ -186,16 +186,32 @@ def give_back(gateway: "Gateway", run_id: str, attempt: int, now: datetime) -> N
     """Replace the reservation of an attempt by what it has spent up to `now`, which the run's row tells as spentUsd.
 
     Doing so twice changes nothing, and an execution that was redriven after that tells anew what it spent. An attempt
-    that another one has replaced keeps its reservation: what it did is not known any more.
+    that another one has replaced is settled by `settle_replaced`.
     """
     row = gateway.runs.get(run_id) or {}
     month = str(row.get("month") or "")
     if not month or row.get("attempt") != attempt or not row.get("usage"):
         return
-    spent = estimate(used(gateway, row, msgspec.convert(row["usage"], Usage), now), load_prices(), now).known_usd
+    spent = _spent(gateway, row, now)
     # The run's row goes last: a run without spentUsd is settled again, by the sweeper
     if _settle(gateway, month, run_id, attempt, spent):
         gateway.runs.update(run_id, {"spentUsd": spent}, condition=Attr("attempt").eq(attempt))
+
+
+def settle_replaced(gateway: "Gateway", row: JsonObject, now: datetime) -> None:
+    """Settle the attempt of `row`, which another one has replaced, once nothing of it bills by the hour any more."""
+    run_id, attempt = str(row["replacedOf"]), int(str(row["attempt"]))
+    own = {**row, "runId": run_id}
+    held = [lease for lease in leases.of_run(gateway, run_id) if lease.execution_arn == row["executionArn"]]
+    if any(lease.kind == PROVISIONED and lease.state == "OPEN" for lease in held):
+        return
+    # The notice of its end, where there is one, has to be told before
+    if _settle(gateway, str(row["month"]), run_id, attempt, _spent(gateway, own, now)) and notices.UNTOLD not in row:
+        gateway.runs.delete(str(row["runId"]))
+
+
+def _spent(gateway: "Gateway", row: JsonObject, now: datetime) -> float:
+    return estimate(used(gateway, row, msgspec.convert(row["usage"], Usage), now), load_prices(), now).known_usd
 
 
 def _settle(gateway: "Gateway", month: str, run_id: str, attempt: int, spent: float) -> bool:
