@@ -358,11 +358,10 @@ def _preparation(g: Grants) -> dict[str, tuple[Grant, ...]]:
 
 def _training(g: Grants) -> dict[str, tuple[Grant, ...]]:
     job, model = ("model-customization-job",), ("custom-model",)
-    reservation = ("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_customization_job": (
             *g.plan(),
-            g.read("runs/*/data/files.json", *reservation),
+            g.read("runs/*/data/files.json"),
             g.bedrock("CreateModelCustomizationJob", on=("foundation-model", *model, *job)),
             g.tag_new(*model, *job),
             g.bedrock("GetModelCustomizationJob", on=job),
@@ -391,11 +390,9 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
     model, deployment, throughput = ("custom-model",), ("custom-model-deployment",), ("provisioned-model",)
     # Bedrock guide, "Encryption of custom models": who serves or asks an encrypted model decrypts it
     decrypt_model = g.key("Decrypt", via=("bedrock",))
-    reservation = g.read("runs/*/estimate.json", "runs/*/data/profile.json")
     return {
         "create_model_deployment": (
             *g.plan(),
-            reservation,
             g.bedrock("CreateCustomModelDeployment", on=model, only_own=True),
             g.tag_new(*deployment),
             *g.release_served(*deployment),
@@ -406,7 +403,6 @@ def _serving(g: Grants) -> dict[str, tuple[Grant, ...]]:
         "poll_model_deployment": (*g.plan(), *g.look_at_served(*deployment)),
         "create_provisioned_throughput": (
             *g.plan(),
-            reservation,
             g.bedrock("CreateProvisionedModelThroughput", on=model, only_own=True),
             # Asked for beside the custom model; Amazon's models bear no tag of ours
             g.bedrock("CreateProvisionedModelThroughput", on=("foundation-model",)),

@@ -124,6 +124,7 @@ def answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: AskedModel, 
     Raises:
         Throttled, ModelNotReady, AccessDenied, ResourceNotFound: what concerns every record of the shard.
         EvaluationUnfinished: the time of one call was not enough.
+        BudgetExceeded: the run has been redriven, and the month has no room for it any more.
     """
     shard_name = f"{asked.side}/{shard}"
     if (gateway.runs.get(call.run_id) or {}).get(SHARD_ERROR_OF) == shard_name:
@@ -146,6 +147,10 @@ def _answer_shard(gateway: "Gateway", plan: Plan, call: Call, asked: AskedModel,
     # Whoever comes next asks again what failed: it was not answered, and what failed once may pass
     missing = [item for item in records if item.record_id not in predictions or predictions[item.record_id].error]
     if missing:
+        # Not loaded by those who only read answers
+        from customization import budget  # noqa: PLC0415  as said above
+
+        budget.renew(gateway, plan, call)
         try:
             new = _ask(gateway, plan, call, asked, missing, folder, ends_at)
             predictions |= {prediction.record_id: prediction for prediction in new}

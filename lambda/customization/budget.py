@@ -1,5 +1,6 @@
 """The month's budget: each run reserves its estimate before it spends and gives back the rest."""
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from customization.leases import Lease
 
 
+_MONTH = "month#"
 _SETTLED = "settled"
 
 
 def month_key(call: Call) -> str:
     """Return the key of the month's row in the table of runs."""
-    return f"month#{call.now:%Y-%m}"
+    return f"{_MONTH}{call.now:%Y-%m}"
 
 
 def _reservation(run_id: str, attempt: int) -> str:
@@ -58,24 +60,12 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     """
     estimated = read_estimate(gateway, plan)
     check_budget(estimated, plan.budget_usd, plan.accept_unknown_prices)
-    monthly = gateway.settings.defaults.monthly_budget_usd
-    reserved_under = _reservation(plan.run_id, call.attempt)
-    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(monthly - estimated.known_usd)
     profile = read_profile(gateway, plan)
     expected: JsonObject = msgspec.json.decode(msgspec.json.encode(usage_of(plan, profile)))
     hourly = sum(item.usd or 0.0 for item in estimated.items if item.name == PROVISIONED_THROUGHPUT)
     costs: JsonObject = {"estimatedUsd": estimated.known_usd, "servingUsd": hourly, "usage": expected}
-    note(gateway, call, {"month": month_key(call), **costs})
-    before = _number((gateway.runs.get(month_key(call)) or {}).get(_settlement(plan.run_id, call.attempt)))
-    if estimated.known_usd > monthly or not gateway.runs.update(
-        month_key(call),
-        {reserved_under: estimated.known_usd},
-        add={"committedUsd": estimated.known_usd - before},
-        condition=(Attr(reserved_under).not_exists() | Attr(reserved_under).eq(_SETTLED)) & has_room,
-    ):
-        month = gateway.runs.get(month_key(call)) or {}
-        if month.get(reserved_under) in {None, _SETTLED}:
-            raise _month_exceeded(call, estimated.known_usd, month.get("committedUsd", 0), monthly)
+    note(gateway, call, {"month": month_key(call), "reservedUsd": estimated.known_usd, **costs})
+    _commit(gateway, month_key(call), plan.run_id, call.attempt, estimated.known_usd)
     defaults = gateway.settings.defaults
     return notices.started(
         plan,
@@ -87,31 +77,75 @@ def reserve(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     ).payload()
 
 
-def _month_exceeded(call: Call, needed_usd: float, committed_usd: Json, monthly_usd: float) -> BudgetExceeded:
-    return BudgetExceeded.of(
+def _commit(gateway: "Gateway", month: str, run_id: str, attempt: int, usd: float) -> None:
+    """Reserve `usd` for an attempt that has reserved nothing, or in the place of what it was settled with."""
+    monthly = gateway.settings.defaults.monthly_budget_usd
+    reserved_under, settled_under = _reservation(run_id, attempt), _settlement(run_id, attempt)
+    known = gateway.runs.get(month) or {}
+    before = _number(known.get(settled_under))
+    is_settled = Attr(reserved_under).eq(_SETTLED) & Attr(settled_under).eq(before)
+    has_room = Attr("committedUsd").not_exists() | Attr("committedUsd").lte(monthly - usd + before)
+    if usd - before <= monthly and gateway.runs.update(
+        month,
+        {reserved_under: usd},
+        add={"committedUsd": usd - before},
+        condition=(Attr(reserved_under).not_exists() | is_settled) & has_room,
+    ):
+        return
+    known = gateway.runs.get(month) or {}
+    if known.get(reserved_under) not in {None, _SETTLED}:
+        return
+    if _number(known.get(settled_under)) != before:
+        _commit(gateway, month, run_id, attempt, usd)
+        return
+    raise BudgetExceeded.of(
         "budget.monthExceeded",
-        needed=f"{needed_usd:.2f}",
-        committed=f"{_number(committed_usd):.2f}",
-        budget=f"{monthly_usd:.2f}",
-        month=f"{call.now:%Y-%m}",
+        needed=f"{usd - before:.2f}",
+        committed=f"{_number(known.get('committedUsd')):.2f}",
+        budget=f"{monthly:.2f}",
+        month=month.removeprefix(_MONTH),
     )
 
 
 def renew(gateway: "Gateway", plan: Plan, call: Call) -> None:
-    """Reserve the estimate again where it was given back: the execution had died and somebody has redriven it.
+    """Reserve again what was given back: the execution had died and somebody has redriven it.
+
+    A run counts in the month in which it reserved first.
 
     Raises:
-        BudgetExceeded: as `reserve` does.
+        BudgetExceeded: the month's budget has no room for it any more.
     """
-    month = str((gateway.runs.get(plan.run_id) or {}).get("month") or "")
-    if month and (gateway.runs.get(month) or {}).get(_reservation(plan.run_id, call.attempt)) == _SETTLED:
-        reserve(gateway, plan, call)
-
-
-def left_for_serving(gateway: "Gateway", plan: Plan) -> float:
-    """Return the USD of the run's budget that its estimate leaves for hours of serving."""
     row = gateway.runs.get(plan.run_id) or {}
-    return plan.budget_usd - (_number(row.get("estimatedUsd")) - _number(row.get("servingUsd")))
+    month = str(row.get("month") or "")
+    if month and (gateway.runs.get(month) or {}).get(_reservation(plan.run_id, call.attempt)) == _SETTLED:
+        _commit(gateway, month, plan.run_id, call.attempt, _number(row["reservedUsd"]))
+
+
+def reserve_hours(gateway: "Gateway", plan: Plan, call: Call, hourly_usd: float, most: int) -> int:
+    """Reserve hours of what serves the run's model, as many as both budgets leave up to `most`, and return them.
+
+    The estimate has one at least. What is reserved beyond it goes back when the run is settled.
+    """
+    renew(gateway, plan, call)
+    row = gateway.runs.get(plan.run_id) or {}
+    month, reserved_under = str(row["month"]), _reservation(plan.run_id, call.attempt)
+    known = gateway.runs.get(month) or {}
+    monthly = gateway.settings.defaults.monthly_budget_usd
+    reserved, committed = _number(known.get(reserved_under)), _number(known.get("committedUsd"))
+    beside = _number(row.get("estimatedUsd")) - _number(row.get("servingUsd"))
+    left = min(plan.budget_usd, reserved + max(0.0, monthly - committed)) - beside
+    for hours in range(min(most, math.floor(round(left / hourly_usd, 6))), 1, -1):
+        usd = max(reserved, round(beside + hours * hourly_usd, 6))
+        # Where this does not hold, another run has taken the room meanwhile
+        if usd == reserved or gateway.runs.update(
+            month,
+            {reserved_under: usd},
+            add={"committedUsd": usd - reserved},
+            condition=Attr(reserved_under).eq(reserved) & Attr("committedUsd").lte(round(monthly - usd + reserved, 6)),
+        ):
+            note(gateway, call, {"reservedUsd": usd})
+            return hours
+    return 1
 
 
 def used(gateway: "Gateway", row: JsonObject, expected: Usage, now: datetime) -> Usage:
@@ -152,16 +186,32 @@ def give_back(gateway: "Gateway", run_id: str, attempt: int, now: datetime) -> N
     """Replace the reservation of an attempt by what it has spent up to `now`, which the run's row tells as spentUsd.
 
     Doing so twice changes nothing, and an execution that was redriven after that tells anew what it spent. An attempt
-    that another one has replaced keeps its reservation: what it did is not known any more.
+    that another one has replaced is settled by `settle_replaced`.
     """
     row = gateway.runs.get(run_id) or {}
     month = str(row.get("month") or "")
     if not month or row.get("attempt") != attempt or not row.get("usage"):
         return
-    spent = estimate(used(gateway, row, msgspec.convert(row["usage"], Usage), now), load_prices(), now).known_usd
+    spent = _spent(gateway, row, now)
     # The run's row goes last: a run without spentUsd is settled again, by the sweeper
     if _settle(gateway, month, run_id, attempt, spent):
         gateway.runs.update(run_id, {"spentUsd": spent}, condition=Attr("attempt").eq(attempt))
+
+
+def settle_replaced(gateway: "Gateway", row: JsonObject, now: datetime) -> None:
+    """Settle the attempt of `row`, which another one has replaced, once nothing of it bills by the hour any more."""
+    run_id, attempt = str(row["replacedOf"]), int(str(row["attempt"]))
+    own = {**row, "runId": run_id}
+    held = [lease for lease in leases.of_run(gateway, run_id) if lease.execution_arn == row["executionArn"]]
+    if any(lease.kind == PROVISIONED and lease.state == "OPEN" for lease in held):
+        return
+    # The notice of its end, where there is one, has to be told before
+    if _settle(gateway, str(row["month"]), run_id, attempt, _spent(gateway, own, now)) and notices.UNTOLD not in row:
+        gateway.runs.delete(str(row["runId"]))
+
+
+def _spent(gateway: "Gateway", row: JsonObject, now: datetime) -> float:
+    return estimate(used(gateway, row, msgspec.convert(row["usage"], Usage), now), load_prices(), now).known_usd
 
 
 def _settle(gateway: "Gateway", month: str, run_id: str, attempt: int, spent: float) -> bool:

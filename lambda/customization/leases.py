@@ -78,6 +78,10 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         end = self.closed_at or max(now, self.keep_until or now)
         return billed_hours(self.created_at, end) if self.created_at else 0
 
+    def paid_until(self, until: datetime) -> datetime:
+        """Return `until`, or the hard end before it where hours are billed: nobody pays for more of them."""
+        return min(until, self.hard_end) if self.hourly_usd else until
+
 
 class Release(msgspec.Struct, frozen=True, rename="camel"):
     """What became of one lease: released, stopping (gone soon), absent, refused or handedOver to another run."""
@@ -135,6 +139,11 @@ def open_rows(gateway: "Gateway") -> list[JsonObject]:
 def of_run(gateway: "Gateway", run_id: str) -> list[Lease]:
     """Return every lease of a run, closed ones too."""
     return [gateway.leases.decoded(row, Lease) for row in gateway.leases.scan(Attr("runId").eq(run_id))]
+
+
+def find(gateway: "Gateway", run_id: str, resource_name: str) -> Lease | None:
+    """Return the lease that a run has, or had, of a resource."""
+    return next((lease for lease in of_run(gateway, run_id) if lease.resource_name == resource_name), None)
 
 
 def of_run_there(gateway: "Gateway", run_id: str) -> list[Lease]:

@@ -233,10 +233,13 @@ def duplicate(plan: "Plan", first: JsonObject, links: Links) -> Notice:
     )
 
 
-def finished(data: "ReportData", held: Sequence["Lease"], *, execution_arn: str, key: str, links: Links) -> Notice:
+def finished(
+    data: "ReportData", held: Sequence["Lease"], *, execution_arn: str, key: str, links: Links, kept_short: str = ""
+) -> Notice:
     """Tell the verdict with its scores, cost, next step and three examples, and what still bills.
 
-    `held` are the leases of the run, closed ones too, and `key` is where the report lies.
+    `held` are the leases of the run, closed ones too, `key` is where the report lies, and `kept_short` the sentence
+    about what is kept for a shorter time than was asked for.
     """
     words = _Words(data.language)
     comparison, settlement = data.comparison, data.settlement
@@ -256,7 +259,7 @@ def finished(data: "ReportData", held: Sequence["Lease"], *, execution_arn: str,
             "\n".join(f"{words.say(finding.meaning)} {words.say(finding.advice)}" for finding in findings),
             words.section("notice.scores", _scores(words, comparison)) if comparison else "",
             cost,
-            still_billing(held, data.language),
+            "\n".join(filter(None, (still_billing(held, data.language), kept_short))),
             _examples(words, comparison) if comparison else "",
             words.link("notice.report", links.uri(key), links.artifact(key)),
             words.link("notice.execution", links.execution(execution_arn)),

@@ -62,24 +62,24 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     """Make the model the one in use and return {status, waitSeconds, arn, until}.
 
     `arn` is that of the deployment of the model in use, which then serves this model, else that of the run's own where
-    the request keeps it and it is still there, else the model itself. With the status Updating the same call is to be
-    made again after `waitSeconds`: until then the model before is in use.
+    the request keeps it, it is still there and the budget pays for that, else the model itself. With the status
+    Updating the same call is to be made again after `waitSeconds`: until then the model before is in use.
 
     Raises:
         ServingFailed: the deployment of the model in use did not take the model.
     """
-    kept, own_name = leases.kept_for(plan), serving_name_of(gateway, plan)
     # Since the last answer the sweeper or a person may have taken it away
-    kept = kept if kept and serving_at(gateway, serving_arn) else None
+    until = _kept_until(gateway, plan, call) if serving_at(gateway, serving_arn) else None
+    own_name = serving_name_of(gateway, plan)
     model = ModelInUse(
         promoted_run_id=plan.run_id,
         training_id=plan.training_id,
         base_model_identifier=plan.base_model_identifier,
         model_name=model_name_of(gateway, plan),
         model_arn=model_arn,
-        serving_arn=serving_arn if kept else None,
-        serving_name=own_name if kept else "",
-        until=call.now + kept if kept else None,
+        serving_arn=serving_arn if until else None,
+        serving_name=own_name if until else "",
+        until=until,
         changed_by=call.execution_arn,
     )
     current = read_in_use(gateway, plan.dataset)
@@ -95,6 +95,16 @@ def promote(gateway: "Gateway", plan: Plan, call: Call, *, serving_arn: str, mod
     if chosen.serving_name != own_name:
         leases.release_run(gateway, call, leases.SERVING, "another deployment serves its model")
     return {"status": "Active", "waitSeconds": 0, **value}
+
+
+def _kept_until(gateway: "Gateway", plan: Plan, call: Call) -> datetime | None:
+    """Return until when what serves the run's own model is kept, or None where it is not or nobody pays any more."""
+    kept = leases.kept_for(plan)
+    if kept is None:
+        return None
+    lease = leases.find(gateway, plan.run_id, serving_name_of(gateway, plan))
+    until = lease.paid_until(call.now + kept) if lease else call.now + kept
+    return until if until > call.now else None
 
 
 def swap(gateway: "Gateway", dataset: str, chosen: ModelInUse, call: Call) -> ModelInUse | None:

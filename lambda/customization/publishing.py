@@ -57,7 +57,14 @@ def publish_report(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
     ended: JsonObject = {"state": SUCCEEDED, "endedAt": call.now.isoformat(), "reportKey": key}
     note(gateway, call, {**ended, "minutes": _minutes(data.timeline)})
     publish_dataset(gateway, plan, call.now)
-    told = notices.finished(data, held, execution_arn=plan.execution_arn, key=key, links=Links.of(gateway.settings))
+    told = notices.finished(
+        data,
+        held,
+        execution_arn=plan.execution_arn,
+        key=key,
+        links=Links.of(gateway.settings),
+        kept_short=_kept_short(gateway.runs.get(plan.run_id) or {}),
+    )
     return {"reportUri": gateway.artifacts.uri(key), **told.payload()}
 
 
@@ -271,3 +278,9 @@ def _notes(gateway: "Gateway", plan: Plan) -> Iterator[str]:
     row = gateway.runs.get(plan.run_id) or {}
     for noted in (row.get("notes"), row.get("comparisonNotes")):
         yield from (str(item) for item in (noted if isinstance(noted, list) else []))
+    yield from filter(None, (_kept_short(row),))
+
+
+def _kept_short(row: JsonObject) -> str:
+    """Return what ReleaseServing noted of a model that the budget serves for a shorter time than was asked for."""
+    return str(row.get("keptShort") or "")

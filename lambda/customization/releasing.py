@@ -1,6 +1,6 @@
 """What goes once a run is over, and what stays since its request, its verdict or the model in use needs it."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from customization import budget, leases, notices
@@ -17,15 +17,10 @@ from customization.model_in_use import (
 )
 from customization.promotion import withdraw
 from customization.runs import RUNNING, Call, Plan, note, read_plan
+from customization.texts import Sentence, say
 
 if TYPE_CHECKING:
     from customization.gateway import Gateway
-
-
-def _keep_serving(gateway: "Gateway", plan: Plan, until: datetime) -> None:
-    name = serving_name_of(gateway, plan)
-    if name:
-        leases.keep(gateway, name, until)
 
 
 def _keep_model(gateway: "Gateway", plan: Plan, until: datetime) -> None:
@@ -35,11 +30,19 @@ def _keep_model(gateway: "Gateway", plan: Plan, until: datetime) -> None:
 
 
 def release_serving(gateway: "Gateway", plan: Plan, call: Call) -> JsonObject:
-    """Release what served the model unless the request keeps it; return {released}."""
+    """Release what served the model unless the request keeps it and the budget pays for that; return {released}."""
     kept = leases.kept_for(plan)
-    if kept:
-        _keep_serving(gateway, plan, call.now + kept)
-        return {"released": []}
+    lease = leases.find(gateway, plan.run_id, serving_name_of(gateway, plan)) if kept else None
+    if kept and lease:
+        until = lease.paid_until(call.now + kept)
+        # A retry finds what was promised, which is no cut
+        if until < call.now + kept and lease.keep_until is None:
+            values = {"until": f"{until:%Y-%m-%d %H:%M}", "hours": f"{kept / timedelta(hours=1):g}"}
+            note(gateway, call, {"keptShort": say(Sentence("note.keptShort", values), plan.language)})
+        if until > call.now:
+            budget.renew(gateway, plan, call)
+            leases.keep(gateway, lease.resource_name, until)
+            return {"released": []}
     return _answer(leases.release_run(gateway, call, leases.SERVING, "its last record was answered"))
 
 

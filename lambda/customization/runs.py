@@ -24,6 +24,8 @@ FAILED = "FAILED"
 MOST_STAGES = 2
 # What rows begin with that are no run's: of an execution that waits for a folder, and of one that no run stands for
 UPLOADS, UNPLANNED = "uploads#", "unplanned#"
+# An attempt that another one has replaced before it was known what it had spent
+_REPLACED = "replaced#"
 # What an execution leaves that was redriven after its end had been recorded
 _OF_AN_END = ("cause", "fix", "error", "failedState", "endedAt", "endedWith", "jobFailure", "spentUsd")
 # What ended a shard, and which: the Map that runs the shards tells only that one of them failed
@@ -214,7 +216,8 @@ def claim_run(
 
     A run is a duplicate only while another execution works on it or, without `force`, once it has succeeded and its
     model has not been lost before the last answer; else it is tried again, and its row remembers as `former` the models
-    that it had. `force` counts once: an event of before the run's start, `asked_at`, has been delivered again.
+    that it had; what the attempt before has spent is settled afterwards. `force` counts once: an event of before the
+    run's start, `asked_at`, has been delivered again.
     """
     run_id = as_text(row["runId"], "runId")
     if gateway.runs.put_new({**row, "executionArn": execution_arn, "attempt": 1, "state": RUNNING}):
@@ -229,12 +232,24 @@ def claim_run(
     is_done = known["state"] == SUCCEEDED and not known.get("modelLost")
     if (is_done and (not force or is_repeated)) or _is_running(gateway, known):
         return Claim(attempt=0, duplicate_of=known)
+    _remember_unsettled(gateway, known)
     renewed: JsonObject = {**row, "executionArn": execution_arn, "attempt": attempt + 1, "state": RUNNING}
     renewed |= {"former": results} if (results := _results(known)) else {}
     unchanged = Attr("attempt").eq(attempt) & Attr("executionArn").eq(str(known["executionArn"]))
     if gateway.runs.put(renewed, unchanged):
         return Claim(attempt=attempt + 1, duplicate_of=None)
     return claim_run(gateway, row, execution_arn, force=force, asked_at=asked_at)
+
+
+def _remember_unsettled(gateway: "Gateway", row: JsonObject) -> None:
+    """Keep the row of an attempt whose reservation stands beside the run, for the sweeper to record its end and settle.
+
+    Without the data set it is in no list of runs.
+    """
+    if row.get("usage") and "spentUsd" not in row:
+        own = {name: value for name, value in row.items() if name not in {"dataset", "startedAt"}}
+        key = f"{_REPLACED}{row['runId']}#{row['attempt']}"
+        gateway.runs.put({**own, "runId": key, "replacedOf": row["runId"]})
 
 
 def _is_running(gateway: "Gateway", row: JsonObject) -> bool:

@@ -1,10 +1,8 @@
 """Serving a custom model through an on-demand deployment or a provisioned throughput, created once for each run."""
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from customization import budget, leases, quota_queue
 from customization.errors import Conflict, QuotaUnavailable, RequestRejected, ServingFailed
@@ -23,7 +21,7 @@ POLL_SECONDS = 60
 READY_WITHIN = timedelta(hours=3)
 # stacks/triggers.py calls the sweeper so often
 SWEEP_INTERVAL = timedelta(minutes=15)
-# Without an hourly price nothing limits how long a served model may stand: this does.
+# What serves an evaluation goes after this, whatever the budget would pay.
 LONGEST_EVALUATION = timedelta(hours=24)
 
 
@@ -40,13 +38,12 @@ def create_serving(gateway: "Gateway", plan: Plan, call: Call, model_arn: str, *
     name = _choose(gateway, plan, call, model_arn)
     served = _existing(gateway, plan, call, name, model_arn)
     with quota_queue.turn(gateway, call, wanted, is_there=served is not None):
-        lease = _lease(gateway, plan, call, name, served)
-        leases.open_lease(gateway, lease)
+        budget.renew(gateway, plan, call)
         if served is None:
-            budget.renew(gateway, plan, call)
+            leases.open_lease(gateway, _lease(gateway, plan, call, name, None))
             token = _token(gateway, plan, call, name, entered_at)
             served = _create(gateway, plan, call, name, model_arn, token=token)
-            leases.open_lease(gateway, msgspec.structs.replace(lease, arn=served.arn, created_at=served.created))
+        leases.open_lease(gateway, _lease(gateway, plan, call, name, served))
     return {"servingArn": served.arn, "status": served.status, "waitSeconds": POLL_SECONDS}
 
 
@@ -68,11 +65,9 @@ def _choose(gateway: "Gateway", plan: Plan, call: Call, model_arn: str) -> str:
 
 def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, served: ServedModel | None) -> Lease:
     hourly = hourly_serving_usd(plan.base_model_identifier, plan.serving_mode, plan.model_units, plan.region, call.now)
-    paid = LONGEST_EVALUATION
+    hard_end = call.now + LONGEST_EVALUATION
     if hourly:
-        hours = math.floor(budget.left_for_serving(gateway, plan) / hourly)
-        # The sweep after the end must not come in an hour that nobody pays for
-        paid = timedelta(hours=max(1, hours)) - SWEEP_INTERVAL
+        hard_end = _paid_until(gateway, plan, call, hourly, served)
     return Lease(
         resource_name=name,
         kind=plan.serving_mode,
@@ -80,11 +75,25 @@ def _lease(gateway: "Gateway", plan: Plan, call: Call, name: str, served: Served
         dataset=plan.dataset,
         execution_arn=call.execution_arn,
         opened_at=call.now,
-        hard_end=call.now + min(paid, LONGEST_EVALUATION),
+        hard_end=hard_end,
         arn=served.arn if served else "",
         created_at=served.created if served else None,
         hourly_usd=hourly,
     )
+
+
+def _paid_until(gateway: "Gateway", plan: Plan, call: Call, hourly_usd: float, served: ServedModel | None) -> datetime:
+    """Return until when the budget pays for what bills by the hour: one hour before it is there, then what is left.
+
+    Whoever waits in line for a quota thus reserves no more than the estimate. What an earlier attempt had made counts
+    from this one's start.
+    """
+    if served is None:
+        return call.now + timedelta(hours=1) - SWEEP_INTERVAL
+    most = math.ceil((LONGEST_EVALUATION + (leases.kept_for(plan) or timedelta(0))) / timedelta(hours=1))
+    hours = budget.reserve_hours(gateway, plan, call, hourly_usd, most)
+    # The sweep after the end must not come in an hour that nobody pays for
+    return max(served.created, plan.started_at) + timedelta(hours=hours) - SWEEP_INTERVAL
 
 
 def _existing(gateway: "Gateway", plan: Plan, call: Call, name: str, model_arn: str) -> ServedModel | None:

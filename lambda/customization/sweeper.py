@@ -283,7 +283,10 @@ class _Sweep:
             for row in self._gateway.runs.scan(_NOT_SETTLED):
                 run_id = str(row["runId"])
                 with self._trying(f"budget of run {run_id}", run_id):
-                    budget.give_back(self._gateway, run_id, int(str(row["attempt"])), self._now)
+                    if is_run(run_id):
+                        budget.give_back(self._gateway, run_id, int(str(row["attempt"])), self._now)
+                    else:
+                        budget.settle_replaced(self._gateway, row, self._now)
 
     def tell(self) -> None:
         """Publish the notices that are written down, and those of the ends that come soon: each at least once."""

@@ -46,11 +46,14 @@ def create_job(gateway: "Gateway", plan: Plan, call: Call, stage: int) -> JsonOb
     """
     name, job = _choose(gateway, plan, call, stage)
     with quota_queue.turn(gateway, call, quota_queue.JOB, is_there=job is not None):
+        budget.renew(gateway, plan, call)
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.JOB))
         leases.open_lease(gateway, _lease(gateway, plan, call, name, leases.MODEL))
         if job is None:
-            budget.renew(gateway, plan, call)
             job = _create(gateway, plan, name, stage)
+        # Another run may have created it after this one had looked
+        if f"/{plan.prefix}" not in job.output_uri:
+            note(gateway, call, {f"jobAdopted{stage}": True})
     return {"jobArn": job.arn, "status": job.status, "waitSeconds": FIRST_POLL_SECONDS}
 
 
@@ -210,7 +213,7 @@ def _stop_if_stalled(gateway: "Gateway", job: Job, age: timedelta) -> None:
 def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_arn: str) -> JsonObject:
     """Read what Bedrock wrote about a completed job, keep it beside the run, and return {modelArn}.
 
-    The job bills no more, so its lease ends.
+    The job bills no more, so its lease ends, and the time for which its model is kept begins.
     """
     job = gateway.bedrock.job(job_arn)
     if job is None or not job.output_model_arn:
@@ -224,6 +227,7 @@ def collect_metrics(gateway: "Gateway", plan: Plan, call: Call, stage: int, job_
         f"validationLoss{stage}": metrics.final_validation_loss,
     }
     note(gateway, call, learnt)
+    leases.keep(gateway, f"{job.name}{leases.MODEL_SUFFIX}", call.now + leases.MODEL_RETENTION)
     leases.release_run(gateway, call, (leases.JOB,), "it has completed")
     return {"modelArn": job.output_model_arn}
 

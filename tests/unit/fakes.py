@@ -185,3 +185,11 @@ class GatewayInMemory(Gateway):
 
     def publish(self, subject: str, message: str) -> None:
         self.published.append((subject, message))
+
+
+def settled(gateway: Gateway, run_id: str, *, reserved_usd: float) -> str:
+    """Let the reservation of a run's first attempt be given back, and return the key of its month."""
+    month = "month#2026-11"
+    gateway.runs.update(run_id, {"month": month, "reservedUsd": reserved_usd})
+    gateway.runs.put({"runId": month, "committedUsd": 1, f"reserved#{run_id}#1": "settled", f"spent#{run_id}#1": 1})
+    return month

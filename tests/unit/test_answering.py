@@ -11,7 +11,7 @@ import pytest
 from customization import answering
 from customization.answering import AskedModel, answer_shard, asked_model, read_answers, tokens_asked_for
 from customization.catalogue import load_catalogue
-from customization.errors import AccessDenied, ResourceNotFound, ServiceUnavailable, Throttled
+from customization.errors import AccessDenied, BudgetExceeded, ResourceNotFound, ServiceUnavailable, Throttled
 from customization.evaluation import BASE, CONCURRENCY, CUSTOM, IN_USE, shard_range
 from customization.formats import TestRecord, Turn
 from customization.gateway.runtime import BedrockRuntime
@@ -20,7 +20,7 @@ from customization.model_in_use import ServedModelInUse
 from customization.money import AnswersUsage
 from customization.prepared import data_key
 from customization.runs import Call, Plan
-from tests.unit.fakes import BedrockInMemory, GatewayInMemory
+from tests.unit.fakes import BedrockInMemory, GatewayInMemory, settled
 
 SERVED = "dev-0a1b2c3d-support-0123456789"
 SERVING = f"arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/{SERVED}"
@@ -101,6 +101,24 @@ def test_each_shard_asks_its_own_records_and_what_is_kept_is_not_asked_for_again
     kept = read_answers(watched, plan, TRAINED, IN_USE)
     assert {answer.record_id for answer in kept} == {f"r{number}" for number in range(RECORDS)}
     assert {answer.side for answer in kept} == {IN_USE}
+
+
+def test_a_redriven_run_reserves_again_before_it_asks(
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
+) -> None:
+    month = settled(watched, call.run_id, reserved_usd=12.5)
+    answer_shard(watched, plan, call, custom, 0)
+    assert (watched.runs.get(month) or {})["committedUsd"] == 12.5
+
+
+def test_a_redriven_run_asks_nothing_where_the_month_has_no_room_for_it_any_more(
+    watched: _Watched, plan: Plan, call: Call, custom: AskedModel
+) -> None:
+    settled(watched, call.run_id, reserved_usd=201.5)
+    with pytest.raises(BudgetExceeded):
+        answer_shard(watched, plan, call, custom, 0)
+    assert str((watched.runs.get(call.run_id) or {})["shardError"]).startswith("BudgetExceeded: monthlyBudgetUsd: ")
+    assert watched.asked.questions == []
 
 
 @pytest.mark.parametrize("error", [AccessDenied("no bedrock:InvokeModel any more"), Throttled("slow down")])

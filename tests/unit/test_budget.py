@@ -11,11 +11,12 @@ from botocore.client import BaseClient
 
 from customization import budget, leases, releasing
 from customization.errors import BudgetExceeded
+from customization.gateway.tables import Attr
 from customization.json_types import JsonObject
 from customization.leases import Lease
 from customization.money import TrainingUsage, Usage, estimate, load_prices
 from customization.profile import PreparedFile, Profile, TokenEstimate
-from customization.runs import Call, Plan, owned_plan, save_plan
+from customization.runs import Call, Plan, claim_run, owned_plan, save_plan
 from customization.sweeper import sweep
 from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job
 
@@ -36,8 +37,11 @@ def prepare(gateway: GatewayInMemory, plan: Plan, usd: float) -> None:
     gateway.artifacts.put(f"{plan.prefix}data/profile.json", msgspec.json.encode(profile))
 
 
+MONTH = "month#2026-11"
+
+
 def committed(gateway: GatewayInMemory) -> float:
-    row = gateway.runs.get("month#2026-11") or {}
+    row = gateway.runs.get(MONTH) or {}
     return float(str(row.get("committedUsd", 0)))
 
 
@@ -193,14 +197,60 @@ def test_what_is_released_before_its_time_gives_the_hours_back(
     assert committed(claimed) == pytest.approx(14.2)
 
 
-def test_an_attempt_that_another_one_has_replaced_keeps_its_reservation(
+def claim_again(gateway: GatewayInMemory, call: Call, status: str) -> None:
+    """Let the execution end with `status` and a second attempt own the run before anybody has settled the first."""
+    gateway.executions |= {call.execution_arn: status, "arn:again": "RUNNING"}
+    row: JsonObject = {"runId": call.run_id, "dataset": "support", "startedAt": NOW.isoformat()}
+    assert claim_run(gateway, row, "arn:again", force=False).attempt == 2
+
+
+@pytest.mark.parametrize(("state", "told"), [("RUNNING", ["Aborted: a request that started no run"]), ("FAILED", [])])
+def test_an_attempt_that_another_one_has_replaced_is_settled_by_the_sweeper(
+    claimed: GatewayInMemory, plan: Plan, call: Call, state: str, told: list[str]
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    claimed.runs.update(call.run_id, {"baseInputTokens": 1_000_000, "state": state, "error": ""})
+    claim_again(claimed, call, "ABORTED")
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    assert committed(claimed) == 12.5
+    again = replace(call, execution_arn="arn:again", attempt=2)
+    budget.reserve(claimed, plan, again)
+    for _ in range(2):
+        assert sweep(claimed, NOW).refused == ()
+    assert committed(claimed) == pytest.approx(12.5 + 0.035)
+    assert claimed.runs.scan(Attr("replacedOf").exists()) == []
+    assert [subject for subject, _ in claimed.published] == told
+    assert (claimed.runs.get(call.run_id) or {})["state"] == "RUNNING"
+
+
+def test_a_replaced_attempt_keeps_its_reservation_while_a_throughput_of_its_own_bills(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    titan = msgspec.structs.replace(plan, serving_mode="provisioned", base_model_identifier=TITAN)
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, titan, call)
+    held = served_by(call, created_at=NOW)
+    leases.open_lease(claimed, held)
+    tags = {"deployment": "0a1b2c3d"}
+    bedrock.serve(mode="provisioned", name=held.resource_name, model_arn="m", tags=tags, units=1, token="")
+    bedrock.busy.add(held.resource_name)
+    claim_again(claimed, call, "ABORTED")
+    sweep(claimed, NOW + timedelta(minutes=10))
+    assert committed(claimed) == 12.5
+    bedrock.busy.clear()
+    sweep(claimed, NOW + timedelta(minutes=70))
+    assert committed(claimed) == pytest.approx(14.2)
+
+
+def test_an_attempt_that_was_settled_before_it_was_replaced_leaves_nothing(
     claimed: GatewayInMemory, plan: Plan, call: Call
 ) -> None:
     prepare(claimed, plan, 12.5)
     budget.reserve(claimed, plan, call)
-    claimed.runs.update(call.run_id, {"attempt": 2})
     budget.give_back(claimed, call.run_id, 1, NOW)
-    assert committed(claimed) == 12.5
+    claim_again(claimed, call, "FAILED")
+    assert claimed.runs.scan(Attr("replacedOf").exists()) == []
 
 
 def test_a_run_that_died_before_its_failure_was_handled_is_settled_by_the_sweeper(
@@ -303,3 +353,51 @@ def test_what_was_given_back_is_reserved_again_when_the_execution_goes_on(
     budget.renew(claimed, plan, call)
     budget.renew(claimed, plan, call)
     assert committed(claimed) == 12.5
+
+
+def test_what_a_redriven_run_has_spent_already_is_no_room_that_it_lacks(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    claimed.runs.update(call.run_id, {"baseInputTokens": 200_000_000})  # 7 USD
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    claimed.runs.update(MONTH, {"committedUsd": 194})
+    budget.renew(claimed, plan, call)
+    assert committed(claimed) == pytest.approx(194 - 7 + 12.5)
+
+
+def test_a_redriven_run_for_which_others_have_left_no_room_is_refused(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    claimed.runs.update(MONTH, {"committedUsd": 190})
+    with pytest.raises(BudgetExceeded, match=r"needs 12\.50 USD, and 190\.00 of 200\.00 USD"):
+        budget.renew(claimed, plan, call)
+    assert committed(claimed) == 190
+
+
+def test_a_run_that_is_redriven_in_another_month_counts_where_it_began(
+    claimed: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    budget.renew(claimed, plan, replace(call, now=NOW + timedelta(days=10)))
+    assert committed(claimed) == 12.5
+    assert claimed.runs.get("month#2026-12") is None
+
+
+def test_the_hours_that_were_reserved_are_reserved_again(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
+    prepare(claimed, plan, 12.5)
+    budget.reserve(claimed, plan, call)
+    claimed.runs.update(call.run_id, {"estimatedUsd": 12.5, "servingUsd": 2.5})
+    assert budget.reserve_hours(claimed, plan, call, 2.5, 24) == 4
+    assert committed(claimed) == 20
+    budget.give_back(claimed, call.run_id, 1, NOW)
+    budget.renew(claimed, plan, call)
+    assert committed(claimed) == 20
+    assert budget.reserve_hours(claimed, plan, call, 2.5, 24) == 4
+    assert committed(claimed) == 20

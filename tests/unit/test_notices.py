@@ -170,6 +170,13 @@ def test_the_start_is_told_with_records_warnings_cost_and_hours(plan: Plan) -> N
     assert f"states/home?region=us-east-1#/v2/executions/details/{ARN}" in message
 
 
+def test_the_end_tells_what_is_kept_for_a_shorter_time_than_was_asked_for() -> None:
+    told = notices.finished(
+        test_report.full("question"), [lease()], execution_arn=ARN, key="k", links=LINKS, kept_short="Shorter."
+    )
+    assert "until 2026-11-22 15:00 UTC\nShorter.\n" in told.message
+
+
 def test_the_end_is_told_with_verdict_scores_cost_next_step_three_examples_and_links() -> None:
     data = test_report.full("question")
     notice = notices.finished(

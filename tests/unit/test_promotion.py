@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ from customization.serving import create_serving
 from customization.splits import Subset
 from customization.sweeper import sweep
 from customization.texts import Language, say
-from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, settled
 
 JOB = "dev-0a1b2c3d-aaaaaaaaaa-1"
 SERVED = "dev-0a1b2c3d-support-0123456789"
@@ -72,6 +72,60 @@ def test_kept_serving_has_an_end(trained: GatewayInMemory, bedrock: BedrockInMem
     releasing.release_serving(trained, msgspec.structs.replace(plan, keep=6.0), call)
     assert SERVED in bedrock.serving
     assert lease(trained, SERVED).keep_until == NOW + timedelta(hours=6)
+
+
+def test_a_redriven_run_reserves_again_before_it_keeps_what_serves_its_model(
+    trained: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    month = settled(trained, call.run_id, reserved_usd=12.5)
+    releasing.release_serving(trained, msgspec.structs.replace(plan, keep=6.0), call)
+    assert (trained.runs.get(month) or {})["committedUsd"] == 12.5
+
+
+def paid_for(gateway: GatewayInMemory, until: datetime) -> None:
+    """Let what serves the model bill by the hour, and the budget pay for it until then."""
+    billed = msgspec.structs.replace(lease(gateway, SERVED), kind="provisioned", hourly_usd=60.5, hard_end=until)
+    leases.open_lease(gateway, billed)
+
+
+def test_what_bills_by_the_hour_is_kept_and_named_no_longer_than_the_budget_pays_for(
+    trained: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    end = NOW + timedelta(hours=2, minutes=45)
+    paid_for(trained, end)
+    kept = msgspec.structs.replace(plan, keep=2.0)
+    for minutes in (150, 152):  # Step Functions may call twice
+        releasing.release_serving(trained, kept, replace(call, now=NOW + timedelta(minutes=minutes)))
+    assert (lease(trained, SERVED).keep_until, lease(trained, SERVED).hard_end) == (end, end)
+    assert "until 2026-11-22 11:45 UTC, not for all of the 2 hours" in str(
+        (trained.runs.get(call.run_id) or {})["keptShort"]
+    )
+    later = replace(call, now=NOW + timedelta(minutes=160))
+    promotion.promote(trained, kept, later, serving_arn="arn:served", model_arn=f"arn:model/{JOB}")
+    assert parameter(trained) == {"arn": "arn:served", "until": end.isoformat()}
+    assert (lease(trained, SERVED).keep_until, lease(trained, SERVED).hard_end) == (end, end)
+
+
+def test_what_is_kept_within_the_budget_is_no_shorter_for_a_second_call(
+    trained: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    paid_for(trained, NOW + timedelta(hours=9))
+    for minutes in (0, 2):
+        later = replace(call, now=NOW + timedelta(minutes=minutes))
+        releasing.release_serving(trained, msgspec.structs.replace(plan, keep=2.0), later)
+    assert lease(trained, SERVED).keep_until == lease(trained, SERVED).hard_end == NOW + timedelta(hours=2)
+    assert "keptShort" not in (trained.runs.get(call.run_id) or {})
+
+
+def test_what_nobody_pays_for_any_more_is_neither_kept_nor_named(
+    trained: GatewayInMemory, plan: Plan, call: Call
+) -> None:
+    paid_for(trained, NOW)
+    kept, later = msgspec.structs.replace(plan, keep=8.0), replace(call, now=NOW + timedelta(minutes=1))
+    promotion.promote(trained, kept, later, serving_arn="arn:served", model_arn=f"arn:model/{JOB}")
+    assert parameter(trained) == {"arn": f"arn:model/{JOB}", "until": None}
+    releasing.release_serving(trained, kept, replace(call, now=NOW + leases.CREATOR_TIMEOUT))
+    assert lease(trained, SERVED).state == "CLOSED"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 from customization import serving
 from customization.errors import QuotaUnavailable, RequestRejected, ServingFailed
+from customization.leases import Lease
 from customization.runs import Call, Plan
-from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, settled
 
 MODEL = "arn:model"
 ENTERED = NOW.isoformat()
@@ -62,17 +63,69 @@ def test_the_lease_is_written_before_anything_is_created(
     assert lease["state"] == "OPEN"
 
 
-def test_the_budget_bounds_how_long_a_throughput_may_stand(claimed: GatewayInMemory, plan: Plan, call: Call) -> None:
-    titan = msgspec.structs.replace(
-        plan, serving_mode="provisioned", base_model_identifier="amazon.titan-text-lite-v1:0:4k", budget_usd=71.0
-    )
-    claimed.runs.update(call.run_id, {"estimatedUsd": 27.1, "servingUsd": 7.1})
+SERVED = "dev-0a1b2c3d-support-0123456789"
+MONTH = "month#2026-11"
+
+
+def hours_paid(gateway: GatewayInMemory) -> object:
+    """Return the hours until the hard end of what serves the model, as the lease has it."""
+    lease = msgspec.convert(gateway.leases.get(SERVED), Lease)
+    return (lease.hard_end - NOW) / timedelta(hours=1)
+
+
+@pytest.fixture
+def titan(claimed: GatewayInMemory, plan: Plan, call: Call) -> Plan:
+    """A run that may spend 71 USD and has reserved 20 for training and answers, and 7.10 for an hour of serving."""
+    claimed.runs.update(call.run_id, {"month": MONTH, "estimatedUsd": 27.1, "servingUsd": 7.1, "reservedUsd": 27.1})
+    claimed.runs.put({"runId": MONTH, "committedUsd": 27.1, f"reserved#{call.run_id}#1": 27.1})
+    identifier = "amazon.titan-text-lite-v1:0:4k"
+    return msgspec.structs.replace(plan, serving_mode="provisioned", base_model_identifier=identifier, budget_usd=71.0)
+
+
+@pytest.mark.parametrize(("committed", "hours", "together"), [(27.1, 6.75, 69.7), (190, 1.75, 197.1), (200, 0.75, 200)])
+def test_a_throughput_stands_no_longer_than_the_run_and_the_month_have_reserved(
+    claimed: GatewayInMemory, titan: Plan, call: Call, committed: float, hours: float, together: float
+) -> None:
+    claimed.runs.update(MONTH, {"committedUsd": committed})
     serving.create_serving(claimed, titan, call, MODEL, entered_at=ENTERED)
-    lease = claimed.leases.get("dev-0a1b2c3d-support-0123456789")
-    assert lease is not None
-    assert lease["hourlyUsd"] == 7.1
-    # 51 USD are left beside training and answers: 7 hours, and the last sweep in them
-    assert lease["hardEnd"] == (NOW + timedelta(hours=6, minutes=45)).isoformat().replace("+00:00", "Z")
+    # 51 USD are left of the run's beside training and answers: 7 hours, and the last sweep in them
+    assert hours_paid(claimed) == hours
+    assert (claimed.runs.get(MONTH) or {})["committedUsd"] == pytest.approx(together)
+
+
+def test_a_retry_moves_no_end_and_reserves_nothing_twice(claimed: GatewayInMemory, titan: Plan, call: Call) -> None:
+    for minutes in (0, 90):
+        later = replace(call, now=NOW + timedelta(minutes=minutes))
+        serving.create_serving(claimed, titan, later, MODEL, entered_at=ENTERED)
+        assert hours_paid(claimed) == 6.75
+        assert (claimed.runs.get(MONTH) or {})["committedUsd"] == pytest.approx(69.7)
+
+
+def test_a_redriven_run_reserves_again_before_it_asks_a_model_that_is_served_already(
+    claimed: GatewayInMemory, either: Plan, call: Call
+) -> None:
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
+    month = settled(claimed, call.run_id, reserved_usd=12.5)
+    serving.create_serving(claimed, either, call, MODEL, entered_at=ENTERED)
+    assert (claimed.runs.get(month) or {})["committedUsd"] == 12.5
+
+
+def test_whoever_waits_in_line_for_a_throughput_reserves_no_more_than_the_estimate(
+    claimed: GatewayInMemory, bedrock: BedrockInMemory, titan: Plan, call: Call
+) -> None:
+    bedrock.refusals.append(QuotaUnavailable("no commitment model units reserved"))
+    with pytest.raises(QuotaUnavailable):
+        serving.create_serving(claimed, titan, call, MODEL, entered_at=ENTERED)
+    assert (claimed.runs.get(MONTH) or {})["committedUsd"] == pytest.approx(27.1)
+
+
+def test_no_evaluation_stands_for_more_than_a_day_whatever_its_budget(
+    claimed: GatewayInMemory, titan: Plan, call: Call
+) -> None:
+    claimed.runs.update(MONTH, {"committedUsd": -1000})
+    rich = msgspec.structs.replace(titan, budget_usd=1000.0)
+    serving.create_serving(claimed, rich, call, MODEL, entered_at=ENTERED)
+    assert hours_paid(claimed) == 23.75
 
 
 def test_what_failed_is_made_anew(claimed: GatewayInMemory, bedrock: BedrockInMemory, either: Plan, call: Call) -> None:

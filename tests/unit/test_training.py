@@ -14,8 +14,9 @@ from customization.errors import (
     CustomizationJobStopped,
     QuotaUnavailable,
 )
+from customization.gateway.bedrock import JobRequest
 from customization.runs import Call, Plan
-from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job
+from tests.unit.fakes import NOW, BedrockInMemory, GatewayInMemory, job, settled
 
 NAME = "dev-0a1b2c3d-aaaaaaaaaa-1"
 MINE = {"deployment": "0a1b2c3d"}
@@ -72,6 +73,15 @@ def test_the_job_of_a_redriven_execution_is_not_taken_for_another_runs(
     assert "jobAdopted0" not in (prepared.runs.get(plan.run_id) or {})
 
 
+def test_a_redriven_run_reserves_again_before_it_goes_on_with_a_job_that_is_there(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    there(bedrock, "InProgress")
+    month = settled(prepared, call.run_id, reserved_usd=12.5)
+    training.create_job(prepared, plan, call, 0)
+    assert (prepared.runs.get(month) or {})["committedUsd"] == 12.5
+
+
 @pytest.mark.parametrize("status", ["Failed", "Stopped", "Stopping"])
 def test_a_job_that_failed_or_was_stopped_makes_the_next_number(
     prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call, status: str
@@ -124,6 +134,25 @@ def test_a_job_that_exists_after_a_conflict_is_adopted_and_one_that_does_not_fai
     bedrock.refusals.append(Conflict("The provided job name is currently in use."))
     with pytest.raises(CustomizationJobFailed, match="currently in use"):
         training.create_job(prepared, plan, call, 0)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_job_that_another_run_creates_at_the_same_moment_is_that_runs(
+    prepared: GatewayInMemory,
+    bedrock: BedrockInMemory,
+    plan: Plan,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
+) -> None:
+    def conflict(_: JobRequest) -> str:
+        there(bedrock, "InProgress")
+        raise Conflict("The provided job name is currently in use.")
+
+    monkeypatch.setattr(bedrock, "create_job", conflict)
+    for _ in range(calls):
+        assert training.create_job(prepared, plan, call, 0)["jobArn"] == f"arn:job/{NAME}"
+    assert (prepared.runs.get(plan.run_id) or {})["jobAdopted0"] is True
 
 
 def test_the_poll_interval_grows_from_one_to_twenty_minutes(
@@ -188,6 +217,17 @@ def test_a_job_that_has_started_is_given_its_time(
     bedrock.jobs[NAME] = msgspec.structs.replace(job(NAME), phases=phases)
     late = replace(call, now=NOW + timedelta(hours=95))
     assert training.poll_job(prepared, late, NAME)["status"] == "InProgress"
+
+
+def test_a_model_is_kept_from_when_it_is_there_however_long_its_job_took(
+    prepared: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
+) -> None:
+    training.create_job(prepared, plan, call, 0)
+    there(bedrock, "Completed")
+    done = NOW + timedelta(hours=96)
+    training.collect_metrics(prepared, plan, replace(call, now=done), 0, NAME)
+    lease = msgspec.convert(prepared.leases.get(f"{NAME}{leases.MODEL_SUFFIX}"), leases.Lease)
+    assert lease.keep_until == done + leases.MODEL_RETENTION
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

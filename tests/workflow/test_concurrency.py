@@ -1,13 +1,15 @@
 """Whatever comes twice, late, in another order or at the same moment makes one job and one serving."""
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from customization.json_types import JsonObject, as_object
+from customization.json_types import JsonObject, as_list, as_object
+from customization.money import TRAINING
 from tests.workflow import data
-from tests.workflow.pipeline import Pipeline
+from tests.workflow.pipeline import Pipeline, stages_of
 
 if TYPE_CHECKING:
     from rehearsal.embedded.states.history import Happening
@@ -86,14 +88,30 @@ def test_two_data_sets_at_once_make_a_job_and_a_row_each(pipeline: Pipeline) -> 
     assert pipeline.what_bills() == []
 
 
+def trained_usd(pipeline: Pipeline, run: JsonObject) -> tuple[bool, float]:
+    """Return whether a run's report says that another run has trained its model, and what it has paid for training."""
+    report = as_object(json.loads(pipeline.artifact(f"runs/{run['runId']}/report.json")), "report")
+    items = as_list(as_object(report["settlement"], "settlement")["items"], "items")
+    paid = [as_object(item, "item") for item in items]
+    usd = sum(float(str(item["actualUsd"])) for item in paid if item["name"] == TRAINING)
+    return bool(stages_of(report)[0]["wasAdopted"]), usd
+
+
 def test_the_same_bytes_as_two_data_sets_at_once_are_trained_on_once(pipeline: Pipeline) -> None:
     with pipeline.clock.hold():
         for number in range(2):
             pipeline.drop(f"{pipeline.dataset}-{number}", pipeline.folder())
     pipeline.finish()
-    assert [row["state"] for row in pipeline.runs()] == ["SUCCEEDED", "SUCCEEDED"]
+    rows = pipeline.runs()
+    assert [row["state"] for row in rows] == ["SUCCEEDED", "SUCCEEDED"]
     assert len(pipeline.jobs()) == 1
     assert pipeline.what_bills() == []
+    # One of them has paid for the training, and the other says whose it was
+    trained = dict(trained_usd(pipeline, row) for row in rows)
+    assert trained[True] == 0 < trained[False]
+    [month] = [row for row in pipeline.rows() if str(row["runId"]).startswith("month#")]
+    spent = sum(float(str(row["spentUsd"])) for row in rows)
+    assert float(str(month["committedUsd"])) == pytest.approx(spent)
 
 
 def test_a_request_that_is_changed_while_its_run_trains_is_a_run_of_its_own_on_the_same_job(pipeline: Pipeline) -> None:

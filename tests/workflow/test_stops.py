@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.workflow.checks import assert_settled
 from tests.workflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -54,3 +55,20 @@ def test_a_run_that_is_stopped_while_its_model_is_served_ends_the_serving_and_a_
     assert again.outcome.status == "SUCCEEDED", again.outcome.cause
     assert len(pipeline.jobs()) == 1
     assert pipeline.what_bills() == []
+
+
+@pytest.mark.exhaustive
+def test_what_a_stopped_run_has_spent_is_settled_though_it_is_started_again_before_anybody_has_seen_its_end(
+    pipeline: Pipeline,
+) -> None:
+    with pipeline.without_status_events(), pipeline.without_sweeps():
+        pipeline.interrupt("WaitForCustomizationJob", pipeline.folder(), pipeline.stop, after=timedelta(minutes=30))
+        again = pipeline.ask(pipeline.request())
+        assert again.outcome.status == "SUCCEEDED", again.outcome.cause
+    pipeline.pass_time(hours=1)
+    assert [row["attempt"] for row in pipeline.runs()] == [2]
+    [month] = [row for row in pipeline.rows() if str(row["runId"]).startswith("month#")]
+    assert sum(name.startswith("spent#") for name in month) == 2
+    assert_settled(pipeline)
+    assert not [row for row in pipeline.rows() if str(row["runId"]).startswith("replaced#")]
+    assert sum(subject.startswith("Aborted: ") for subject in pipeline.subjects()) == 1

@@ -6,10 +6,11 @@ from datetime import date
 
 import pytest
 
-from customization.json_types import as_object
+from customization.json_types import JsonObject, as_object
+from rehearsal.embedded.faults import FunctionFault
 from rehearsal.synthesis import ROOT
 from tests.workflow import data
-from tests.workflow.checks import assert_failed
+from tests.workflow.checks import assert_failed, assert_settled
 from tests.workflow.conftest import Deploy
 from tests.workflow.pipeline import Pipeline, sides_answered, stages_of
 
@@ -78,3 +79,25 @@ def test_a_run_whose_second_stage_failed_adopts_the_model_of_the_first_when_it_i
     stages = stages_of(pipeline.document(again, "report.json"))
     assert [stage["wasAdopted"] for stage in stages] == [True, False]
     assert stages[1]["baseModel"] == pipeline.jobs()[0]["outputModelArn"]
+
+
+@pytest.mark.exhaustive
+def test_what_a_slow_evaluation_has_used_of_the_reserved_hours_is_not_kept_on_top_of_them(pipeline: Pipeline) -> None:
+    """Three hours are reserved, of which the evaluation takes more than the one that was estimated."""
+    # Each is tried again after a minute on average
+    slow = FunctionFault("EvaluationUnfinished", "the time of one call was not enough")
+    pipeline.function_faults.strike("EvaluateCustomModelShard", before=slow, times=60)
+    serving: JsonObject = {"mode": "provisioned", "keep": 2}
+    files = pipeline.folder(baseModelIdentifier=TITAN_LITE, serving=serving, budgetUsd=24)
+    execution = pipeline.run(files)
+    assert execution.outcome.status == "SUCCEEDED", execution.outcome.cause
+    [lease] = [row for row in pipeline.leases() if row["kind"] == "provisioned"]
+    assert lease["keepUntil"] == lease["hardEnd"]
+    says = f"until {str(lease['hardEnd'])[:16].replace('T', ' ')} UTC"
+    [told] = [item for item in pipeline.told_of(execution) if "Started" not in item.subject]
+    assert f"The budget pays for what serves the model {says}, not for all of the 2 hours" in told.message
+    assert told.message.count(says) == 2
+    pipeline.pass_time(hours=4)
+    assert pipeline.what_bills() == []
+    assert pipeline.billed()["provisionedThroughput"][0] == 3
+    assert_settled(pipeline)
