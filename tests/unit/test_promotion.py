@@ -82,17 +82,20 @@ def test_a_redriven_run_reserves_again_before_it_keeps_what_serves_its_model(
     assert (trained.runs.get(month) or {})["committedUsd"] == 12.5
 
 
-def paid_for(gateway: GatewayInMemory, until: datetime) -> None:
-    """Let what serves the model bill by the hour, and the budget pay for it until then."""
+def paid_for(gateway: GatewayInMemory, bedrock: BedrockInMemory, until: datetime) -> str:
+    """Let what serves the model bill by the hour, and the budget pay for it until then; return its ARN."""
+    arn = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc"
+    bedrock.serving[SERVED] = msgspec.structs.replace(bedrock.serving[SERVED], mode="provisioned", arn=arn)
     billed = msgspec.structs.replace(lease(gateway, SERVED), kind="provisioned", hourly_usd=60.5, hard_end=until)
     leases.open_lease(gateway, billed)
+    return arn
 
 
 def test_what_bills_by_the_hour_is_kept_and_named_no_longer_than_the_budget_pays_for(
-    trained: GatewayInMemory, plan: Plan, call: Call
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
 ) -> None:
     end = NOW + timedelta(hours=2, minutes=45)
-    paid_for(trained, end)
+    arn = paid_for(trained, bedrock, end)
     kept = msgspec.structs.replace(plan, keep=2.0)
     for minutes in (150, 152):  # Step Functions may call twice
         releasing.release_serving(trained, kept, replace(call, now=NOW + timedelta(minutes=minutes)))
@@ -101,15 +104,15 @@ def test_what_bills_by_the_hour_is_kept_and_named_no_longer_than_the_budget_pays
         (trained.runs.get(call.run_id) or {})["keptShort"]
     )
     later = replace(call, now=NOW + timedelta(minutes=160))
-    promotion.promote(trained, kept, later, serving_arn="arn:served", model_arn=f"arn:model/{JOB}")
-    assert parameter(trained) == {"arn": "arn:served", "until": end.isoformat()}
+    promotion.promote(trained, kept, later, serving_arn=arn, model_arn=f"arn:model/{JOB}")
+    assert parameter(trained) == {"arn": arn, "until": end.isoformat()}
     assert (lease(trained, SERVED).keep_until, lease(trained, SERVED).hard_end) == (end, end)
 
 
 def test_what_is_kept_within_the_budget_is_no_shorter_for_a_second_call(
-    trained: GatewayInMemory, plan: Plan, call: Call
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
 ) -> None:
-    paid_for(trained, NOW + timedelta(hours=9))
+    paid_for(trained, bedrock, NOW + timedelta(hours=9))
     for minutes in (0, 2):
         later = replace(call, now=NOW + timedelta(minutes=minutes))
         releasing.release_serving(trained, msgspec.structs.replace(plan, keep=2.0), later)
@@ -118,11 +121,11 @@ def test_what_is_kept_within_the_budget_is_no_shorter_for_a_second_call(
 
 
 def test_what_nobody_pays_for_any_more_is_neither_kept_nor_named(
-    trained: GatewayInMemory, plan: Plan, call: Call
+    trained: GatewayInMemory, bedrock: BedrockInMemory, plan: Plan, call: Call
 ) -> None:
-    paid_for(trained, NOW)
+    arn = paid_for(trained, bedrock, NOW)
     kept, later = msgspec.structs.replace(plan, keep=8.0), replace(call, now=NOW + timedelta(minutes=1))
-    promotion.promote(trained, kept, later, serving_arn="arn:served", model_arn=f"arn:model/{JOB}")
+    promotion.promote(trained, kept, later, serving_arn=arn, model_arn=f"arn:model/{JOB}")
     assert parameter(trained) == {"arn": f"arn:model/{JOB}", "until": None}
     releasing.release_serving(trained, kept, replace(call, now=NOW + leases.CREATOR_TIMEOUT))
     assert lease(trained, SERVED).state == "CLOSED"
