@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # An item in DynamoDB holds 400 KB, and nobody goes back further.
 _REMEMBERED = 5
+_MOST_TURNS = 3
 
 
 class SwapRequest(msgspec.Struct, frozen=True, rename="camel"):
@@ -117,18 +118,21 @@ def settle_parameter(gateway: "Gateway", dataset: str) -> str:
 
     They differ where somebody died between the two, or changed one of them by hand.
     """
-    name = parameter_of(gateway, dataset)
-    # Whoever puts a model in use writes the row first: what differs when read in this order is no promotion under way
-    found, current = gateway.parameter(name), read_in_use(gateway, dataset)
-    expected = json.dumps(_value(current)) if current else None
-    if found == expected:
-        return ""
-    if expected is None:
-        gateway.delete_parameter(name)
-    else:
-        gateway.put_parameter(name, expected)
-    settle_parameter(gateway, dataset)  # another may have been put in use or removed meanwhile
-    return f"parameter {name}: says {expected or 'nothing'}, as the table of runs does, instead of {found or 'nothing'}"
+    name, done = parameter_of(gateway, dataset), ""
+    # Another may be put in use or removed meanwhile; what differs after so many turns is for the next sweep
+    for _ in range(_MOST_TURNS):
+        # Whoever puts a model in use writes the row first: what differs in this order is no promotion under way
+        found, current = gateway.parameter(name), read_in_use(gateway, dataset)
+        expected = json.dumps(_value(current)) if current else None
+        if found == expected:
+            break
+        if expected is None:
+            gateway.delete_parameter(name)
+        else:
+            gateway.put_parameter(name, expected)
+        says, instead_of = expected or "nothing", found or "nothing"
+        done = done or f"parameter {name}: says {says}, as the table of runs does, instead of {instead_of}"
+    return done
 
 
 def note_swap(gateway: "Gateway", dataset: str, current: ModelInUse, asked: SwapRequest | None) -> None:
