@@ -388,8 +388,8 @@ def build_notice(scope: Construct, name: str, topic: sns.ITopic) -> tasks.SnsPub
         message=sfn.TaskInput.from_text(expression("$message")),
         task_timeout=sfn.Timeout.duration(Duration.seconds(30)),
     )
-    # For about an hour, since nobody else tells of a success; that a run starts holds it up for seconds only. Publishing
-    # has no list of transient errors, and a notice that comes twice does no harm. It is at most 80 events.
+    # For about an hour, since nobody else tells of a success; that a run starts holds it up for seconds only.
+    # Publishing has no list of transient errors, and a notice that comes twice does no harm: 80 events at most.
     attempts = 3 if name == "NotifyStart" else 20
     _retry(state, ("States.ALL",), interval_s=2, attempts=attempts, max_delay=Duration.minutes(10))
     return state
