@@ -119,8 +119,9 @@ class Pipeline(Rehearsal):
         self.function_faults.clear()
         self.aws.problems.clear()
         session = self.aws.session()
+        bedrock = session.client("bedrock")
         for model in self.models():
-            session.client("bedrock").delete_custom_model(modelIdentifier=model)
+            bedrock.delete_custom_model(modelIdentifier=model)
         database = session.client("dynamodb")
         for table, key in (("RUNS_TABLE", "runId"), ("LEASES_TABLE", "resourceName")):
             for item in database.scan(TableName=self._variable(table))["Items"]:
