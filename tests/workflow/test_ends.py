@@ -207,7 +207,8 @@ def halt_at(pipeline: Pipeline, wait: str, scenario: Scenario, halt: Halt) -> "E
     """Let the scenario's execution wait for ever in that state, and end there."""
     name, status = asks_again(pipeline, wait)
     kept = next(task.keeps for task in TASKS if task.name == name)
-    answer = dict.fromkeys(kept, "") | {"status": status, "waitSeconds": MACHINE_TIMEOUT.total_seconds()}
+    for_ever = MACHINE_TIMEOUT + timedelta(days=1)
+    answer = dict.fromkeys(kept, "") | {"status": status, "waitSeconds": for_ever.total_seconds()}
     pipeline.function_faults.strike(name, after=Nonsense(json.dumps(answer)))
     entered, fields = pipeline.entering(wait), fields_of(pipeline, scenario)
     with pipeline.without_sweeps():
