@@ -41,9 +41,9 @@ class Lease(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One billable resource.
 
     `arn` is that of what serves a model, "" until it is known: a name can be changed. `created_at` is when Bedrock made
-    it, None until that is known. `keep_until` is when it stops being needed though no
-    execution runs, `hard_end` the last moment that the budget pays for; `hourly_usd` is None where no source gives a
-    price. `end_told` is the coming end of which people were told, `releasing_since` when its release was first tried.
+    it, None until that is known. `keep_until` is when it stops being needed though no execution runs, `hard_end` the
+    last moment that the budget pays for; `hourly_usd` is None where no source gives a price. `end_told` is the coming
+    end of which people were told, `releasing_since` when its release was first tried.
     """
 
     resource_name: str

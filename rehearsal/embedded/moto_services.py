@@ -168,7 +168,7 @@ def _list_services_once() -> None:
 
 
 def _answer_items_as_they_are() -> None:
-    """Answer DynamoDB's attributes without looking for each of their ten types: a fourth of the time of a rehearsal."""
+    """Answer DynamoDB's attributes without looking for each of their ten types: a tenth of the time of a rehearsal."""
     from moto.core.model import StructureShape  # noqa: PLC0415  after the placeholders
     from moto.core.serialize import BaseJSONSerializer  # noqa: PLC0415  after the placeholders
     from moto.dynamodb.models.dynamo_type import DynamoType  # noqa: PLC0415  after the placeholders
